@@ -1,0 +1,12 @@
+//! The control plane: HTTPS API, protoo signaling, rooms and the life of the
+//! media workers. It owns identity, negotiation and policy; it never touches
+//! media.
+
+pub mod config;
+pub mod error;
+pub mod http;
+pub mod ortc;
+pub mod protoo;
+pub mod rooms;
+pub mod tls;
+pub mod workers;

@@ -1,0 +1,121 @@
+//! Typed calls to one media worker, each under a deadline.
+
+use std::time::Duration;
+
+use proto::media_worker_client::MediaWorkerClient;
+use tonic::transport::Channel;
+use tonic::{Code, Request, Status};
+
+/// Longest time that a worker may take to answer a call. Its own work takes
+/// milliseconds; a worker that needs longer is stuck.
+pub const CALL_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Why a call to a worker failed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum WorkerError {
+    /// The worker understood the call and refused it; the message names the
+    /// field or id.
+    #[error("{message}")]
+    Refused {
+        /// gRPC status code.
+        code: Code,
+        /// The worker's own words.
+        message: String,
+    },
+    /// The worker did not answer in time or its connection is lost.
+    #[error("media worker does not answer")]
+    Gone,
+}
+
+impl From<Status> for WorkerError {
+    fn from(status: Status) -> Self {
+        match status.code() {
+            Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Unknown => {
+                WorkerError::Gone
+            }
+            code => WorkerError::Refused {
+                code,
+                message: status.message().to_owned(),
+            },
+        }
+    }
+}
+
+/// A connection to one media worker. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct WorkerClient {
+    inner: MediaWorkerClient<Channel>,
+}
+
+macro_rules! calls {
+    ($($(#[$doc:meta])* $name:ident($request:ty) -> $response:ty;)*) => {$(
+        $(#[$doc])*
+        ///
+        /// # Errors
+        /// [`WorkerError`], after at most [`CALL_DEADLINE`].
+        pub async fn $name(&self, request: $request) -> Result<$response, WorkerError> {
+            let mut request = Request::new(request);
+            request.set_timeout(CALL_DEADLINE);
+            let call = async move { self.inner.clone().$name(request).await };
+            match tokio::time::timeout(CALL_DEADLINE, call).await {
+                Ok(answer) => Ok(answer?.into_inner()),
+                Err(_) => Err(WorkerError::Gone),
+            }
+        }
+    )*};
+}
+
+impl WorkerClient {
+    /// Wraps a connected channel.
+    pub fn new(channel: Channel) -> Self {
+        Self {
+            inner: MediaWorkerClient::new(channel),
+        }
+    }
+
+    calls! {
+        /// First call: checks that both sides run the same version.
+        handshake(proto::HandshakeRequest) -> proto::HandshakeResponse;
+        /// Live numbers of the worker.
+        dump(proto::DumpRequest) -> proto::DumpResponse;
+        /// Creates a router.
+        create_router(proto::CreateRouterRequest) -> proto::Empty;
+        /// Closes a router with everything in it.
+        close_router(proto::CloseRouterRequest) -> proto::Empty;
+        /// Creates a WebRtcTransport.
+        create_web_rtc_transport(proto::CreateWebRtcTransportRequest) -> proto::CreateWebRtcTransportResponse;
+        /// Gives a WebRtcTransport the remote's DTLS parameters.
+        connect_web_rtc_transport(proto::ConnectWebRtcTransportRequest) -> proto::Empty;
+        /// Mints new ICE credentials.
+        restart_ice(proto::RestartIceRequest) -> proto::IceParameters;
+        /// Closes a transport with everything on it.
+        close_transport(proto::CloseTransportRequest) -> proto::Empty;
+        /// Creates a producer.
+        produce(proto::ProduceRequest) -> proto::Empty;
+        /// Closes a producer and its consumers.
+        close_producer(proto::CloseProducerRequest) -> proto::Empty;
+        /// Pauses a producer.
+        pause_producer(proto::PauseProducerRequest) -> proto::Empty;
+        /// Resumes a producer.
+        resume_producer(proto::ResumeProducerRequest) -> proto::Empty;
+        /// Creates consumers, many in one call.
+        consume(proto::ConsumeRequest) -> proto::ConsumeResponse;
+        /// Closes a consumer.
+        close_consumer(proto::CloseConsumerRequest) -> proto::Empty;
+        /// Pauses a consumer.
+        pause_consumer(proto::PauseConsumerRequest) -> proto::Empty;
+        /// Resumes a consumer and answers its score.
+        resume_consumer(proto::ResumeConsumerRequest) -> proto::ConsumerScore;
+        /// Asks the consumer's producer for a keyframe.
+        request_key_frame(proto::RequestKeyFrameRequest) -> proto::Empty;
+    }
+
+    /// Opens the stream of the worker's own events.
+    ///
+    /// # Errors
+    /// [`WorkerError::Gone`] when the connection is lost.
+    pub async fn events(&self) -> Result<tonic::Streaming<proto::Event>, WorkerError> {
+        let stream = self.inner.clone().events(proto::EventsRequest {}).await?;
+        Ok(stream.into_inner())
+    }
+}

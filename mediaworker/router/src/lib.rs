@@ -1,0 +1,1 @@
+//! The pure media graph: producers, consumers and what to forward to whom.
