@@ -27,3 +27,30 @@ pub enum Notice {
     /// The worker is gone; every router on it is lost.
     Died(WorkerId),
 }
+
+/// What `/config` and health say of one worker slot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorkerStatus {
+    /// Slot, 0-based.
+    pub index: usize,
+    /// Process id of the running process, if there is one.
+    pub pid: Option<u32>,
+    /// CPU that it is pinned to; `None` when left unpinned.
+    pub cpu: Option<usize>,
+    /// First and last port of its slice, inclusive.
+    pub ports: (u16, u16),
+    /// Answered its handshake and not known to be gone.
+    pub ready: bool,
+    /// How often the slot's process was replaced.
+    pub restarts: u64,
+}
+
+/// The workers, as rooms and HTTP see them.
+pub trait WorkerPool: Send + Sync + 'static {
+    /// A live worker for a new room, `None` when there is none.
+    fn pick(&self) -> Option<Worker>;
+    /// The live workers.
+    fn live(&self) -> Vec<Worker>;
+    /// One entry for each slot, in order.
+    fn status(&self) -> Vec<WorkerStatus>;
+}
