@@ -1,1 +1,15 @@
 //! A media worker: sockets, str0m and the media graph, on one thread.
+//!
+//! It knows routers, transports, producers and consumers; no rooms, no peers and
+//! no JSON. See ARCHITECTURE.md for the way of a packet.
+
+pub mod engine;
+pub mod event_loop;
+pub mod grpc;
+pub mod net;
+mod process;
+mod run;
+pub mod transport;
+mod warm_up;
+
+pub use run::run;

@@ -1,0 +1,508 @@
+//! What the control plane can ask for.
+
+use std::rc::Rc;
+use std::time::Instant;
+
+use proto::event::Event;
+use router::{ConsumerConfig, ProducerConfig, Router, Sink};
+use slotmap::SecondaryMap;
+use str0m::media::MediaKind;
+
+use super::packets::sink_of;
+use super::{
+    CommandError, ConsumerEntry, Engine, MAX_ROUTERS, MAX_TRANSPORTS, ProducerEntry, RouterEntry,
+    RouterKey, TransportEntry, TransportKey, convert,
+};
+use crate::transport::crypto::Fingerprint;
+use crate::transport::ice::IceState;
+use crate::transport::slots::PayloadType;
+use crate::transport::webrtc::{DtlsState, Role, RouterMedia, WebRtcTransport};
+
+/// Type preference of host candidates in mediasoup's priorities; a whole 64 of
+/// the 126 that RFC 8445 §5.1.2.2 recommends, so that it never wins over one
+/// that the client has itself.
+const HOST_TYPE_PREFERENCE: u32 = 64;
+/// Local preference of the first announced address; each later one has
+/// `LOCAL_PREFERENCE_STEP` less.
+const FIRST_LOCAL_PREFERENCE: u32 = 10_000;
+const LOCAL_PREFERENCE_STEP: u32 = 100;
+
+type Result<T> = std::result::Result<T, CommandError>;
+
+impl Engine {
+    /// Creates a router.
+    ///
+    /// # Errors
+    /// [`CommandError`], naming the field or id.
+    pub fn create_router(&mut self, request: &proto::CreateRouterRequest) -> Result<()> {
+        if self.router_ids.contains_key(&request.router_id) {
+            return Err(exists("router", &request.router_id));
+        }
+        if self.routers.len() >= MAX_ROUTERS {
+            return Err(limit("routers", MAX_ROUTERS));
+        }
+        let codecs = request
+            .codecs
+            .iter()
+            .map(convert::router_codec)
+            .collect::<Result<Vec<PayloadType>>>()?;
+        let extensions = request.header_extensions.iter();
+        let key = self.routers.insert(RouterEntry {
+            id: request.router_id.clone(),
+            graph: Router::new(),
+            media: Rc::new(RouterMedia {
+                codecs,
+                extensions: extensions.map(|e| (e.id, e.uri.clone())).collect(),
+            }),
+            producers: SecondaryMap::new(),
+            consumers: SecondaryMap::new(),
+            timer: None,
+        });
+        self.router_ids.insert(request.router_id.clone(), key);
+        Ok(())
+    }
+
+    /// Creates a WebRtcTransport.
+    ///
+    /// # Errors
+    /// [`CommandError`], naming the field or id.
+    pub fn create_web_rtc_transport(
+        &mut self,
+        request: &proto::CreateWebRtcTransportRequest,
+    ) -> Result<proto::CreateWebRtcTransportResponse> {
+        let router = self.router(&request.router_id)?;
+        if self.transport_ids.contains_key(&request.transport_id) {
+            return Err(exists("transport", &request.transport_id));
+        }
+        if self.transports.len() >= MAX_TRANSPORTS {
+            return Err(limit("transports", MAX_TRANSPORTS));
+        }
+        let media = self
+            .routers
+            .get(router)
+            .map(|entry| Rc::clone(&entry.media))
+            .unwrap_or_default();
+        let role = match (request.producing, request.consuming) {
+            (true, false) => Some(Role::Producing),
+            (false, true) => Some(Role::Consuming),
+            _ => None,
+        };
+        let inner = WebRtcTransport::new(self.cert.clone(), media, role);
+        let credentials = inner.ice().credentials().clone();
+        let key = self.transports.insert(TransportEntry {
+            id: request.transport_id.clone(),
+            router,
+            inner,
+            timer: None,
+            dirty: false,
+            restarted: false,
+        });
+        self.transport_ids.insert(request.transport_id.clone(), key);
+        self.by_ufrag.insert(credentials.ufrag.clone(), key);
+        Ok(proto::CreateWebRtcTransportResponse {
+            ice_parameters: Some(proto::IceParameters {
+                username_fragment: credentials.ufrag,
+                password: credentials.password,
+            }),
+            ice_candidates: self.candidates(),
+            dtls_fingerprints: self
+                .fingerprints
+                .iter()
+                .map(|f| proto::DtlsFingerprint {
+                    algorithm: f.algorithm().to_owned(),
+                    value: f.value(),
+                })
+                .collect(),
+        })
+    }
+
+    fn candidates(&self) -> Vec<proto::IceCandidate> {
+        self.config
+            .announced
+            .iter()
+            .zip(0u32..)
+            .map(|(address, index)| {
+                let preference =
+                    FIRST_LOCAL_PREFERENCE.saturating_sub(index * LOCAL_PREFERENCE_STEP);
+                proto::IceCandidate {
+                    foundation: "udpcandidate".to_owned(),
+                    // RFC 8445 §5.1.2.1, component 1.
+                    priority: (HOST_TYPE_PREFERENCE << 24) + (preference << 8) + 255,
+                    address: address.0.clone(),
+                    port: self.config.udp_port.into(),
+                    protocol: "udp".to_owned(),
+                }
+            })
+            .collect()
+    }
+
+    /// Gives a transport the remote's DTLS parameters.
+    ///
+    /// # Errors
+    /// [`CommandError`], naming the field or id; a second call is refused.
+    pub fn connect_web_rtc_transport(
+        &mut self,
+        now: Instant,
+        request: &proto::ConnectWebRtcTransportRequest,
+    ) -> Result<()> {
+        let key = self.transport(&request.transport_id)?;
+        let fingerprint = request
+            .fingerprint
+            .as_ref()
+            .ok_or_else(|| CommandError::Invalid("fingerprint: missing".into()))?;
+        let fingerprint = Fingerprint::parse(&fingerprint.algorithm, &fingerprint.value)
+            .map_err(CommandError::Invalid)?;
+        // We take the role that the remote leaves us; with "auto" the client's.
+        let active = !matches!(request.role(), proto::DtlsRole::Client);
+        let mut result = Ok(());
+        self.enter(now, key, |transport, out| {
+            result = transport.connect(now, fingerprint, active, out);
+        });
+        Ok(result?)
+    }
+
+    /// Mints new ICE credentials.
+    ///
+    /// # Errors
+    /// [`CommandError::NotFound`].
+    pub fn restart_ice(&mut self, transport_id: &str) -> Result<proto::IceParameters> {
+        let key = self.transport(transport_id)?;
+        let Some(entry) = self.transports.get_mut(key) else {
+            return Err(not_found("transport", transport_id));
+        };
+        let void = entry.inner.restart_ice();
+        entry.restarted = true;
+        let credentials = entry.inner.ice().credentials().clone();
+        if let Some(ufrag) = void {
+            self.by_ufrag.remove(&ufrag);
+        }
+        self.by_ufrag.insert(credentials.ufrag.clone(), key);
+        Ok(proto::IceParameters {
+            username_fragment: credentials.ufrag,
+            password: credentials.password,
+        })
+    }
+
+    /// Creates a producer.
+    ///
+    /// # Errors
+    /// [`CommandError`], naming the field or id.
+    pub fn produce(&mut self, now: Instant, request: &proto::ProduceRequest) -> Result<()> {
+        let key = self.transport(&request.transport_id)?;
+        if self.producer_ids.contains_key(&request.producer_id) {
+            return Err(exists("producer", &request.producer_id));
+        }
+        let spec = convert::producer(request)?;
+        let Some(entry) = self.transports.get_mut(key) else {
+            return Err(not_found("transport", &request.transport_id));
+        };
+        entry.inner.check_producer(&spec)?;
+        let router = entry.router;
+        let Some(room) = self.routers.get_mut(router) else {
+            return Err(not_found("transport", &request.transport_id));
+        };
+        let kind = spec.kind;
+        let clock_rate = spec.codecs.first().map_or(0, |c| c.payload_type.clock_rate);
+        let producer = room
+            .graph
+            .create_producer(
+                now,
+                ProducerConfig {
+                    kind: graph_kind(kind),
+                    clock_rate,
+                    streams: spec.encodings.len(),
+                    paused: request.paused,
+                },
+            )
+            .map_err(|e| CommandError::Invalid(e.to_string()))?;
+        room.producers.insert(
+            producer,
+            ProducerEntry {
+                id: request.producer_id.clone(),
+                transport: key,
+                kind,
+            },
+        );
+        self.producer_ids
+            .insert(request.producer_id.clone(), (router, producer));
+        let mut result = Ok(());
+        self.enter(now, key, |transport, out| {
+            result = transport.produce(now, producer, spec, out);
+        });
+        if result.is_err() {
+            self.remove_producer(router, producer);
+        }
+        Ok(result?)
+    }
+
+    /// Closes a producer with its consumers.
+    ///
+    /// # Errors
+    /// [`CommandError::NotFound`].
+    pub fn close_producer(&mut self, id: &str) -> Result<()> {
+        let (router, producer) = self.producer(id)?;
+        self.remove_producer(router, producer);
+        Ok(())
+    }
+
+    /// Pauses or resumes a producer.
+    ///
+    /// # Errors
+    /// [`CommandError::NotFound`].
+    pub fn set_producer_paused(&mut self, now: Instant, id: &str, paused: bool) -> Result<()> {
+        let (router, producer) = self.producer(id)?;
+        if let Some(entry) = self.routers.get_mut(router) {
+            let result = if paused {
+                entry.graph.pause_producer(now, producer)
+            } else {
+                entry.graph.resume_producer(now, producer)
+            };
+            result.map_err(|_| not_found("producer", id))?;
+        }
+        self.act(router);
+        Ok(())
+    }
+
+    /// Creates consumers; each has its own result.
+    pub fn consume(
+        &mut self,
+        now: Instant,
+        request: &proto::ConsumeRequest,
+    ) -> proto::ConsumeResponse {
+        let results = request
+            .consumers
+            .iter()
+            .map(|spec| match self.consume_one(now, spec) {
+                Ok(result) => result,
+                Err(error) => proto::ConsumeResult {
+                    consumer_id: spec.consumer_id.clone(),
+                    error: error.to_string(),
+                    ..Default::default()
+                },
+            })
+            .collect();
+        proto::ConsumeResponse { results }
+    }
+
+    fn consume_one(
+        &mut self,
+        now: Instant,
+        spec: &proto::ConsumerSpec,
+    ) -> Result<proto::ConsumeResult> {
+        let key = self.transport(&spec.transport_id)?;
+        let (router, producer) = self.producer(&spec.producer_id)?;
+        if self.consumer_ids.contains_key(&spec.consumer_id) {
+            return Err(exists("consumer", &spec.consumer_id));
+        }
+        let Some(transport) = self.transports.get_mut(key).filter(|t| t.router == router) else {
+            return Err(CommandError::Invalid(
+                "transport_id: on another router than the producer".into(),
+            ));
+        };
+        let Some(room) = self.routers.get_mut(router) else {
+            return Err(not_found("producer", &spec.producer_id));
+        };
+        let Some(kind) = room.producers.get(producer).map(|p| p.kind) else {
+            return Err(not_found("producer", &spec.producer_id));
+        };
+        let wanted = convert::consumer(spec, kind)?;
+        if !room.media.codecs.iter().any(|c| c.pt == wanted.pt) {
+            return Err(CommandError::Invalid(format!(
+                "payload_type: {} is not a codec of the router",
+                wanted.pt
+            )));
+        }
+        let slot = transport.inner.check_consumer(&wanted)?;
+        let consumer = room
+            .graph
+            .create_consumer(
+                now,
+                ConsumerConfig {
+                    producer,
+                    sink: Sink {
+                        transport: sink_of(key),
+                        slot,
+                    },
+                    paused: spec.paused,
+                    // RFC 3550 §5.1 wants a random start; the upper half is left
+                    // free, so that early reordering cannot reach below zero.
+                    initial_sequence: rand::random_range(1..32_768),
+                    initial_timestamp: rand::random(),
+                },
+            )
+            .map_err(|e| CommandError::Invalid(e.to_string()))?;
+        room.consumers.insert(
+            consumer,
+            ConsumerEntry {
+                id: spec.consumer_id.clone(),
+                transport: key,
+                slot,
+                producer,
+            },
+        );
+        self.consumer_ids
+            .insert(spec.consumer_id.clone(), (router, consumer));
+        let negotiated: Vec<String> = spec
+            .header_extensions
+            .iter()
+            .map(|e| e.uri.clone())
+            .collect();
+        self.enter(now, key, |transport, _| {
+            transport.consume(now, consumer, &wanted, &negotiated);
+        });
+        self.act(router);
+        Ok(proto::ConsumeResult {
+            consumer_id: spec.consumer_id.clone(),
+            error: String::new(),
+            producer_paused: self
+                .routers
+                .get(router)
+                .and_then(|r| r.graph.is_producer_paused(producer))
+                .unwrap_or_default(),
+            score: Some(self.score(now, &spec.consumer_id)?),
+        })
+    }
+
+    /// Closes a consumer.
+    ///
+    /// # Errors
+    /// [`CommandError::NotFound`].
+    pub fn close_consumer(&mut self, id: &str) -> Result<()> {
+        let (router, consumer) = self.consumer(id)?;
+        self.remove_consumer(router, consumer);
+        Ok(())
+    }
+
+    /// Pauses a consumer.
+    ///
+    /// # Errors
+    /// [`CommandError::NotFound`].
+    pub fn pause_consumer(&mut self, id: &str) -> Result<()> {
+        let (router, consumer) = self.consumer(id)?;
+        if let Some(entry) = self.routers.get_mut(router) {
+            let result = entry.graph.pause_consumer(consumer);
+            result.map_err(|_| not_found("consumer", id))?;
+        }
+        self.act(router);
+        Ok(())
+    }
+
+    /// Resumes a consumer and answers its score.
+    ///
+    /// # Errors
+    /// [`CommandError::NotFound`].
+    pub fn resume_consumer(&mut self, now: Instant, id: &str) -> Result<proto::ConsumerScore> {
+        let (router, consumer) = self.consumer(id)?;
+        if let Some(entry) = self.routers.get_mut(router) {
+            let result = entry.graph.resume_consumer(now, consumer);
+            result.map_err(|_| not_found("consumer", id))?;
+        }
+        self.act(router);
+        self.score(now, id)
+    }
+
+    /// Asks a consumer's producer for a keyframe.
+    ///
+    /// # Errors
+    /// [`CommandError::NotFound`].
+    pub fn request_key_frame(&mut self, now: Instant, id: &str) -> Result<()> {
+        let (router, consumer) = self.consumer(id)?;
+        if let Some(entry) = self.routers.get_mut(router) {
+            let result = entry.graph.request_key_frame(now, consumer);
+            result.map_err(|_| not_found("consumer", id))?;
+        }
+        self.act(router);
+        Ok(())
+    }
+
+    fn score(&self, now: Instant, id: &str) -> Result<proto::ConsumerScore> {
+        let (router, consumer) = self.consumer(id)?;
+        let scores = self
+            .routers
+            .get(router)
+            .and_then(|entry| {
+                let producer = entry.consumers.get(consumer)?.producer;
+                entry.graph.producer_scores(now, producer)
+            })
+            .unwrap_or_default();
+        Ok(proto::ConsumerScore {
+            score: 10,
+            producer_score: scores.iter().copied().max().unwrap_or(0).into(),
+            producer_scores: scores.into_iter().map(Into::into).collect(),
+        })
+    }
+
+    /// Tells the control plane the states of a transport.
+    pub(super) fn report_state(&mut self, key: TransportKey) {
+        let Some(entry) = self.transports.get(key) else {
+            return;
+        };
+        let ice_state = match entry.inner.ice().state() {
+            IceState::New => proto::IceState::New,
+            IceState::Connected => proto::IceState::Connected,
+            IceState::Completed => proto::IceState::Completed,
+            IceState::Disconnected => proto::IceState::Disconnected,
+        };
+        let dtls_state = match entry.inner.dtls_state() {
+            DtlsState::New => proto::DtlsState::New,
+            DtlsState::Connecting => proto::DtlsState::Connecting,
+            DtlsState::Connected => proto::DtlsState::Connected,
+            DtlsState::Failed => proto::DtlsState::Failed,
+            DtlsState::Closed => proto::DtlsState::Closed,
+        };
+        let (id, router) = (entry.id.clone(), entry.router);
+        self.event(
+            router,
+            Event::TransportState(proto::TransportStateChanged {
+                transport_id: id,
+                ice_state: ice_state.into(),
+                dtls_state: dtls_state.into(),
+            }),
+        );
+    }
+
+    pub(super) fn router(&self, id: &str) -> Result<RouterKey> {
+        let key = self.router_ids.get(id).copied();
+        key.ok_or_else(|| not_found("router", id))
+    }
+
+    pub(super) fn transport(&self, id: &str) -> Result<TransportKey> {
+        let key = self.transport_ids.get(id).copied();
+        key.ok_or_else(|| not_found("transport", id))
+    }
+
+    fn producer(&self, id: &str) -> Result<(RouterKey, router::ProducerKey)> {
+        let key = self.producer_ids.get(id).copied();
+        key.ok_or_else(|| not_found("producer", id))
+    }
+
+    fn consumer(&self, id: &str) -> Result<(RouterKey, router::ConsumerKey)> {
+        let key = self.consumer_ids.get(id).copied();
+        key.ok_or_else(|| not_found("consumer", id))
+    }
+}
+
+fn graph_kind(kind: MediaKind) -> router::MediaKind {
+    match kind {
+        MediaKind::Audio => router::MediaKind::Audio,
+        MediaKind::Video => router::MediaKind::Video,
+    }
+}
+
+pub(super) fn not_found(what: &'static str, id: &str) -> CommandError {
+    CommandError::NotFound {
+        what,
+        id: id.to_owned(),
+    }
+}
+
+fn exists(what: &'static str, id: &str) -> CommandError {
+    CommandError::Exists {
+        what,
+        id: id.to_owned(),
+    }
+}
+
+fn limit(what: &str, max: usize) -> CommandError {
+    CommandError::Limit(format!("this worker has its limit of {max} {what}"))
+}

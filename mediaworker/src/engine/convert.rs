@@ -1,0 +1,109 @@
+//! From the control plane's messages to what transports and routers take, every
+//! field checked.
+
+use proto::{ConsumerSpec as ProtoConsumer, MediaKind as ProtoKind, ProduceRequest, RouterCodec};
+use router::Codec;
+use str0m::media::MediaKind;
+
+use super::CommandError;
+use crate::transport::extensions::Written;
+use crate::transport::receive::{Encoding, ProducerCodec, ProducerSpec};
+use crate::transport::send::ConsumerSpec;
+use crate::transport::slots::PayloadType;
+
+/// Audio or video.
+pub fn media_kind(kind: i32) -> Result<MediaKind, CommandError> {
+    match ProtoKind::try_from(kind) {
+        Ok(ProtoKind::Audio) => Ok(MediaKind::Audio),
+        Ok(ProtoKind::Video) => Ok(MediaKind::Video),
+        _ => Err(CommandError::Invalid("kind: must be audio or video".into())),
+    }
+}
+
+fn payload_type(field: &str, pt: u32) -> Result<u8, CommandError> {
+    u8::try_from(pt)
+        .ok()
+        .filter(|pt| *pt <= 127)
+        .ok_or_else(|| CommandError::Invalid(format!("{field}: {pt} is not in 0..=127")))
+}
+
+/// How the keyframes of a codec are recognised.
+fn codec(mime_type: &str) -> Codec {
+    match mime_type.to_ascii_lowercase().as_str() {
+        "audio/opus" => Codec::Opus,
+        "video/vp8" => Codec::Vp8,
+        "video/vp9" => Codec::Vp9,
+        "video/h264" => Codec::H264,
+        "video/av1" => Codec::Av1,
+        _ => Codec::Other,
+    }
+}
+
+/// A router's codec.
+pub fn router_codec(codec: &RouterCodec) -> Result<PayloadType, CommandError> {
+    Ok(PayloadType {
+        pt: payload_type("codecs.payload_type", codec.payload_type)?,
+        rtx: codec
+            .rtx_payload_type
+            .map(|pt| payload_type("codecs.rtx_payload_type", pt))
+            .transpose()?,
+        clock_rate: codec.clock_rate,
+    })
+}
+
+/// A new producer.
+pub fn producer(request: &ProduceRequest) -> Result<ProducerSpec, CommandError> {
+    let codecs = request
+        .codecs
+        .iter()
+        .map(|c| {
+            Ok(ProducerCodec {
+                payload_type: PayloadType {
+                    pt: payload_type("codecs.payload_type", c.payload_type)?,
+                    rtx: c
+                        .rtx_payload_type
+                        .map(|pt| payload_type("codecs.rtx_payload_type", pt))
+                        .transpose()?,
+                    clock_rate: c.clock_rate,
+                },
+                codec: codec(&c.mime_type),
+                nack: c.nack,
+                pli: c.nack_pli,
+                fir: c.ccm_fir,
+                transport_cc: c.transport_cc,
+            })
+        })
+        .collect::<Result<_, CommandError>>()?;
+    Ok(ProducerSpec {
+        kind: media_kind(request.kind)?,
+        mid: request.mid.clone(),
+        codecs,
+        extensions: request
+            .header_extensions
+            .iter()
+            .map(|e| (e.id, e.uri.clone()))
+            .collect(),
+        encodings: request
+            .encodings
+            .iter()
+            .map(|e| Encoding {
+                ssrc: e.ssrc,
+                rtx_ssrc: e.rtx_ssrc,
+                rid: e.rid.clone(),
+            })
+            .collect(),
+    })
+}
+
+/// A new consumer of a producer of that kind.
+pub fn consumer(spec: &ProtoConsumer, kind: MediaKind) -> Result<ConsumerSpec, CommandError> {
+    Ok(ConsumerSpec {
+        kind,
+        mid: spec.mid.clone(),
+        pt: payload_type("payload_type", spec.payload_type)?,
+        ssrc: spec.ssrc,
+        // A stream for retransmissions without a payload type for them is none.
+        rtx_ssrc: spec.rtx_ssrc.filter(|_| spec.rtx_payload_type.is_some()),
+        written: Written::negotiated(spec.header_extensions.iter().map(|e| e.uri.as_str())),
+    })
+}

@@ -1,0 +1,294 @@
+//! The engine: routers, transports and demultiplexing, without sockets or clock.
+//!
+//! Commands and datagrams go in, datagrams and events come out. One tick of the
+//! event loop is: [`Engine::receive`] for each datagram, then
+//! [`Engine::handle_timeouts`] and [`Engine::flush`], then
+//! [`Engine::take_datagrams`]. A packet that is forwarded is only queued on its
+//! receiving transports; each of those is advanced once, in `flush`, however many
+//! packets it got in the tick.
+//!
+//! Invariants: an id is in its table exactly while its entity lives; every
+//! transport and router has at most one entry in `timers`, at the time that it
+//! remembers; a transport that failed, or panicked, is closed before the next
+//! input is looked at.
+
+mod close;
+mod commands;
+mod convert;
+mod packets;
+mod timers;
+
+use std::collections::{HashMap, VecDeque};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Instant;
+
+use router::{ConsumerKey, ProducerKey, Router};
+use slotmap::{SecondaryMap, SlotMap, new_key_type};
+use str0m::config::DtlsCert;
+use str0m::media::MediaKind;
+
+use crate::transport::crypto::{self, Fingerprint, FingerprintHash};
+use crate::transport::webrtc::{Output, RouterMedia, WebRtcTransport};
+use crate::transport::{TransportError, Tuple};
+use timers::{Timer, Timers};
+
+new_key_type! {
+    /// A router of this engine.
+    pub struct RouterKey;
+    /// A transport of this engine.
+    pub struct TransportKey;
+}
+
+/// Most routers, and transports, of one worker.
+const MAX_ROUTERS: usize = 10_000;
+const MAX_TRANSPORTS: usize = 50_000;
+
+/// Most events that wait for the control plane. It reads them continuously; a
+/// worker whose events are not read for this long is of no use and ends.
+pub const MAX_EVENTS: usize = 65_536;
+
+/// An address that candidates carry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AnnouncedAddress(pub String);
+
+/// What the engine has to know when it starts.
+#[derive(Debug, Clone)]
+pub struct EngineConfig {
+    /// Announced addresses, the preferred first.
+    pub announced: Vec<AnnouncedAddress>,
+    /// UDP port that all WebRtcTransports share.
+    pub udp_port: u16,
+}
+
+/// Why a command failed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CommandError {
+    /// No such entity.
+    #[error("{what} with id {id:?} not found")]
+    NotFound {
+        /// Kind of entity.
+        what: &'static str,
+        /// The id that nothing has.
+        id: String,
+    },
+    /// The id is taken.
+    #[error("{what} with id {id:?} already exists")]
+    Exists {
+        /// Kind of entity.
+        what: &'static str,
+        /// The id.
+        id: String,
+    },
+    /// A field makes no sense; the text names it.
+    #[error("{0}")]
+    Invalid(String),
+    /// The entity is in the wrong state.
+    #[error("{0}")]
+    State(String),
+    /// A stated limit is reached.
+    #[error("{0}")]
+    Limit(String),
+    /// Something failed that should not.
+    #[error("{0}")]
+    Internal(String),
+}
+
+impl From<TransportError> for CommandError {
+    fn from(error: TransportError) -> Self {
+        match error {
+            TransportError::Invalid(text) => Self::Invalid(text),
+            TransportError::State(text) => Self::State(text),
+            TransportError::Limit(text) => Self::Limit(text),
+            TransportError::Internal(text) => Self::Internal(text),
+        }
+    }
+}
+
+/// Counters since the start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// RTP packets of producers.
+    pub rtp_received: u64,
+    /// RTP packets queued for consumers.
+    pub rtp_forwarded: u64,
+    /// Datagrams that belonged to nothing or could not be parsed.
+    pub dropped: u64,
+    /// Panics contained in one transport.
+    pub panics: u64,
+}
+
+/// Numbers of entities.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Sizes {
+    /// Routers.
+    pub routers: usize,
+    /// Transports.
+    pub transports: usize,
+    /// Producers.
+    pub producers: usize,
+    /// Consumers.
+    pub consumers: usize,
+}
+
+struct RouterEntry {
+    id: String,
+    graph: Router,
+    media: Rc<RouterMedia>,
+    producers: SecondaryMap<ProducerKey, ProducerEntry>,
+    consumers: SecondaryMap<ConsumerKey, ConsumerEntry>,
+    timer: Option<Instant>,
+}
+
+struct ProducerEntry {
+    id: String,
+    transport: TransportKey,
+    kind: MediaKind,
+}
+
+struct ConsumerEntry {
+    id: String,
+    transport: TransportKey,
+    slot: u32,
+    producer: ProducerKey,
+}
+
+struct TransportEntry {
+    id: String,
+    router: RouterKey,
+    inner: WebRtcTransport,
+    timer: Option<Instant>,
+    /// Has something queued that the next flush sends.
+    dirty: bool,
+    /// ICE was restarted: a second username fragment is valid until the new one
+    /// is used.
+    restarted: bool,
+}
+
+/// Routers, transports and everything in them.
+pub struct Engine {
+    config: EngineConfig,
+    cert: DtlsCert,
+    fingerprints: Vec<Fingerprint>,
+    routers: SlotMap<RouterKey, RouterEntry>,
+    transports: SlotMap<TransportKey, TransportEntry>,
+    router_ids: HashMap<String, RouterKey>,
+    transport_ids: HashMap<String, TransportKey>,
+    producer_ids: HashMap<String, (RouterKey, ProducerKey)>,
+    consumer_ids: HashMap<String, (RouterKey, ConsumerKey)>,
+    by_address: HashMap<SocketAddr, TransportKey>,
+    by_ufrag: HashMap<String, TransportKey>,
+    timers: Timers,
+    dirty: Vec<TransportKey>,
+    /// Reused for every call into a transport.
+    output: Output,
+    forwards: Vec<router::Forward>,
+    datagrams: Vec<(Tuple, Vec<u8>)>,
+    events: VecDeque<proto::Event>,
+    counters: Counters,
+}
+
+impl Engine {
+    /// An engine without routers.
+    ///
+    /// # Errors
+    /// [`CommandError::Internal`] when no certificate could be made.
+    pub fn new(config: EngineConfig) -> Result<Self, CommandError> {
+        let cert = crypto::generate_certificate()
+            .ok_or_else(|| CommandError::Internal("cannot make a DTLS certificate".into()))?;
+        let fingerprints = FingerprintHash::ALL
+            .into_iter()
+            .map(|hash| Fingerprint::of(hash, &cert.certificate))
+            .collect();
+        Ok(Self {
+            config,
+            cert,
+            fingerprints,
+            routers: SlotMap::with_key(),
+            transports: SlotMap::with_key(),
+            router_ids: HashMap::new(),
+            transport_ids: HashMap::new(),
+            producer_ids: HashMap::new(),
+            consumer_ids: HashMap::new(),
+            by_address: HashMap::new(),
+            by_ufrag: HashMap::new(),
+            timers: Timers::default(),
+            dirty: Vec::new(),
+            output: Output::default(),
+            forwards: Vec::new(),
+            datagrams: Vec::new(),
+            events: VecDeque::new(),
+            counters: Counters::default(),
+        })
+    }
+
+    /// When [`Engine::handle_timeouts`] has to be called next.
+    pub fn next_timeout(&self) -> Option<Instant> {
+        self.timers.next()
+    }
+
+    /// Datagrams to send, in the order in which they have to leave.
+    pub fn take_datagrams(&mut self, into: &mut Vec<(Tuple, Vec<u8>)>) {
+        into.append(&mut self.datagrams);
+    }
+
+    /// The next event for the control plane.
+    pub fn poll_event(&mut self) -> Option<proto::Event> {
+        self.events.pop_front()
+    }
+
+    /// True when events are not read; the worker is of no use then.
+    pub fn is_congested(&self) -> bool {
+        self.events.len() > MAX_EVENTS
+    }
+
+    /// Counters since the start.
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// Numbers of entities.
+    pub fn sizes(&self) -> Sizes {
+        Sizes {
+            routers: self.routers.len(),
+            transports: self.transports.len(),
+            producers: self.producer_ids.len(),
+            consumers: self.consumer_ids.len(),
+        }
+    }
+
+    fn event(&mut self, router: RouterKey, event: proto::event::Event) {
+        if let Some(entry) = self.routers.get(router) {
+            self.events.push_back(proto::Event {
+                router_id: entry.id.clone(),
+                event: Some(event),
+            });
+        }
+    }
+
+    /// Puts a transport's next timeout into the timers.
+    fn arm_transport(&mut self, key: TransportKey) {
+        if let Some(entry) = self.transports.get_mut(key) {
+            let next = entry.inner.next_timeout();
+            self.timers
+                .set(Timer::Transport(key), &mut entry.timer, next);
+        }
+    }
+
+    /// Puts a router's next timeout into the timers.
+    fn arm_router(&mut self, key: RouterKey) {
+        if let Some(entry) = self.routers.get_mut(key) {
+            let next = entry.graph.next_timeout();
+            self.timers.set(Timer::Router(key), &mut entry.timer, next);
+        }
+    }
+
+    fn mark_dirty(&mut self, key: TransportKey) {
+        if let Some(entry) = self.transports.get_mut(key)
+            && !entry.dirty
+        {
+            entry.dirty = true;
+            self.dirty.push(key);
+        }
+    }
+}

@@ -1,0 +1,282 @@
+//! The way of a packet through the engine.
+
+use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Instant;
+
+use router::{Action, Forward, RtpIn};
+use slotmap::{Key, KeyData};
+use str0m::ice::StunMessage;
+
+use super::timers::Timer;
+use super::{Engine, RouterKey, TransportKey};
+use crate::transport::receive::Received;
+use crate::transport::webrtc::{DtlsState, Output, WebRtcTransport};
+use crate::transport::{PacketKind, Tuple, ice};
+
+/// Rounds of one flush. A round sends what the one before it led to (a keyframe
+/// request, say); more than a few would be a loop, and wait for the next tick.
+const MAX_FLUSH_ROUNDS: usize = 8;
+
+impl Engine {
+    /// Takes in one datagram from the media sockets.
+    pub fn receive(&mut self, now: Instant, tuple: Tuple, datagram: &[u8]) {
+        match PacketKind::of(datagram) {
+            Some(PacketKind::Stun) => self.receive_stun(now, tuple, datagram),
+            Some(kind) => match self.by_address.get(&tuple.remote).copied() {
+                Some(key) => self.enter(now, key, |transport, out| {
+                    transport.handle_datagram(now, kind, datagram, out);
+                }),
+                None => self.counters.dropped += 1,
+            },
+            None => self.counters.dropped += 1,
+        }
+    }
+
+    fn receive_stun(&mut self, now: Instant, tuple: Tuple, datagram: &[u8]) {
+        let message = StunMessage::parse(datagram).ok();
+        let found = message.as_ref().and_then(|message| {
+            let ufrag = ice::local_ufrag(message)?;
+            Some((message, *self.by_ufrag.get(ufrag)?))
+        });
+        let Some((message, key)) = found else {
+            self.counters.dropped += 1;
+            return;
+        };
+        let mut checked = None;
+        self.enter(now, key, |transport, out| {
+            checked = transport.handle_check(now, tuple, message, out);
+        });
+        let Some(checked) = checked else {
+            self.counters.dropped += 1;
+            return;
+        };
+        self.datagrams.push((tuple, checked.response));
+        if let Some(forgotten) = checked.forgotten {
+            self.forget_address(key, forgotten);
+        }
+        if checked.authentic {
+            self.by_address.insert(tuple.remote, key);
+            self.sync_ufrags(key);
+        } else {
+            self.counters.dropped += 1;
+        }
+    }
+
+    /// Drops credentials that a transport has left behind.
+    fn sync_ufrags(&mut self, key: TransportKey) {
+        // Only a restart leaves a second one, so this is rarely more than a look.
+        let Some(entry) = self.transports.get(key) else {
+            return;
+        };
+        if entry.restarted && entry.inner.ice().ufrags().count() == 1 {
+            let live: Vec<String> = entry.inner.ice().ufrags().map(str::to_owned).collect();
+            self.by_ufrag
+                .retain(|ufrag, owner| *owner != key || live.contains(ufrag));
+            if let Some(entry) = self.transports.get_mut(key) {
+                entry.restarted = false;
+            }
+        }
+    }
+
+    pub(super) fn forget_address(&mut self, key: TransportKey, address: SocketAddr) {
+        if self.by_address.get(&address) == Some(&key) {
+            self.by_address.remove(&address);
+        }
+    }
+
+    /// Calls into one transport and deals with what comes out. A panic in there
+    /// stays in that transport.
+    pub(super) fn enter(
+        &mut self,
+        now: Instant,
+        key: TransportKey,
+        call: impl FnOnce(&mut WebRtcTransport, &mut Output),
+    ) {
+        let Some(entry) = self.transports.get_mut(key) else {
+            return;
+        };
+        let mut out = std::mem::take(&mut self.output);
+        let before = entry.inner.dtls_state();
+        let result = catch_unwind(AssertUnwindSafe(|| call(&mut entry.inner, &mut out)));
+        if result.is_err() {
+            self.counters.panics += 1;
+            out.failed = Some("internal error".into());
+        }
+        let became_connected =
+            before != DtlsState::Connected && entry.inner.dtls_state() == DtlsState::Connected;
+        self.settle(now, key, &mut out, became_connected);
+        self.output = out;
+    }
+
+    fn settle(&mut self, now: Instant, key: TransportKey, out: &mut Output, connected: bool) {
+        let Some(router) = self.transports.get(key).map(|entry| entry.router) else {
+            return;
+        };
+        self.datagrams.append(&mut out.datagrams);
+        self.counters.dropped += std::mem::take(&mut out.dropped);
+        let mut touched = false;
+        for received in out.received.drain(..) {
+            self.forward(now, router, received);
+            touched = true;
+        }
+        for consumer in out.key_frame_requests.drain(..) {
+            if let Some(entry) = self.routers.get_mut(router) {
+                // The consumer exists: its transport has just named it.
+                let _ = entry.graph.request_key_frame(now, consumer);
+            }
+            touched = true;
+        }
+        if connected {
+            self.refresh_consumers(now, router, key);
+            touched = true;
+        }
+        if touched {
+            self.act(router);
+        }
+        if std::mem::take(&mut out.state_changed) {
+            self.report_state(key);
+        }
+        match out.failed.take() {
+            Some(reason) => self.transport_died(now, key, &reason),
+            None => self.arm_transport(key),
+        }
+    }
+
+    /// Consumers that were resumed before the client could receive have missed
+    /// the keyframe that they asked for.
+    fn refresh_consumers(&mut self, now: Instant, router: RouterKey, transport: TransportKey) {
+        if let Some(entry) = self.routers.get_mut(router) {
+            for (consumer, _) in entry
+                .consumers
+                .iter()
+                .filter(|(_, c)| c.transport == transport)
+            {
+                let _ = entry.graph.request_key_frame(now, consumer);
+            }
+        }
+    }
+
+    /// Gives one packet to the media graph and queues it where it says.
+    fn forward(&mut self, now: Instant, router: RouterKey, received: Received) {
+        self.counters.rtp_received += 1;
+        let Some(entry) = self.routers.get_mut(router) else {
+            return;
+        };
+        let packet = &received.packet;
+        if received.new_source {
+            let _ = entry
+                .graph
+                .restart_stream(received.producer, received.stream);
+        }
+        let input = RtpIn {
+            stream: received.stream,
+            codec: received.codec,
+            sequence: *packet.seq_no,
+            timestamp: packet.header.timestamp,
+            marker: packet.header.marker,
+            payload: &packet.payload,
+            captured: received.captured,
+        };
+        let mut forwards = std::mem::take(&mut self.forwards);
+        entry
+            .graph
+            .handle_rtp(now, received.producer, &input, &mut forwards);
+        let at = received.captured.unwrap_or(packet.timestamp);
+        for forward in forwards.drain(..) {
+            self.write(&forward, &received, at);
+        }
+        self.forwards = forwards;
+    }
+
+    fn write(&mut self, forward: &Forward, received: &Received, at: Instant) {
+        let key = TransportKey::from(KeyData::from_ffi(forward.sink.transport));
+        let Some(entry) = self.transports.get_mut(key) else {
+            return;
+        };
+        if entry.inner.write(forward, &received.packet, at) {
+            self.counters.rtp_forwarded += 1;
+            if !entry.dirty {
+                entry.dirty = true;
+                self.dirty.push(key);
+            }
+        }
+    }
+
+    /// Does what the media graph of a router asks for.
+    pub(super) fn act(&mut self, router: RouterKey) {
+        while let Some(action) = self
+            .routers
+            .get_mut(router)
+            .and_then(|entry| entry.graph.poll_action())
+        {
+            match action {
+                Action::RequestKeyFrame { producer, stream } => {
+                    let transport = self
+                        .routers
+                        .get(router)
+                        .and_then(|entry| entry.producers.get(producer))
+                        .map(|p| p.transport);
+                    let Some(key) = transport else { continue };
+                    let asked = self
+                        .transports
+                        .get_mut(key)
+                        .is_some_and(|t| t.inner.request_key_frame(producer, stream));
+                    if asked {
+                        self.mark_dirty(key);
+                    }
+                }
+            }
+        }
+        self.arm_router(router);
+    }
+
+    /// Calls everyone whose time has come.
+    pub fn handle_timeouts(&mut self, now: Instant) {
+        while let Some(timer) = self.timers.pop_due(now) {
+            match timer {
+                Timer::Transport(key) => {
+                    if let Some(entry) = self.transports.get_mut(key) {
+                        entry.timer = None;
+                    }
+                    self.enter(now, key, |transport, out| {
+                        transport.handle_timeout(now, out)
+                    });
+                }
+                Timer::Router(key) => {
+                    if let Some(entry) = self.routers.get_mut(key) {
+                        entry.timer = None;
+                        entry.graph.handle_timeout(now);
+                    }
+                    self.act(key);
+                }
+            }
+        }
+    }
+
+    /// Sends what was queued: each transport that has something is advanced once.
+    pub fn flush(&mut self, now: Instant) {
+        for _ in 0..MAX_FLUSH_ROUNDS {
+            let mut dirty = std::mem::take(&mut self.dirty);
+            if dirty.is_empty() {
+                self.dirty = dirty;
+                return;
+            }
+            for key in dirty.drain(..) {
+                if let Some(entry) = self.transports.get_mut(key) {
+                    entry.dirty = false;
+                }
+                self.enter(now, key, |transport, out| transport.flush(now, out));
+            }
+            if self.dirty.is_empty() {
+                // Keep the allocation.
+                self.dirty = dirty;
+            }
+        }
+    }
+}
+
+/// A transport's key as routers carry it.
+pub(super) fn sink_of(key: TransportKey) -> u64 {
+    key.data().as_ffi()
+}

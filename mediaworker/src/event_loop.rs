@@ -1,0 +1,129 @@
+//! The only clock, the only waiting and the only owner of the sockets: one
+//! thread, one function of named phases.
+
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::mpsc::Receiver;
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, ppoll};
+use nix::sys::eventfd::EventFd;
+use nix::sys::time::TimeSpec;
+use tokio::sync::mpsc;
+
+use crate::engine::Engine;
+use crate::net::udp::MediaSockets;
+use crate::transport::Tuple;
+
+/// Longest sleep: what is noticed only by looking is noticed this soon.
+const MAX_SLEEP: Duration = Duration::from_secs(1);
+/// Events under way to the control plane; more wait in the engine.
+pub const EVENT_CHANNEL: usize = 1024;
+
+/// Something to be done on the media thread.
+pub type Job = Box<dyn FnOnce(&mut Worker, Instant) + Send>;
+
+/// Everything that the media thread owns.
+pub struct Worker {
+    /// Routers and transports.
+    pub engine: Engine,
+    /// Sockets.
+    pub sockets: MediaSockets,
+    /// Where events go, once the control plane listens.
+    pub events: Option<mpsc::Sender<proto::Event>>,
+    /// An event that did not fit yet.
+    held: Option<proto::Event>,
+    stop: bool,
+}
+
+/// Why the loop ended.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// It was told to.
+    Stopped,
+    /// The control plane does not read events.
+    Congested,
+}
+
+impl Worker {
+    /// A worker that is ready to run.
+    pub fn new(engine: Engine, sockets: MediaSockets) -> Self {
+        Self {
+            engine,
+            sockets,
+            events: None,
+            held: None,
+            stop: false,
+        }
+    }
+
+    /// Makes the loop end after this tick.
+    pub fn stop(&mut self) {
+        self.stop = true;
+    }
+
+    /// Runs until told to stop. `wake` is signalled for each job.
+    pub fn run(mut self, jobs: &Receiver<Job>, wake: &Arc<EventFd>) -> Ended {
+        let mut datagrams: Vec<(Tuple, Vec<u8>)> = Vec::new();
+        while !self.stop {
+            self.wait(wake);
+            let now = Instant::now();
+            self.receive(now);
+            self.work(now, jobs, wake);
+            self.engine.handle_timeouts(now);
+            self.engine.flush(now);
+            self.engine.take_datagrams(&mut datagrams);
+            self.sockets.send(&mut datagrams);
+            self.send_events();
+            if self.engine.is_congested() {
+                return Ended::Congested;
+            }
+        }
+        Ended::Stopped
+    }
+
+    fn wait(&self, wake: &EventFd) {
+        let sleep = self.engine.next_timeout().map_or(MAX_SLEEP, |at| {
+            at.saturating_duration_since(Instant::now()).min(MAX_SLEEP)
+        });
+        // A held event waits for room in its channel, which nothing signals.
+        let sleep = match self.held {
+            Some(_) => sleep.min(Duration::from_millis(10)),
+            None => sleep,
+        };
+        let mut fds: Vec<PollFd<'_>> = self
+            .sockets
+            .fds()
+            .chain(std::iter::once(wake.as_fd()))
+            .map(|fd| PollFd::new(fd, PollFlags::POLLIN))
+            .collect();
+        // Interrupted or not, the next phases look for themselves.
+        let _ = ppoll(&mut fds, Some(TimeSpec::from_duration(sleep)), None);
+    }
+
+    fn receive(&mut self, now: Instant) {
+        let engine = &mut self.engine;
+        self.sockets
+            .receive(|tuple, datagram| engine.receive(now, tuple, datagram));
+    }
+
+    fn work(&mut self, now: Instant, jobs: &Receiver<Job>, wake: &EventFd) {
+        // Cleared before looking: a job that comes in between wakes again.
+        let _ = wake.read();
+        while let Ok(job) = jobs.try_recv() {
+            job(self, now);
+        }
+    }
+
+    fn send_events(&mut self) {
+        let Some(channel) = &self.events else {
+            return;
+        };
+        while let Some(event) = self.held.take().or_else(|| self.engine.poll_event()) {
+            if let Err(mpsc::error::TrySendError::Full(event)) = channel.try_send(event) {
+                self.held = Some(event);
+                return;
+            }
+        }
+    }
+}

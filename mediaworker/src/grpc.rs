@@ -1,0 +1,323 @@
+//! The gRPC face of a worker: each call becomes a job for the media thread.
+
+use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
+use std::time::Instant;
+
+use nix::sys::eventfd::EventFd;
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::TimeValLike;
+use proto::media_worker_server::MediaWorker;
+use tokio::sync::{mpsc, oneshot};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status};
+
+use crate::engine::CommandError;
+use crate::event_loop::{EVENT_CHANNEL, Job, Worker};
+
+/// Calls that wait for the media thread. When it is full the thread is stuck,
+/// and calls are refused at once.
+pub const JOB_QUEUE: usize = 1024;
+
+/// Gives jobs to the media thread.
+#[derive(Clone)]
+pub struct Jobs {
+    queue: SyncSender<Job>,
+    wake: Arc<EventFd>,
+}
+
+impl Jobs {
+    /// Jobs over this queue; `wake` ends the media thread's wait.
+    pub fn new(queue: SyncSender<Job>, wake: Arc<EventFd>) -> Self {
+        Self { queue, wake }
+    }
+
+    /// Queues a job. False when the queue is full or the thread is gone.
+    pub fn push(&self, job: Job) -> bool {
+        let queued = self.queue.try_send(job).is_ok();
+        let _ = self.wake.write(1);
+        queued
+    }
+
+    async fn call<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(&mut Worker, Instant) -> T + Send + 'static,
+    ) -> Result<T, Status> {
+        let (done, answer) = oneshot::channel();
+        let queued = self.push(Box::new(move |worker, now| {
+            // The caller may have given up; the work is done all the same.
+            let _ = done.send(job(worker, now));
+        }));
+        if !queued {
+            return Err(Status::unavailable("the media thread is busy"));
+        }
+        answer
+            .await
+            .map_err(|_| Status::unavailable("the media thread has ended"))
+    }
+}
+
+/// The service.
+pub struct Service {
+    jobs: Jobs,
+}
+
+impl Service {
+    /// A service for this media thread.
+    pub fn new(jobs: Jobs) -> Self {
+        Self { jobs }
+    }
+
+    async fn command<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(&mut Worker, Instant) -> Result<T, CommandError> + Send + 'static,
+    ) -> Result<Response<T>, Status> {
+        Ok(Response::new(self.jobs.call(job).await??))
+    }
+
+    async fn done(
+        &self,
+        job: impl FnOnce(&mut Worker, Instant) -> Result<(), CommandError> + Send + 'static,
+    ) -> Result<Response<proto::Empty>, Status> {
+        self.command(job).await?;
+        Ok(Response::new(proto::Empty {}))
+    }
+}
+
+impl From<CommandError> for Status {
+    fn from(error: CommandError) -> Self {
+        let text = error.to_string();
+        match error {
+            CommandError::NotFound { .. } => Status::not_found(text),
+            CommandError::Exists { .. } => Status::already_exists(text),
+            CommandError::Invalid(_) => Status::invalid_argument(text),
+            CommandError::State(_) => Status::failed_precondition(text),
+            CommandError::Limit(_) => Status::resource_exhausted(text),
+            CommandError::Internal(_) => Status::internal(text),
+        }
+    }
+}
+
+type Answer<T> = Result<Response<T>, Status>;
+
+#[tonic::async_trait]
+impl MediaWorker for Service {
+    type EventsStream = futures_map::Events;
+
+    async fn handshake(
+        &self,
+        request: Request<proto::HandshakeRequest>,
+    ) -> Answer<proto::HandshakeResponse> {
+        let theirs = request.into_inner().version;
+        let ours = env!("CARGO_PKG_VERSION");
+        if theirs != ours {
+            return Err(Status::failed_precondition(format!(
+                "version: this worker is {ours}, the control plane is {theirs:?}"
+            )));
+        }
+        let udp_port = self.jobs.call(|worker, _| worker.sockets.port()).await?;
+        Ok(Response::new(proto::HandshakeResponse {
+            pid: std::process::id(),
+            udp_port: udp_port.into(),
+        }))
+    }
+
+    async fn events(&self, _: Request<proto::EventsRequest>) -> Answer<Self::EventsStream> {
+        let (sender, receiver) = mpsc::channel(EVENT_CHANNEL);
+        self.jobs
+            .call(move |worker, _| worker.events = Some(sender))
+            .await?;
+        Ok(Response::new(futures_map::events(ReceiverStream::new(
+            receiver,
+        ))))
+    }
+
+    async fn dump(&self, _: Request<proto::DumpRequest>) -> Answer<proto::DumpResponse> {
+        let dump = self.jobs.call(|worker, _| dump(worker)).await?;
+        Ok(Response::new(dump))
+    }
+
+    async fn create_router(
+        &self,
+        request: Request<proto::CreateRouterRequest>,
+    ) -> Answer<proto::Empty> {
+        let request = request.into_inner();
+        self.done(move |w, _| w.engine.create_router(&request))
+            .await
+    }
+
+    async fn close_router(
+        &self,
+        request: Request<proto::CloseRouterRequest>,
+    ) -> Answer<proto::Empty> {
+        let id = request.into_inner().router_id;
+        self.done(move |w, now| w.engine.close_router(now, &id))
+            .await
+    }
+
+    async fn create_web_rtc_transport(
+        &self,
+        request: Request<proto::CreateWebRtcTransportRequest>,
+    ) -> Answer<proto::CreateWebRtcTransportResponse> {
+        let request = request.into_inner();
+        self.command(move |w, _| w.engine.create_web_rtc_transport(&request))
+            .await
+    }
+
+    async fn connect_web_rtc_transport(
+        &self,
+        request: Request<proto::ConnectWebRtcTransportRequest>,
+    ) -> Answer<proto::Empty> {
+        let request = request.into_inner();
+        self.done(move |w, now| w.engine.connect_web_rtc_transport(now, &request))
+            .await
+    }
+
+    async fn restart_ice(
+        &self,
+        request: Request<proto::RestartIceRequest>,
+    ) -> Answer<proto::IceParameters> {
+        let id = request.into_inner().transport_id;
+        self.command(move |w, _| w.engine.restart_ice(&id)).await
+    }
+
+    async fn close_transport(
+        &self,
+        request: Request<proto::CloseTransportRequest>,
+    ) -> Answer<proto::Empty> {
+        let id = request.into_inner().transport_id;
+        self.done(move |w, now| w.engine.close_transport(now, &id))
+            .await
+    }
+
+    async fn produce(&self, request: Request<proto::ProduceRequest>) -> Answer<proto::Empty> {
+        let request = request.into_inner();
+        self.done(move |w, now| w.engine.produce(now, &request))
+            .await
+    }
+
+    async fn close_producer(
+        &self,
+        request: Request<proto::CloseProducerRequest>,
+    ) -> Answer<proto::Empty> {
+        let id = request.into_inner().producer_id;
+        self.done(move |w, _| w.engine.close_producer(&id)).await
+    }
+
+    async fn pause_producer(
+        &self,
+        request: Request<proto::PauseProducerRequest>,
+    ) -> Answer<proto::Empty> {
+        let id = request.into_inner().producer_id;
+        self.done(move |w, now| w.engine.set_producer_paused(now, &id, true))
+            .await
+    }
+
+    async fn resume_producer(
+        &self,
+        request: Request<proto::ResumeProducerRequest>,
+    ) -> Answer<proto::Empty> {
+        let id = request.into_inner().producer_id;
+        self.done(move |w, now| w.engine.set_producer_paused(now, &id, false))
+            .await
+    }
+
+    async fn consume(
+        &self,
+        request: Request<proto::ConsumeRequest>,
+    ) -> Answer<proto::ConsumeResponse> {
+        let request = request.into_inner();
+        self.command(move |w, now| Ok(w.engine.consume(now, &request)))
+            .await
+    }
+
+    async fn close_consumer(
+        &self,
+        request: Request<proto::CloseConsumerRequest>,
+    ) -> Answer<proto::Empty> {
+        let id = request.into_inner().consumer_id;
+        self.done(move |w, _| w.engine.close_consumer(&id)).await
+    }
+
+    async fn pause_consumer(
+        &self,
+        request: Request<proto::PauseConsumerRequest>,
+    ) -> Answer<proto::Empty> {
+        let id = request.into_inner().consumer_id;
+        self.done(move |w, _| w.engine.pause_consumer(&id)).await
+    }
+
+    async fn resume_consumer(
+        &self,
+        request: Request<proto::ResumeConsumerRequest>,
+    ) -> Answer<proto::ConsumerScore> {
+        let id = request.into_inner().consumer_id;
+        self.command(move |w, now| w.engine.resume_consumer(now, &id))
+            .await
+    }
+
+    async fn request_key_frame(
+        &self,
+        request: Request<proto::RequestKeyFrameRequest>,
+    ) -> Answer<proto::Empty> {
+        let id = request.into_inner().consumer_id;
+        self.done(move |w, now| w.engine.request_key_frame(now, &id))
+            .await
+    }
+}
+
+/// The stream type of [`Service::events`].
+mod futures_map {
+    use tokio_stream::{StreamExt, adapters::Map, wrappers::ReceiverStream};
+    use tonic::Status;
+
+    type Wrap = fn(proto::Event) -> Result<proto::Event, Status>;
+    pub type Events = Map<ReceiverStream<proto::Event>, Wrap>;
+
+    pub fn events(receiver: ReceiverStream<proto::Event>) -> Events {
+        receiver.map(Ok as Wrap)
+    }
+}
+
+fn dump(worker: &Worker) -> proto::DumpResponse {
+    let sizes = worker.engine.sizes();
+    let counters = worker.engine.counters();
+    let net = worker.sockets.counters();
+    let (user, system) = getrusage(UsageWho::RUSAGE_SELF).map_or((0, 0), |usage| {
+        (
+            usage.user_time().num_microseconds(),
+            usage.system_time().num_microseconds(),
+        )
+    });
+    proto::DumpResponse {
+        routers: count(sizes.routers),
+        transports: count(sizes.transports),
+        producers: count(sizes.producers),
+        consumers: count(sizes.consumers),
+        rtp_packets_received: counters.rtp_received,
+        rtp_packets_forwarded: counters.rtp_forwarded,
+        datagrams_received: net.received,
+        datagrams_sent: net.sent,
+        datagrams_dropped: counters.dropped,
+        send_errors: net.send_errors,
+        cpu_user_us: u64::try_from(user).unwrap_or(0),
+        cpu_system_us: u64::try_from(system).unwrap_or(0),
+        rss_bytes: resident_bytes(),
+        panics: counters.panics,
+    }
+}
+
+fn count(n: usize) -> u64 {
+    u64::try_from(n).unwrap_or(u64::MAX)
+}
+
+/// Resident memory of this process, bytes; 0 when the kernel does not tell.
+fn resident_bytes() -> u64 {
+    let kib = std::fs::read_to_string("/proc/self/status")
+        .ok()
+        .and_then(|status| {
+            let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:"))?;
+            line.split_whitespace().next()?.parse::<u64>().ok()
+        });
+    kib.unwrap_or(0) * 1024
+}

@@ -1,0 +1,341 @@
+//! The media sockets: many datagrams for each system call, in both directions.
+//!
+//! A socket on an unspecified address has to answer from the address that was
+//! asked, or the client drops the answer: the local address of every datagram is
+//! kept (IP_PKTINFO) and written back.
+
+use std::io::{self, IoSliceMut};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::ops::RangeInclusive;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use quinn_udp::{BATCH_SIZE, RecvMeta, Transmit, UdpSockRef, UdpSocketState};
+use socket2::{Domain, SockRef, Socket, Type};
+
+use crate::transport::{Protocol, Tuple};
+
+/// What the kernel is asked to buffer, bytes: about 50 ms of a full gigabit.
+const SOCKET_BUFFER: usize = 8 << 20;
+/// Largest thing that one receive can yield: an aggregate of datagrams.
+const RECEIVE_BUFFER: usize = 65_535;
+/// Largest aggregate that is handed to the kernel, bytes.
+const MAX_SEGMENTED: usize = 60_000;
+/// Receive calls for one tick and socket. What is left makes the next tick come
+/// at once; in between, what is due is sent.
+const MAX_RECEIVE_CALLS: usize = 4;
+
+/// Counters since the start.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NetCounters {
+    /// Datagrams received.
+    pub received: u64,
+    /// Datagrams handed to the kernel.
+    pub sent: u64,
+    /// Datagrams that the kernel refused.
+    pub send_errors: u64,
+}
+
+#[derive(Debug)]
+struct MediaSocket {
+    socket: UdpSocket,
+    state: UdpSocketState,
+    local: SocketAddr,
+}
+
+/// The sockets of one worker, all on the same port.
+#[derive(Debug)]
+pub struct MediaSockets {
+    sockets: Vec<MediaSocket>,
+    port: u16,
+    buffers: Vec<Vec<u8>>,
+    segments: Vec<u8>,
+    counters: NetCounters,
+}
+
+impl MediaSockets {
+    /// Binds the first port of a slice that is free. `::` gets a socket for each
+    /// IP version.
+    ///
+    /// # Errors
+    /// When no port of the slice can be bound: the last reason.
+    pub fn bind(listen_ip: IpAddr, ports: RangeInclusive<u16>) -> io::Result<Self> {
+        let mut last = io::Error::new(io::ErrorKind::AddrInUse, "the port slice is empty");
+        for port in ports {
+            match bind_port(listen_ip, port) {
+                Ok(sockets) => {
+                    return Ok(Self {
+                        sockets,
+                        port,
+                        buffers: vec![vec![0; RECEIVE_BUFFER]; BATCH_SIZE],
+                        segments: Vec::with_capacity(MAX_SEGMENTED),
+                        counters: NetCounters::default(),
+                    });
+                }
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse => last = error,
+                Err(error) => return Err(error),
+            }
+        }
+        Err(last)
+    }
+
+    /// The shared port.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Counters since the start.
+    pub fn counters(&self) -> NetCounters {
+        self.counters
+    }
+
+    /// What to wait on for datagrams.
+    pub fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.sockets.iter().map(|s| s.socket.as_fd())
+    }
+
+    /// Takes what has arrived, up to a bound, and gives each datagram to `sink`.
+    pub fn receive(&mut self, mut sink: impl FnMut(Tuple, &[u8])) {
+        for socket in &self.sockets {
+            for _ in 0..MAX_RECEIVE_CALLS {
+                let mut slices: Vec<IoSliceMut<'_>> = self
+                    .buffers
+                    .iter_mut()
+                    .map(|b| IoSliceMut::new(b))
+                    .collect();
+                let mut metas = [RecvMeta::default(); BATCH_SIZE];
+                let result =
+                    socket
+                        .state
+                        .recv(UdpSockRef::from(&socket.socket), &mut slices, &mut metas);
+                let Ok(count) = result else {
+                    // Nothing there, or an ICMP error of an earlier send.
+                    break;
+                };
+                drop(slices);
+                for (buffer, meta) in self.buffers.iter().zip(&metas).take(count) {
+                    let tuple = Tuple {
+                        remote: meta.addr,
+                        local: meta.dst_ip.unwrap_or(socket.local.ip()),
+                        protocol: Protocol::Udp,
+                    };
+                    let data = buffer.get(..meta.len).unwrap_or_default();
+                    for datagram in data.chunks(meta.stride.max(1)) {
+                        self.counters.received += 1;
+                        sink(tuple, datagram);
+                    }
+                }
+                if count < BATCH_SIZE {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Hands datagrams to the kernel, runs of the same size to the same address
+    /// in one call.
+    pub fn send(&mut self, datagrams: &mut Vec<(Tuple, Vec<u8>)>) {
+        let mut rest = datagrams.as_slice();
+        while let Some((tuple, first)) = rest.first() {
+            let Some(socket) = self
+                .sockets
+                .iter()
+                .find(|s| s.local.is_ipv4() == tuple.remote.is_ipv4())
+            else {
+                rest = rest.get(1..).unwrap_or_default();
+                self.counters.send_errors += 1;
+                continue;
+            };
+            let run = run_length(rest, socket.state.max_gso_segments());
+            let (now, later) = rest.split_at_checked(run).unwrap_or((rest, &[]));
+            rest = later;
+            if let [_] = now {
+                let sent = transmit(socket, tuple, first, None);
+                self.counters.count(1, sent);
+                continue;
+            }
+            self.segments.clear();
+            for (_, datagram) in now {
+                self.segments.extend_from_slice(datagram);
+            }
+            if transmit(socket, tuple, &self.segments, Some(first.len())) {
+                self.counters.count(now.len(), true);
+            } else {
+                // The device may not know segmentation: one by one.
+                for (_, datagram) in now {
+                    let sent = transmit(socket, tuple, datagram, None);
+                    self.counters.count(1, sent);
+                }
+            }
+        }
+        datagrams.clear();
+    }
+}
+
+impl NetCounters {
+    fn count(&mut self, datagrams: usize, sent: bool) {
+        let datagrams = u64::try_from(datagrams).unwrap_or(u64::MAX);
+        if sent {
+            self.sent += datagrams;
+        } else {
+            self.send_errors += datagrams;
+        }
+    }
+}
+
+/// How many datagrams from the front can leave as one segmented send: the same
+/// way, the same size, only the last may be shorter.
+fn run_length(datagrams: &[(Tuple, Vec<u8>)], max_segments: usize) -> usize {
+    let Some((tuple, first)) = datagrams.first() else {
+        return 0;
+    };
+    let mut run = 1;
+    let mut bytes = first.len();
+    for (next_tuple, next) in datagrams.iter().skip(1) {
+        bytes += next.len();
+        let fits = run < max_segments && bytes <= MAX_SEGMENTED;
+        if !fits || next_tuple != tuple || next.len() > first.len() {
+            break;
+        }
+        run += 1;
+        if next.len() < first.len() {
+            break;
+        }
+    }
+    run
+}
+
+fn transmit(socket: &MediaSocket, tuple: &Tuple, contents: &[u8], segment: Option<usize>) -> bool {
+    let transmit = Transmit {
+        destination: tuple.remote,
+        ecn: None,
+        contents,
+        segment_size: segment,
+        src_ip: Some(tuple.local),
+    };
+    let socket_ref = UdpSockRef::from(&socket.socket);
+    socket.state.try_send(socket_ref, &transmit).is_ok()
+}
+
+fn bind_port(listen_ip: IpAddr, port: u16) -> io::Result<Vec<MediaSocket>> {
+    let mut ips = vec![listen_ip];
+    if listen_ip == IpAddr::V6(Ipv6Addr::UNSPECIFIED) {
+        ips.push(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+    }
+    ips.into_iter()
+        .map(|ip| bind_one(SocketAddr::new(ip, port)))
+        .collect()
+}
+
+fn bind_one(local: SocketAddr) -> io::Result<MediaSocket> {
+    let socket = Socket::new(Domain::for_address(local), Type::DGRAM, None)?;
+    if local.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.bind(&local.into())?;
+    let socket: UdpSocket = socket.into();
+    enlarge_buffers(&socket, local);
+    let state = UdpSocketState::new(UdpSockRef::from(&socket))?;
+    Ok(MediaSocket {
+        socket,
+        state,
+        local,
+    })
+}
+
+/// The kernel caps buffers silently, at net.core.{r,w}mem_max.
+fn enlarge_buffers(socket: &UdpSocket, local: SocketAddr) {
+    let socket = SockRef::from(socket);
+    let _ = socket.set_recv_buffer_size(SOCKET_BUFFER);
+    let _ = socket.set_send_buffer_size(SOCKET_BUFFER);
+    for (name, size) in [
+        ("rmem", socket.recv_buffer_size()),
+        ("wmem", socket.send_buffer_size()),
+    ] {
+        // Linux answers twice of what it grants.
+        let granted = size.unwrap_or(0) / 2;
+        if granted < SOCKET_BUFFER {
+            tracing::warn!(
+                %local, granted, wanted = SOCKET_BUFFER,
+                "socket buffer capped; raise net.core.{name}_max"
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::{Duration, Instant};
+
+    fn tuple(port: u16) -> Tuple {
+        Tuple {
+            remote: SocketAddr::from(([127, 0, 0, 1], port)),
+            local: [127, 0, 0, 1].into(),
+            protocol: Protocol::Udp,
+        }
+    }
+
+    #[test]
+    fn runs_are_of_one_way_and_size_and_end_with_a_shorter_one() {
+        for (sizes, max, expected) in [
+            (&[(1, 10)][..], 64, 1),
+            (&[(1, 10), (1, 10), (1, 10)], 64, 3),
+            (&[(1, 10), (1, 10), (1, 10)], 2, 2),
+            (&[(1, 10), (1, 4), (1, 4)], 64, 2),
+            (&[(1, 10), (1, 11)], 64, 1),
+            (&[(1, 10), (2, 10)], 64, 1),
+            (&[(1, 40_000), (1, 40_000)], 64, 1),
+        ] {
+            let datagrams: Vec<_> = sizes
+                .iter()
+                .map(|&(port, len)| (tuple(port), vec![0; len]))
+                .collect();
+            assert_eq!(run_length(&datagrams, max), expected, "{sizes:?}");
+        }
+    }
+
+    #[test]
+    fn datagrams_travel_whole_and_in_order() {
+        let mut sockets = MediaSockets::bind([127, 0, 0, 1].into(), 42_100..=42_199).unwrap();
+        let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+        client
+            .set_read_timeout(Some(Duration::from_secs(5)))
+            .unwrap();
+        let to_client = tuple(client.local_addr().unwrap().port());
+        let sizes = [100, 100, 100, 30, 700, 700, 1];
+        let mut datagrams: Vec<_> = (0u8..)
+            .zip(sizes)
+            .map(|(i, len)| (to_client, vec![i; len]))
+            .collect();
+        sockets.send(&mut datagrams);
+        assert!(datagrams.is_empty());
+        for (i, len) in (0u8..).zip(sizes) {
+            let mut buf = [0; 2000];
+            let got = client.recv(&mut buf).unwrap();
+            assert_eq!((got, buf[0]), (len, i));
+        }
+        assert_eq!(sockets.counters().sent, 7);
+
+        client.connect(("127.0.0.1", sockets.port())).unwrap();
+        for size in [10, 20, 30] {
+            client.send(&vec![7; size]).unwrap();
+        }
+        let (mut seen, deadline) = (Vec::new(), Instant::now() + Duration::from_secs(5));
+        while seen.len() < 3 && Instant::now() < deadline {
+            sockets.receive(|from, datagram| {
+                assert_eq!(from, to_client);
+                seen.push(datagram.len());
+            });
+        }
+        assert_eq!(seen, [10, 20, 30]);
+    }
+
+    #[test]
+    fn a_taken_port_is_passed_over() {
+        let first = MediaSockets::bind([127, 0, 0, 1].into(), 42_200..=42_299).unwrap();
+        let second = MediaSockets::bind([127, 0, 0, 1].into(), first.port()..=42_299).unwrap();
+        assert!(second.port() > first.port());
+        let full = MediaSockets::bind([127, 0, 0, 1].into(), first.port()..=first.port());
+        assert_eq!(full.unwrap_err().kind(), io::ErrorKind::AddrInUse);
+    }
+}

@@ -1,0 +1,150 @@
+//! RTP header extensions (RFC 8285): which ones the worker knows, and which of
+//! them a consumer's packets may carry.
+
+use str0m::rtp::{Extension, ExtensionMap, ExtensionValues};
+
+/// `urn:ietf:params:rtp-hdrext:sdes:mid` (RFC 9143 §15).
+pub const MID: &str = "urn:ietf:params:rtp-hdrext:sdes:mid";
+/// `abs-capture-time`, which old mediasoup clients list with ids that belong to
+/// others.
+pub const ABS_CAPTURE_TIME: &str = "http://www.webrtc.org/experiments/rtp-hdrext/abs-capture-time";
+const RTP_STREAM_ID: &str = "urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id";
+const REPAIRED_RTP_STREAM_ID: &str = "urn:ietf:params:rtp-hdrext:sdes:repaired-rtp-stream-id";
+const ABS_SEND_TIME: &str = "http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time";
+const TRANSPORT_CC: &str =
+    "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01";
+const AUDIO_LEVEL: &str = "urn:ietf:params:rtp-hdrext:ssrc-audio-level";
+const VIDEO_ORIENTATION: &str = "urn:3gpp:video-orientation";
+const TRANSMISSION_OFFSET: &str = "urn:ietf:params:rtp-hdrext:toffset";
+const PLAYOUT_DELAY: &str = "http://www.webrtc.org/experiments/rtp-hdrext/playout-delay";
+
+/// Every URI that [`known`] knows.
+const URIS: [&str; 10] = [
+    MID,
+    RTP_STREAM_ID,
+    REPAIRED_RTP_STREAM_ID,
+    ABS_SEND_TIME,
+    TRANSPORT_CC,
+    AUDIO_LEVEL,
+    VIDEO_ORIENTATION,
+    TRANSMISSION_OFFSET,
+    ABS_CAPTURE_TIME,
+    PLAYOUT_DELAY,
+];
+
+/// Largest id of the one-byte form, the only one that clients negotiate.
+pub const MAX_ID: u32 = 14;
+
+/// The extension of a registered URI; `None` for one that the worker neither
+/// reads nor writes.
+pub fn known(uri: &str) -> Option<Extension> {
+    Some(match uri {
+        MID => Extension::RtpMid,
+        RTP_STREAM_ID => Extension::RtpStreamId,
+        REPAIRED_RTP_STREAM_ID => Extension::RepairedRtpStreamId,
+        ABS_SEND_TIME => Extension::AbsoluteSendTime,
+        TRANSPORT_CC => Extension::TransportSequenceNumber,
+        AUDIO_LEVEL => Extension::AudioLevel,
+        VIDEO_ORIENTATION => Extension::VideoOrientation,
+        TRANSMISSION_OFFSET => Extension::TransmissionTimeOffset,
+        ABS_CAPTURE_TIME => Extension::AbsoluteCaptureTime,
+        PLAYOUT_DELAY => Extension::PlayoutDelay,
+        _ => return None,
+    })
+}
+
+/// The same URI from our own table, so that nothing a client wrote is kept or
+/// copied; `None` for an unknown one.
+pub fn registered(uri: &str) -> Option<&'static str> {
+    URIS.into_iter().find(|known| *known == uri)
+}
+
+/// Every extension that a producer may use, at ids that its first offer moves
+/// to the client's own.
+pub fn receiving_map() -> ExtensionMap {
+    let mut map = ExtensionMap::empty();
+    for (id, ext) in (1..).zip(URIS.into_iter().filter_map(known)) {
+        map.set(id, ext);
+    }
+    map
+}
+
+/// The router's extensions, as far as `allowed` lets them be written.
+///
+/// Some extensions are written by str0m wherever its map has them: MID and
+/// abs-send-time are in the map only when the client negotiated them, and
+/// transport-cc never is, because str0m would put it on audio too, where no
+/// client negotiates it, and an estimator would take that for loss. The rest is
+/// written only where a value is given, so [`Written`] decides for each consumer.
+pub fn sending_map<'a>(
+    router: impl Iterator<Item = (u32, &'a str)>,
+    allowed: impl Fn(&str) -> bool,
+) -> ExtensionMap {
+    let mut map = ExtensionMap::empty();
+    for (id, uri) in router {
+        let (Ok(id), Some(ext)) = (u8::try_from(id), known(uri)) else {
+            continue;
+        };
+        let wanted = match uri {
+            TRANSPORT_CC | RTP_STREAM_ID | REPAIRED_RTP_STREAM_ID => false,
+            MID | ABS_SEND_TIME => allowed(uri),
+            _ => true,
+        };
+        if wanted {
+            map.set(id, ext);
+        }
+    }
+    map
+}
+
+/// The extensions that are copied from a producer's packets into those of one
+/// consumer.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Written {
+    audio_level: bool,
+    video_orientation: bool,
+    transmission_offset: bool,
+    abs_capture_time: bool,
+    playout_delay: bool,
+}
+
+impl Written {
+    /// What a consumer negotiated.
+    pub fn negotiated<'a>(uris: impl Iterator<Item = &'a str>) -> Self {
+        let mut written = Self::default();
+        for uri in uris {
+            match uri {
+                AUDIO_LEVEL => written.audio_level = true,
+                VIDEO_ORIENTATION => written.video_orientation = true,
+                TRANSMISSION_OFFSET => written.transmission_offset = true,
+                ABS_CAPTURE_TIME => written.abs_capture_time = true,
+                PLAYOUT_DELAY => written.playout_delay = true,
+                _ => {}
+            }
+        }
+        written
+    }
+
+    /// The values of a producer's packet that this consumer's packet carries.
+    pub fn values(self, from: &ExtensionValues) -> ExtensionValues {
+        let mut to = ExtensionValues::default();
+        if self.audio_level {
+            to.audio_level = from.audio_level;
+            to.voice_activity = from.voice_activity;
+        }
+        if self.video_orientation {
+            to.video_orientation = from.video_orientation;
+        }
+        if self.transmission_offset {
+            to.tx_time_offs = from.tx_time_offs;
+        }
+        if self.abs_capture_time {
+            to.abs_capture_time = from.abs_capture_time;
+        }
+        if self.playout_delay {
+            to.play_delay_min = from.play_delay_min;
+            to.play_delay_max = from.play_delay_max;
+        }
+        to
+    }
+}

@@ -1,0 +1,508 @@
+//! The producing side of a WebRtcTransport: teaches str0m what a client will
+//! send, and finds the producer that a packet belongs to.
+
+use std::collections::HashMap;
+
+use router::{Codec, ProducerKey};
+use str0m::Rtc;
+use str0m::change::SdpOffer;
+use str0m::media::{KeyframeRequestKind, MediaKind, Mid, Rid};
+use str0m::rtp::{RtpPacket, Ssrc};
+
+use super::TransportError;
+use super::clock::{Report, SenderClock};
+use super::extensions;
+use super::offer::Lesson;
+use super::slots::{PayloadType, SlotCodec, Slots};
+
+/// Most producers on one transport. A browser has a handful.
+const MAX_PRODUCERS: usize = 64;
+/// Most encodings of one producer.
+const MAX_ENCODINGS: usize = 8;
+/// Most codecs of one producer, RTX not counted.
+const MAX_CODECS: usize = 16;
+/// Longest MID and RID that str0m carries whole.
+const MAX_MID: usize = 16;
+const MAX_RID: usize = 8;
+
+/// A codec of a producer, with the client's payload types.
+#[derive(Debug, Clone)]
+pub struct ProducerCodec {
+    /// Payload types and clock rate.
+    pub payload_type: PayloadType,
+    /// How keyframes are recognised.
+    pub codec: Codec,
+    /// The client answers NACKs.
+    pub nack: bool,
+    /// The client answers Picture Loss Indications (RFC 4585 §6.3.1).
+    pub pli: bool,
+    /// The client answers Full Intra Requests (RFC 5104 §4.3.1).
+    pub fir: bool,
+    /// The client wants transport-wide congestion control feedback.
+    pub transport_cc: bool,
+}
+
+/// One encoding (layer) of a producer.
+#[derive(Debug, Clone, Default)]
+pub struct Encoding {
+    /// SSRC, when the client signals it.
+    pub ssrc: Option<u32>,
+    /// SSRC of its retransmissions.
+    pub rtx_ssrc: Option<u32>,
+    /// RTP stream id (RFC 8852).
+    pub rid: Option<String>,
+}
+
+/// What a client wants to send.
+#[derive(Debug, Clone)]
+pub struct ProducerSpec {
+    /// Audio or video.
+    pub kind: MediaKind,
+    /// The client's MID.
+    pub mid: Option<String>,
+    /// At least one; the first is the one that is forwarded.
+    pub codecs: Vec<ProducerCodec>,
+    /// The client's extension ids, 1–14, with URIs.
+    pub extensions: Vec<(u32, String)>,
+    /// At least one, lowest quality first.
+    pub encodings: Vec<Encoding>,
+}
+
+/// A packet of a producer.
+#[derive(Debug)]
+pub struct Received {
+    /// The producer.
+    pub producer: ProducerKey,
+    /// Index of the encoding.
+    pub stream: usize,
+    /// The encoding has come from another SSRC until now.
+    pub new_source: bool,
+    /// How its keyframes are recognised.
+    pub codec: Codec,
+    /// When the sender captured it, on the local clock.
+    pub captured: Option<std::time::Instant>,
+    /// The packet, decrypted; retransmissions look like originals.
+    pub packet: RtpPacket,
+}
+
+#[derive(Debug)]
+struct Entry {
+    key: ProducerKey,
+    mid: Mid,
+    spec: ProducerSpec,
+    rids: Vec<Option<Rid>>,
+    /// str0m has been told about it.
+    taught: bool,
+}
+
+/// The producers of one transport.
+#[derive(Debug, Default)]
+pub struct Receiving {
+    slots: Slots,
+    /// URI at each extension id (index 0 is id 1), as str0m has learnt it.
+    extension_ids: [Option<&'static str>; extensions::MAX_ID as usize],
+    entries: Vec<Entry>,
+    /// Media SSRC → (producer, encoding), filled as packets come.
+    streams: HashMap<u32, (ProducerKey, usize)>,
+    /// MID of the media that the last lesson left behind.
+    lesson: Option<String>,
+    lessons: u64,
+    clock: SenderClock,
+}
+
+/// Remote ICE credentials that the `Rtc` holds.
+#[derive(Debug, Clone, Copy)]
+pub struct RemoteIce<'a> {
+    /// Username fragment.
+    pub ufrag: &'a str,
+    /// Password.
+    pub password: &'a str,
+}
+
+impl Receiving {
+    /// Number of producers.
+    pub fn producers(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Checks a new producer against everything that str0m would take silently
+    /// or panic on.
+    ///
+    /// # Errors
+    /// [`TransportError`], naming the field.
+    pub fn check(&self, spec: &ProducerSpec) -> Result<(), TransportError> {
+        let invalid = |text: String| Err(TransportError::Invalid(text));
+        if self.entries.len() >= MAX_PRODUCERS {
+            return Err(TransportError::Limit(format!(
+                "more than {MAX_PRODUCERS} producers on one transport"
+            )));
+        }
+        if spec.codecs.is_empty() || spec.codecs.len() > MAX_CODECS {
+            return invalid(format!("codecs: must be 1 to {MAX_CODECS}"));
+        }
+        for codec in &spec.codecs {
+            let pt = codec.payload_type;
+            for pt in [Some(pt.pt), pt.rtx].into_iter().flatten() {
+                // 64–95 would look like RTCP (RFC 5761 §4).
+                if pt > 127 || (64..=95).contains(&pt) {
+                    return invalid(format!("codecs.payloadType: {pt} cannot be received"));
+                }
+            }
+        }
+        if let Some((id, _)) = spec
+            .extensions
+            .iter()
+            .find(|(id, _)| !(1..=extensions::MAX_ID).contains(id))
+        {
+            return invalid(format!("headerExtensions.id: {id} is not in 1..=14"));
+        }
+        if let Some(mid) = &spec.mid {
+            if !is_token(mid, MAX_MID) {
+                return invalid(format!("mid: {mid:?} is not 1 to {MAX_MID} of a-zA-Z0-9_-"));
+            }
+            if self.entries.iter().any(|e| &*e.mid == mid.as_str()) {
+                return invalid(format!("mid: {mid:?} already exists on this transport"));
+            }
+        }
+        self.check_encodings(spec)
+    }
+
+    fn check_encodings(&self, spec: &ProducerSpec) -> Result<(), TransportError> {
+        let invalid = |text: String| Err(TransportError::Invalid(text));
+        if spec.encodings.is_empty() || spec.encodings.len() > MAX_ENCODINGS {
+            return invalid(format!("encodings: must be 1 to {MAX_ENCODINGS}"));
+        }
+        let mut ssrcs: Vec<u32> = self
+            .entries
+            .iter()
+            .flat_map(|e| &e.spec.encodings)
+            .flat_map(|e| [e.ssrc, e.rtx_ssrc])
+            .flatten()
+            .collect();
+        let mut rids: Vec<&str> = Vec::new();
+        let single = spec.encodings.len() == 1;
+        for encoding in &spec.encodings {
+            for ssrc in [encoding.ssrc, encoding.rtx_ssrc].into_iter().flatten() {
+                if ssrc == 0 || ssrcs.contains(&ssrc) {
+                    return invalid(format!("encodings.ssrc: {ssrc} is 0 or already in use"));
+                }
+                ssrcs.push(ssrc);
+            }
+            if let Some(rid) = encoding.rid.as_deref() {
+                if !is_token(rid, MAX_RID) || rids.contains(&rid) {
+                    return invalid(format!(
+                        "encodings.rid: {rid:?} is not 1 to {MAX_RID} of a-zA-Z0-9_-, or not unique"
+                    ));
+                }
+                rids.push(rid);
+            }
+            let by_mid = spec.mid.is_some() && (single || encoding.rid.is_some());
+            if encoding.ssrc.is_none() && !by_mid {
+                return invalid("encodings: each needs an ssrc, or a mid and rid".into());
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds a checked producer. It is not known to str0m before
+    /// [`Receiving::teach`].
+    pub fn add(&mut self, key: ProducerKey, spec: ProducerSpec) {
+        let mid = match &spec.mid {
+            Some(mid) => mid.clone(),
+            None => self.private_mid("p"),
+        };
+        let rids = spec
+            .encodings
+            .iter()
+            .map(|e| e.rid.as_deref().map(Rid::from))
+            .collect();
+        self.entries.push(Entry {
+            key,
+            mid: mid.as_str().into(),
+            spec,
+            rids,
+            taught: false,
+        });
+    }
+
+    /// A MID that nothing on this transport has.
+    fn private_mid(&mut self, prefix: &str) -> String {
+        loop {
+            self.lessons += 1;
+            let mid = format!("{prefix}{}", self.lessons);
+            let taken = self.lesson.as_ref() == Some(&mid)
+                || self.entries.iter().any(|e| *e.mid == *mid.as_str());
+            if !taken {
+                return mid;
+            }
+        }
+    }
+
+    /// Tells str0m about the producers that it does not know. DTLS must have
+    /// been started: an offer before that would start it in the wrong role.
+    ///
+    /// # Errors
+    /// [`TransportError`]; the producer that caused it is removed.
+    pub fn teach(&mut self, rtc: &mut Rtc, ice: RemoteIce<'_>) -> Result<(), TransportError> {
+        while let Some(at) = self.entries.iter().position(|e| !e.taught) {
+            if let Err(error) = self.teach_one(rtc, at, ice) {
+                self.entries.remove(at);
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    fn teach_one(
+        &mut self,
+        rtc: &mut Rtc,
+        at: usize,
+        ice: RemoteIce<'_>,
+    ) -> Result<(), TransportError> {
+        let Some(entry) = self.entries.get(at) else {
+            return Ok(());
+        };
+        let spec = entry.spec.clone();
+        let known = spec.codecs.iter().all(|c| self.slots.knows(c.payload_type));
+        let codecs = spec
+            .codecs
+            .iter()
+            .map(|c| Ok((c.payload_type, self.slots.take(c.payload_type)?)))
+            .collect::<Result<Vec<_>, TransportError>>()?;
+        let lessons = self.learn_extensions(&spec.extensions);
+        if !known || !lessons.is_empty() {
+            let transport_cc = spec.codecs.iter().any(|c| c.transport_cc);
+            self.offer(rtc, spec.kind, &codecs, &lessons, transport_cc, ice)?;
+        }
+        if let Some(entry) = self.entries.get_mut(at) {
+            entry.taught = true;
+            declare(rtc, entry);
+        }
+        Ok(())
+    }
+
+    /// Notes a producer's extension ids and returns those that str0m does not
+    /// know yet. The first meaning of an id stays, for str0m has one map for
+    /// the whole transport; only abs-capture-time gives way, because old clients
+    /// list it without sending it, with ids that belong to others.
+    fn learn_extensions(&mut self, wanted: &[(u32, String)]) -> Vec<(u8, &'static str)> {
+        let mut lessons = Vec::new();
+        let (last, first): (Vec<_>, Vec<_>) = wanted
+            .iter()
+            .partition(|(_, uri)| uri == extensions::ABS_CAPTURE_TIME);
+        for (id, uri) in first.into_iter().chain(last) {
+            let Some(uri) = extensions::registered(uri) else {
+                continue;
+            };
+            if self.extension_ids.contains(&Some(uri)) {
+                continue;
+            }
+            let index = usize::try_from(*id).unwrap_or(0).wrapping_sub(1);
+            let Some(place) = self.extension_ids.get_mut(index) else {
+                continue;
+            };
+            if place.is_none_or(|held| held == extensions::ABS_CAPTURE_TIME) {
+                *place = Some(uri);
+                if let Ok(id) = u8::try_from(*id) {
+                    lessons.push((id, uri));
+                }
+            }
+        }
+        lessons
+    }
+
+    fn offer(
+        &mut self,
+        rtc: &mut Rtc,
+        kind: MediaKind,
+        codecs: &[(PayloadType, SlotCodec)],
+        extensions: &[(u8, &str)],
+        transport_cc: bool,
+        ice: RemoteIce<'_>,
+    ) -> Result<(), TransportError> {
+        if let Some(mid) = self.lesson.take() {
+            rtc.direct_api().remove_media(mid.as_str().into());
+        }
+        let mid = self.private_mid("l");
+        let sdp = Lesson {
+            audio: kind.is_audio(),
+            mid: &mid,
+            codecs,
+            transport_cc,
+            extensions,
+            ice_ufrag: ice.ufrag,
+            ice_password: ice.password,
+        }
+        .to_sdp();
+        let internal = |what: String| TransportError::Internal(format!("str0m: {what}"));
+        let offer = SdpOffer::from_sdp_string(&sdp).map_err(|e| internal(e.to_string()))?;
+        rtc.sdp_api()
+            .accept_offer(offer)
+            .map_err(|e| internal(e.to_string()))?;
+        self.lesson = Some(mid);
+        self.remove_stray_senders(rtc);
+        // accept_offer says Ok for codecs that it did not match.
+        for (wanted, _) in codecs {
+            let learnt = rtc
+                .codec_config()
+                .params()
+                .iter()
+                .any(|p| *p.pt() == wanted.pt && p.resend().map(|rtx| *rtx) == wanted.rtx);
+            if !learnt {
+                return Err(internal(format!("payload type {} not taken", wanted.pt)));
+            }
+        }
+        Ok(())
+    }
+
+    /// An offer makes str0m create a sender for every declared media; it would
+    /// write sender reports.
+    fn remove_stray_senders(&self, rtc: &mut Rtc) {
+        for entry in self.entries.iter().filter(|e| e.taught) {
+            for rid in std::iter::once(None).chain(entry.rids.iter().copied()) {
+                let mut api = rtc.direct_api();
+                let stray = api.stream_tx_by_mid(entry.mid, rid).map(|s| s.ssrc());
+                if let Some(ssrc) = stray {
+                    api.remove_stream_tx(ssrc);
+                }
+            }
+        }
+    }
+
+    /// Finds the producer of a packet. `None`: it belongs to none, or is not of
+    /// the producer's media codec.
+    pub fn accept(&mut self, rtc: &mut Rtc, packet: RtpPacket) -> Option<Received> {
+        let ssrc = *packet.header.ssrc;
+        let (bound, new_source) = match self.streams.get(&ssrc) {
+            Some(&bound) => (bound, false),
+            None => self.bind(rtc, packet.header.ssrc)?,
+        };
+        let (producer, stream) = bound;
+        let entry = self.entries.iter().find(|e| e.key == producer)?;
+        let codec = entry.spec.codecs.first()?;
+        let pt = *packet.header.payload_type;
+        if pt != codec.payload_type.pt && Some(pt) != codec.payload_type.rtx {
+            return None;
+        }
+        let captured = packet.last_sender_info.and_then(|info| {
+            let report = Report {
+                ntp: info.ntp_time,
+                rtp: truncate(info.rtp_time.numer()),
+            };
+            self.clock.captured(
+                packet.timestamp,
+                report,
+                packet.header.timestamp,
+                codec.payload_type.clock_rate,
+            )
+        });
+        Some(Received {
+            producer,
+            stream,
+            new_source,
+            codec: codec.codec,
+            captured,
+            packet,
+        })
+    }
+
+    /// Learns which encoding an SSRC carries from where str0m put it, and whether
+    /// it takes the place of another.
+    fn bind(&mut self, rtc: &mut Rtc, ssrc: Ssrc) -> Option<((ProducerKey, usize), bool)> {
+        let mut api = rtc.direct_api();
+        let rx = api.stream_rx(&ssrc)?;
+        let (mid, rid) = (rx.mid(), rx.rid());
+        let entry = self.entries.iter().find(|e| e.mid == mid)?;
+        let by_ssrc = |e: &Encoding| e.ssrc == Some(*ssrc);
+        let stream = match rid {
+            Some(_) => entry.rids.iter().position(|r| *r == rid)?,
+            None if entry.rids.len() == 1 => 0,
+            None => entry.spec.encodings.iter().position(by_ssrc)?,
+        };
+        rx.suppress_nack(!entry.spec.codecs.first()?.nack);
+        let found = (entry.key, stream);
+        let before = self.streams.len();
+        self.streams.retain(|_, bound| *bound != found);
+        let replaced = self.streams.len() < before;
+        self.streams.insert(*ssrc, found);
+        Some((found, replaced))
+    }
+
+    /// Takes in the wall clock of a sender report.
+    pub fn handle_report(&mut self, feedback: &str0m::media::SenderFeedback) {
+        self.clock
+            .handle_report(feedback.received_at, feedback.sender_info.ntp_time);
+    }
+
+    /// Asks the client for a keyframe of one encoding. True when something will
+    /// be sent.
+    pub fn request_key_frame(&self, rtc: &mut Rtc, producer: ProducerKey, stream: usize) -> bool {
+        let Some(entry) = self.entries.iter().find(|e| e.key == producer) else {
+            return false;
+        };
+        let kind = match entry.spec.codecs.first() {
+            Some(c) if c.pli => KeyframeRequestKind::Pli,
+            Some(c) if c.fir => KeyframeRequestKind::Fir,
+            _ => return false,
+        };
+        let bound = self
+            .streams
+            .iter()
+            .find(|(_, bound)| **bound == (producer, stream))
+            .map(|(ssrc, _)| Ssrc::from(*ssrc));
+        let rid = entry.rids.get(stream).copied().flatten();
+        let mut api = rtc.direct_api();
+        let rx = match bound {
+            Some(ssrc) => api.stream_rx(&ssrc),
+            None => api.stream_rx_by_mid(entry.mid, rid),
+        };
+        match rx {
+            Some(rx) => {
+                rx.request_keyframe(kind);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Removes a producer.
+    pub fn remove(&mut self, rtc: Option<&mut Rtc>, producer: ProducerKey) {
+        let Some(at) = self.entries.iter().position(|e| e.key == producer) else {
+            return;
+        };
+        let entry = self.entries.remove(at);
+        self.streams.retain(|_, (key, _)| *key != producer);
+        if let Some(rtc) = rtc.filter(|_| entry.taught) {
+            rtc.direct_api().remove_media(entry.mid);
+        }
+    }
+}
+
+fn declare(rtc: &mut Rtc, entry: &Entry) {
+    let nack = entry.spec.codecs.first().is_some_and(|c| c.nack);
+    let mut api = rtc.direct_api();
+    let media = api.declare_media(entry.mid, entry.spec.kind);
+    for rid in entry.rids.iter().flatten() {
+        media.expect_rid_rx(*rid);
+    }
+    for (encoding, rid) in entry.spec.encodings.iter().zip(&entry.rids) {
+        if let Some(ssrc) = encoding.ssrc {
+            let rtx = encoding.rtx_ssrc.map(Ssrc::from);
+            let rx = api.expect_stream_rx(ssrc.into(), rtx, entry.mid, *rid);
+            rx.suppress_nack(!nack);
+        }
+    }
+}
+
+/// A MID or RID that str0m carries whole.
+pub fn is_token(text: &str, max: usize) -> bool {
+    (1..=max).contains(&text.len())
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+}
+
+/// The low 32 bits.
+fn truncate(value: u64) -> u32 {
+    u32::try_from(value & u64::from(u32::MAX)).unwrap_or(0)
+}

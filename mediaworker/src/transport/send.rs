@@ -1,0 +1,168 @@
+//! The consuming side of a WebRtcTransport: the streams that a client receives.
+
+use std::time::{Duration, Instant};
+
+use router::{ConsumerKey, Forward};
+use str0m::Rtc;
+use str0m::media::{MediaKind, Mid, Pt};
+use str0m::rtp::{RtpPacket, RtpWrite, Ssrc};
+
+use super::TransportError;
+use super::extensions::Written;
+use super::receive::is_token;
+
+/// Most consumers on one transport.
+const MAX_CONSUMERS: usize = 1024;
+/// Packets kept for retransmission, for each stream, and for how long.
+const RTX_CACHE_PACKETS: usize = 1024;
+const RTX_CACHE_AGE: Duration = Duration::from_secs(3);
+/// SSRC and payload type of the clients' hidden probing section; never media.
+const PROBATOR_SSRC: u32 = 1234;
+const PROBATOR_PT: u8 = 127;
+
+/// What a client will receive.
+#[derive(Debug, Clone)]
+pub struct ConsumerSpec {
+    /// Audio or video.
+    pub kind: MediaKind,
+    /// MID of its packets.
+    pub mid: String,
+    /// The router's payload type.
+    pub pt: u8,
+    /// SSRC of its packets.
+    pub ssrc: u32,
+    /// SSRC of retransmissions (RFC 4588); without it nothing is resent.
+    pub rtx_ssrc: Option<u32>,
+    /// Extensions that are copied from the producer's packets.
+    pub written: Written,
+}
+
+#[derive(Debug)]
+struct SendStream {
+    consumer: ConsumerKey,
+    mid: Mid,
+    pt: Pt,
+    ssrc: Ssrc,
+    rtx: Option<Ssrc>,
+    written: Written,
+    /// str0m has the stream. It gets it with the first packet, so that no sender
+    /// report with an RTP time of zero goes out before, and idle streams cost
+    /// nothing.
+    declared: bool,
+}
+
+/// The consumers of one transport, by slot.
+#[derive(Debug, Default)]
+pub struct Sending {
+    slots: Vec<Option<SendStream>>,
+}
+
+impl Sending {
+    /// Checks a new consumer.
+    ///
+    /// # Errors
+    /// [`TransportError`], naming the field.
+    pub fn check(&self, spec: &ConsumerSpec) -> Result<(), TransportError> {
+        let invalid = |text: String| Err(TransportError::Invalid(text));
+        if self.streams().count() >= MAX_CONSUMERS {
+            return Err(TransportError::Limit(format!(
+                "more than {MAX_CONSUMERS} consumers on one transport"
+            )));
+        }
+        if !is_token(&spec.mid, 16) || self.streams().any(|s| *s.mid == *spec.mid) {
+            return invalid(format!(
+                "mid: {:?} is malformed or already in use",
+                spec.mid
+            ));
+        }
+        if spec.pt >= PROBATOR_PT {
+            return invalid(format!("payload_type: {} cannot be sent", spec.pt));
+        }
+        for ssrc in [Some(spec.ssrc), spec.rtx_ssrc].into_iter().flatten() {
+            let taken = self
+                .streams()
+                .any(|s| *s.ssrc == ssrc || s.rtx.is_some_and(|rtx| *rtx == ssrc));
+            if ssrc == 0 || ssrc == PROBATOR_SSRC || taken {
+                return invalid(format!("ssrc: {ssrc} is reserved or already in use"));
+            }
+        }
+        if spec.rtx_ssrc == Some(spec.ssrc) {
+            return invalid("rtx_ssrc: equals ssrc".into());
+        }
+        Ok(())
+    }
+
+    fn streams(&self) -> impl Iterator<Item = &SendStream> {
+        self.slots.iter().flatten()
+    }
+
+    /// The slot that the next consumer gets.
+    pub fn next_slot(&self) -> u32 {
+        let at = self.slots.iter().position(Option::is_none);
+        u32::try_from(at.unwrap_or(self.slots.len())).unwrap_or(u32::MAX)
+    }
+
+    /// Adds a checked consumer at [`Sending::next_slot`].
+    pub fn add(&mut self, rtc: &mut Rtc, consumer: ConsumerKey, spec: &ConsumerSpec) {
+        let mid = Mid::from(spec.mid.as_str());
+        rtc.direct_api().declare_media(mid, spec.kind);
+        let stream = SendStream {
+            consumer,
+            mid,
+            pt: spec.pt.into(),
+            ssrc: spec.ssrc.into(),
+            rtx: spec.rtx_ssrc.map(Into::into),
+            written: spec.written,
+            declared: false,
+        };
+        match self.slots.iter_mut().find(|s| s.is_none()) {
+            Some(free) => *free = Some(stream),
+            None => self.slots.push(Some(stream)),
+        }
+    }
+
+    /// Removes the consumer in a slot.
+    pub fn remove(&mut self, rtc: &mut Rtc, slot: u32) {
+        let place = usize::try_from(slot)
+            .ok()
+            .and_then(|slot| self.slots.get_mut(slot));
+        if let Some(stream) = place.and_then(Option::take) {
+            rtc.direct_api().remove_media(stream.mid);
+        }
+    }
+
+    /// The consumer whose packets carry this MID.
+    pub fn consumer(&self, mid: Mid) -> Option<ConsumerKey> {
+        self.streams().find(|s| s.mid == mid).map(|s| s.consumer)
+    }
+
+    /// Queues a packet for its consumer; it leaves with the next flush.
+    pub fn write(&mut self, rtc: &mut Rtc, forward: &Forward, packet: &RtpPacket, at: Instant) {
+        let slot = usize::try_from(forward.sink.slot).unwrap_or(usize::MAX);
+        let Some(stream) = self.slots.get_mut(slot).and_then(Option::as_mut) else {
+            return;
+        };
+        let mut api = rtc.direct_api();
+        if !stream.declared {
+            let tx = api.declare_stream_tx(stream.ssrc, stream.rtx, stream.mid, None);
+            // No cap on the share of retransmissions: under heavy loss a cap
+            // withholds what the receiver needs most.
+            tx.set_rtx_cache(RTX_CACHE_PACKETS, RTX_CACHE_AGE, None);
+            stream.declared = true;
+        }
+        let Some(tx) = api.stream_tx(&stream.ssrc) else {
+            return;
+        };
+        let write = RtpWrite::new(
+            stream.pt,
+            forward.sequence.into(),
+            forward.timestamp,
+            at,
+            packet.payload.clone(),
+        )
+        .marker(forward.marker)
+        .ext_vals(stream.written.values(&packet.header.ext_vals))
+        .nackable(stream.rtx.is_some());
+        tx.write_rtp(write);
+    }
+}

@@ -1,0 +1,552 @@
+//! A WebRtcTransport: our ICE-lite in front of one str0m `Rtc`.
+//!
+//! str0m believes in one constant pair of addresses; the ICE agent decides where
+//! datagrams really go. So a client may change its address, or restart ICE,
+//! without str0m noticing. The `Rtc` is built when the first command says what
+//! for, because codecs and extension ids are fixed from then on.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use router::{ConsumerKey, Forward, ProducerKey};
+use str0m::config::{DtlsCert, Fingerprint as Str0mFingerprint};
+use str0m::ice::{StunMessage, TransId};
+use str0m::net::{Protocol as Str0mProtocol, Receive};
+use str0m::rtp::RtpPacket;
+use str0m::{Candidate, Event, IceCreds, Input, Output as RtcOutput, Rtc};
+
+use super::crypto::{self, Fingerprint};
+use super::ice::{self, Checked, IceAgent, IceState};
+use super::receive::{ProducerSpec, Received, Receiving, RemoteIce};
+use super::send::{ConsumerSpec, Sending};
+use super::slots::{self, PayloadType};
+use super::{PacketKind, TransportError, Tuple, extensions};
+
+/// The pair of addresses that str0m sees (RFC 5737 documentation range).
+const VIRTUAL_LOCAL: SocketAddr = SocketAddr::new(
+    std::net::IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1)),
+    9,
+);
+const VIRTUAL_REMOTE: SocketAddr = SocketAddr::new(
+    std::net::IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 9)),
+    9,
+);
+/// ICE credentials inside the process only: no datagram with them is accepted
+/// from outside, for STUN never reaches str0m.
+const VIRTUAL_UFRAG: &str = "virtual";
+const VIRTUAL_PASSWORD: &str = "virtual-pair-inside-the-process";
+
+/// DTLS records held while the connect command is under way. A ClientHello
+/// takes two.
+const MAX_EARLY: usize = 8;
+/// Datagrams held while there is no address to send them to.
+const MAX_UNSENT: usize = 32;
+/// Longest RTP or RTCP packet that is taken in, bytes. str0m writes packets of
+/// at most 2,000 bytes, and a forwarded one grows by header extensions.
+const MAX_RTP_LEN: usize = 1600;
+
+/// Which way media flows on a transport.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// The client sends: payload types and extension ids are the client's.
+    Producing,
+    /// The client receives: they are the router's.
+    Consuming,
+}
+
+/// DTLS state, with the names that clients know from statistics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DtlsState {
+    /// Waiting for the connect command.
+    New,
+    /// Handshake under way.
+    Connecting,
+    /// Keys are there.
+    Connected,
+    /// Handshake failed, or the certificate was the wrong one.
+    Failed,
+    /// The client has closed.
+    Closed,
+}
+
+/// What the router's consumers receive: fixed for all its transports.
+#[derive(Debug, Default)]
+pub struct RouterMedia {
+    /// Payload types.
+    pub codecs: Vec<PayloadType>,
+    /// Extension ids and URIs.
+    pub extensions: Vec<(u32, String)>,
+}
+
+/// What a transport gives out while it works. Reused from call to call.
+#[derive(Debug, Default)]
+pub struct Output {
+    /// Datagrams to send.
+    pub datagrams: Vec<(Tuple, Vec<u8>)>,
+    /// Packets of producers.
+    pub received: Vec<Received>,
+    /// Consumers whose clients need a keyframe.
+    pub key_frame_requests: Vec<ConsumerKey>,
+    /// ICE or DTLS state is another now.
+    pub state_changed: bool,
+    /// Packets or datagrams that were not taken in.
+    pub dropped: u64,
+    /// The transport is dead: why.
+    pub failed: Option<String>,
+}
+
+/// The transport.
+#[derive(Debug)]
+pub struct WebRtcTransport {
+    cert: DtlsCert,
+    media: Rc<RouterMedia>,
+    ice: IceAgent,
+    role: Option<Role>,
+    remote: Option<Fingerprint>,
+    dtls: DtlsState,
+    /// The remote's certificate has been compared with its fingerprint.
+    verified: bool,
+    rtc: Option<Box<Rtc>>,
+    receiving: Receiving,
+    sending: Sending,
+    early: Vec<Vec<u8>>,
+    unsent: Vec<Vec<u8>>,
+    rtc_timeout: Option<Instant>,
+}
+
+impl WebRtcTransport {
+    /// A transport that waits for its client. `role`: what the client said that
+    /// it wants; `None` leaves it to the first command.
+    pub fn new(cert: DtlsCert, media: Rc<RouterMedia>, role: Option<Role>) -> Self {
+        Self {
+            cert,
+            media,
+            ice: IceAgent::new(),
+            role,
+            remote: None,
+            dtls: DtlsState::New,
+            verified: false,
+            rtc: None,
+            receiving: Receiving::default(),
+            sending: Sending::default(),
+            early: Vec::new(),
+            unsent: Vec::new(),
+            rtc_timeout: None,
+        }
+    }
+
+    /// The ICE agent.
+    pub fn ice(&self) -> &IceAgent {
+        &self.ice
+    }
+
+    /// Current DTLS state.
+    pub fn dtls_state(&self) -> DtlsState {
+        self.dtls
+    }
+
+    /// When [`WebRtcTransport::handle_timeout`] wants to be called.
+    pub fn next_timeout(&self) -> Option<Instant> {
+        [self.rtc_timeout, self.ice.consent_deadline()]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// Handles a connectivity check that is addressed to this transport.
+    pub fn handle_check(
+        &mut self,
+        now: Instant,
+        tuple: Tuple,
+        message: &StunMessage<'_>,
+        out: &mut Output,
+    ) -> Option<Checked> {
+        let before = self.ice.state();
+        let checked = self.ice.handle_check(now, tuple, message)?;
+        out.state_changed |= before != self.ice.state();
+        if let Some(selected) = self.ice.selected() {
+            let unsent = self.unsent.drain(..);
+            out.datagrams.extend(unsent.map(|d| (selected, d)));
+        }
+        Some(checked)
+    }
+
+    /// Mints new ICE credentials; returns a username fragment that is void now.
+    pub fn restart_ice(&mut self) -> Option<String> {
+        self.ice.restart()
+    }
+
+    /// Handles DTLS, RTP or RTCP.
+    pub fn handle_datagram(
+        &mut self,
+        now: Instant,
+        kind: PacketKind,
+        datagram: &[u8],
+        out: &mut Output,
+    ) {
+        match kind {
+            PacketKind::Dtls if self.dtls == DtlsState::New => {
+                if self.early.len() < MAX_EARLY {
+                    self.early.push(datagram.to_vec());
+                } else {
+                    out.dropped += 1;
+                }
+                return;
+            }
+            PacketKind::Dtls => {}
+            PacketKind::Rtp | PacketKind::Rtcp if datagram.len() <= MAX_RTP_LEN => {}
+            _ => {
+                out.dropped += 1;
+                return;
+            }
+        }
+        let Some(rtc) = self.rtc.as_deref_mut() else {
+            out.dropped += 1;
+            return;
+        };
+        if !feed(rtc, now, datagram) {
+            out.dropped += 1;
+        }
+        self.drain(now, out);
+    }
+
+    /// Lets time pass.
+    pub fn handle_timeout(&mut self, now: Instant, out: &mut Output) {
+        out.state_changed |= self.ice.handle_timeout(now);
+        if self.rtc_timeout.is_some_and(|t| t <= now) {
+            self.flush(now, out);
+        }
+    }
+
+    /// Advances str0m once and sends what was queued.
+    pub fn flush(&mut self, now: Instant, out: &mut Output) {
+        if let Some(rtc) = self.rtc.as_deref_mut() {
+            if let Err(error) = rtc.handle_input(Input::Timeout(now)) {
+                out.failed = Some(error.to_string());
+            }
+            self.drain(now, out);
+        }
+    }
+
+    /// Takes the remote's DTLS parameters and starts the handshake. `active`:
+    /// we are the DTLS client.
+    ///
+    /// # Errors
+    /// [`TransportError::State`] when called twice.
+    pub fn connect(
+        &mut self,
+        now: Instant,
+        fingerprint: Fingerprint,
+        active: bool,
+        out: &mut Output,
+    ) -> Result<(), TransportError> {
+        if self.remote.is_some() {
+            return Err(TransportError::State("connect() already called".into()));
+        }
+        let role = *self.role.get_or_insert(Role::Producing);
+        self.remote = Some(fingerprint);
+        self.dtls = DtlsState::Connecting;
+        out.state_changed = true;
+        let rtc = match self.rtc.as_deref_mut() {
+            Some(rtc) => rtc,
+            None => self.build(now, role, &[]),
+        };
+        rtc.direct_api()
+            .start_dtls(active)
+            .map_err(|e| TransportError::Internal(format!("str0m: {e}")))?;
+        for datagram in std::mem::take(&mut self.early) {
+            self.handle_datagram(now, PacketKind::Dtls, &datagram, out);
+        }
+        if let Some(rtc) = self.rtc.as_deref_mut() {
+            self.receiving.teach(rtc, remote_ice())?;
+        }
+        self.flush(now, out);
+        Ok(())
+    }
+
+    /// Builds the `Rtc` for a role. `negotiated`: extensions of the first consumer.
+    fn build(&mut self, now: Instant, role: Role, negotiated: &[String]) -> &mut Rtc {
+        let mut config = Rtc::builder()
+            .set_rtp_mode(true)
+            .set_ice_lite(true)
+            .set_crypto_provider(Arc::new(crypto::provider().clone()))
+            .set_dtls_cert(self.cert.clone())
+            .set_fingerprint_verification(false)
+            .set_local_ice_credentials(virtual_credentials())
+            .set_stats_interval(None);
+        match role {
+            Role::Producing => {
+                slots::receiving_codecs(config.codec_config());
+                config = config.set_extension_map(extensions::receiving_map());
+            }
+            Role::Consuming => {
+                slots::sending_codecs(config.codec_config(), &self.media.codecs);
+                let router = self.media.extensions.iter();
+                let map =
+                    extensions::sending_map(router.map(|(id, uri)| (*id, uri.as_str())), |uri| {
+                        negotiated.iter().any(|n| n == uri)
+                    });
+                config = config.set_extension_map(map);
+            }
+        }
+        let rtc = self.rtc.insert(Box::new(config.build(now)));
+        connect_virtual_pair(rtc, now);
+        // str0m wants one to compare with; we compare ourselves.
+        rtc.direct_api().set_remote_fingerprint(Str0mFingerprint {
+            hash_func: "sha-256".into(),
+            bytes: vec![0; 32],
+        });
+        rtc
+    }
+
+    /// Fixes the role, or refuses the other one.
+    fn become_role(&mut self, role: Role) -> Result<(), TransportError> {
+        match *self.role.get_or_insert(role) {
+            is if is == role => Ok(()),
+            Role::Producing => Err(TransportError::State(
+                "transport is for producing; create another one for consuming".into(),
+            )),
+            Role::Consuming => Err(TransportError::State(
+                "transport is for consuming; create another one for producing".into(),
+            )),
+        }
+    }
+
+    /// Checks whether [`WebRtcTransport::produce`] will take a producer.
+    ///
+    /// # Errors
+    /// [`TransportError`], naming the field.
+    pub fn check_producer(&mut self, spec: &ProducerSpec) -> Result<(), TransportError> {
+        self.become_role(Role::Producing)?;
+        self.receiving.check(spec)
+    }
+
+    /// Adds a checked producer.
+    ///
+    /// # Errors
+    /// [`TransportError`]; the producer does not exist then.
+    pub fn produce(
+        &mut self,
+        now: Instant,
+        key: ProducerKey,
+        spec: ProducerSpec,
+        out: &mut Output,
+    ) -> Result<(), TransportError> {
+        self.receiving.add(key, spec);
+        // Before connect the DTLS role is not known; connect() teaches then.
+        if self.remote.is_some()
+            && let Some(rtc) = self.rtc.as_deref_mut()
+        {
+            self.receiving.teach(rtc, remote_ice())?;
+            self.flush(now, out);
+        }
+        Ok(())
+    }
+
+    /// Removes a producer.
+    pub fn close_producer(&mut self, producer: ProducerKey) {
+        self.receiving.remove(self.rtc.as_deref_mut(), producer);
+    }
+
+    /// Asks the client for a keyframe. True when a flush has something to send.
+    pub fn request_key_frame(&mut self, producer: ProducerKey, stream: usize) -> bool {
+        match self.rtc.as_deref_mut() {
+            Some(rtc) => self.receiving.request_key_frame(rtc, producer, stream),
+            None => false,
+        }
+    }
+
+    /// Checks whether [`WebRtcTransport::consume`] will take a consumer, and
+    /// says in which slot.
+    ///
+    /// # Errors
+    /// [`TransportError`], naming the field.
+    pub fn check_consumer(&mut self, spec: &ConsumerSpec) -> Result<u32, TransportError> {
+        self.become_role(Role::Consuming)?;
+        self.sending.check(spec)?;
+        Ok(self.sending.next_slot())
+    }
+
+    /// Adds a checked consumer. `negotiated`: URIs of its header extensions.
+    pub fn consume(
+        &mut self,
+        now: Instant,
+        key: ConsumerKey,
+        spec: &ConsumerSpec,
+        negotiated: &[String],
+    ) {
+        if self.rtc.is_none() {
+            self.build(now, Role::Consuming, negotiated);
+        }
+        if let Some(rtc) = self.rtc.as_deref_mut() {
+            self.sending.add(rtc, key, spec);
+        }
+    }
+
+    /// Removes the consumer in a slot.
+    pub fn close_consumer(&mut self, slot: u32) {
+        if let Some(rtc) = self.rtc.as_deref_mut() {
+            self.sending.remove(rtc, slot);
+        }
+    }
+
+    /// Queues a packet for a consumer; it leaves with the next flush. `at`: when
+    /// it was captured, on the local clock.
+    pub fn write(&mut self, forward: &Forward, packet: &RtpPacket, at: Instant) -> bool {
+        let Some(rtc) = self.rtc.as_deref_mut() else {
+            return false;
+        };
+        // Before the keys are there str0m would queue without bound.
+        if self.dtls != DtlsState::Connected {
+            return false;
+        }
+        self.sending.write(rtc, forward, packet, at);
+        true
+    }
+
+    /// Says goodbye to the client: RTCP BYE and DTLS close_notify.
+    pub fn close(&mut self, now: Instant, out: &mut Output) {
+        if self.dtls == DtlsState::Connected
+            && let Some(rtc) = self.rtc.as_deref_mut()
+            && rtc.close().is_ok()
+        {
+            self.drain(now, out);
+        }
+        self.dtls = DtlsState::Closed;
+    }
+
+    /// Takes everything out of str0m, up to its next timeout.
+    fn drain(&mut self, now: Instant, out: &mut Output) {
+        let Some(rtc) = self.rtc.as_deref_mut() else {
+            return;
+        };
+        loop {
+            let output = match rtc.poll_output() {
+                Ok(output) => output,
+                Err(error) => {
+                    self.dtls = DtlsState::Failed;
+                    out.failed = Some(error.to_string());
+                    self.rtc_timeout = None;
+                    return;
+                }
+            };
+            if !self.verified && !verify(self.remote.as_ref(), &mut self.verified) {
+                self.dtls = DtlsState::Failed;
+                out.failed = Some("the certificate does not match the fingerprint".into());
+                self.rtc_timeout = None;
+                return;
+            }
+            match output {
+                RtcOutput::Timeout(at) => {
+                    // Far-off timeouts mean "never".
+                    let soon = at <= now + Duration::from_secs(3600);
+                    self.rtc_timeout = soon.then_some(at);
+                    break;
+                }
+                RtcOutput::Transmit(transmit) => {
+                    let datagram: Vec<u8> = transmit.contents.into();
+                    if PacketKind::of(&datagram) == Some(PacketKind::Stun) {
+                        continue;
+                    }
+                    match self.ice.selected() {
+                        Some(tuple) => out.datagrams.push((tuple, datagram)),
+                        None if self.unsent.len() < MAX_UNSENT => self.unsent.push(datagram),
+                        None => out.dropped += 1,
+                    }
+                }
+                RtcOutput::Event(Event::RtpPacket(packet)) => {
+                    match self.receiving.accept(rtc, packet) {
+                        Some(received) => out.received.push(received),
+                        None => out.dropped += 1,
+                    }
+                }
+                RtcOutput::Event(Event::KeyframeRequest(request)) => {
+                    out.key_frame_requests
+                        .extend(self.sending.consumer(request.mid));
+                }
+                RtcOutput::Event(Event::SenderFeedback(feedback)) => {
+                    self.receiving.handle_report(&feedback);
+                }
+                RtcOutput::Event(Event::Connected) => {
+                    out.state_changed = true;
+                    if self.verified {
+                        self.dtls = DtlsState::Connected;
+                    } else {
+                        self.dtls = DtlsState::Failed;
+                        out.failed = Some("connected without a certificate".into());
+                    }
+                }
+                RtcOutput::Event(Event::Closed) => {
+                    out.state_changed = true;
+                    self.dtls = DtlsState::Closed;
+                    out.failed = Some("closed by the client".into());
+                }
+                RtcOutput::Event(_) => {}
+            }
+        }
+    }
+
+    /// Number of producers.
+    pub fn producers(&self) -> usize {
+        self.receiving.producers()
+    }
+
+    /// True when ICE and DTLS let media flow.
+    pub fn is_connected(&self) -> bool {
+        self.dtls == DtlsState::Connected
+            && matches!(self.ice.state(), IceState::Connected | IceState::Completed)
+    }
+}
+
+/// Compares the certificate that has just come, if one has. False: it is the
+/// wrong one.
+fn verify(expected: Option<&Fingerprint>, verified: &mut bool) -> bool {
+    match (crypto::take_peer_certificate(), expected) {
+        (None, _) => true,
+        (Some(der), Some(expected)) => {
+            *verified = expected.matches(&der);
+            *verified
+        }
+        (Some(_), None) => false,
+    }
+}
+
+fn feed(rtc: &mut Rtc, now: Instant, datagram: &[u8]) -> bool {
+    match Receive::new(Str0mProtocol::Udp, VIRTUAL_REMOTE, VIRTUAL_LOCAL, datagram) {
+        Ok(receive) => rtc.handle_input(Input::Receive(now, receive)).is_ok(),
+        Err(_) => false,
+    }
+}
+
+fn virtual_credentials() -> IceCreds {
+    IceCreds {
+        ufrag: VIRTUAL_UFRAG.into(),
+        pass: VIRTUAL_PASSWORD.into(),
+    }
+}
+
+fn remote_ice() -> RemoteIce<'static> {
+    RemoteIce {
+        ufrag: VIRTUAL_UFRAG,
+        password: VIRTUAL_PASSWORD,
+    }
+}
+
+/// Gives str0m its one pair of addresses, nominated.
+fn connect_virtual_pair(rtc: &mut Rtc, now: Instant) {
+    if let Ok(candidate) = Candidate::host(VIRTUAL_LOCAL, "udp") {
+        rtc.add_local_candidate(candidate);
+    }
+    let mut api = rtc.direct_api();
+    api.set_ice_controlling(false);
+    api.set_remote_ice_credentials(virtual_credentials());
+    let user = format!("{VIRTUAL_UFRAG}:{VIRTUAL_UFRAG}");
+    let request = StunMessage::binding_request(&user, TransId::new(), true, 1, 1, true);
+    let mut datagram = vec![0; 256];
+    if let Ok(len) = request.to_bytes(Some(VIRTUAL_PASSWORD.as_bytes()), &mut datagram, ice::hmac) {
+        datagram.truncate(len);
+        feed(rtc, now, &datagram);
+    }
+}

@@ -1,0 +1,270 @@
+//! Media through two transports: order, loss, keyframes, pauses, lip sync.
+
+use std::collections::HashSet;
+use std::time::{Duration, Instant, SystemTime};
+
+use test_peer::ReceivedRtp;
+use test_peer::str0m::media::MediaKind;
+
+use crate::network::{Conditions, Network};
+use crate::room::{call, consume, is_key_frame_start, number, run, stream};
+
+fn assert_contiguous(packets: &[ReceivedRtp]) {
+    for pair in packets.windows(2) {
+        assert_eq!(pair[1].sequence, pair[0].sequence + 1);
+    }
+}
+
+#[test]
+fn everything_arrives_in_order_with_the_routers_numbers() {
+    let (mut network, mut audio, mut video) = call(1);
+    run(
+        &mut network,
+        &mut [&mut audio, &mut video],
+        Duration::from_secs(5),
+    );
+    network.run_for(Duration::from_millis(100));
+    for (ssrc, pt, sent, step) in [(5000, 100, &audio, 960), (6000, 101, &video, 3_600)] {
+        let packets = stream(&network, 1, ssrc);
+        assert!(packets.len() + 12 > sent.written.len(), "{ssrc}");
+        assert_contiguous(&packets);
+        for pair in packets.windows(2) {
+            assert_eq!(number(&pair[1]), number(&pair[0]) + 1);
+            let ticks = pair[1]
+                .header
+                .timestamp
+                .wrapping_sub(pair[0].header.timestamp);
+            assert!(ticks == 0 || ticks == step, "{ticks}");
+        }
+        for packet in &packets {
+            assert_eq!(*packet.header.payload_type, pt);
+            assert_eq!(packet.payload, sent.written[number(packet) as usize]);
+        }
+    }
+    assert!(is_key_frame_start(&stream(&network, 1, 6000)[0]));
+    assert_eq!(
+        stream(&network, 1, 5000)[0].header.ext_vals.audio_level,
+        Some(-30)
+    );
+}
+
+#[test]
+fn packets_carry_only_negotiated_extensions() {
+    let (mut network, mut audio, mut video) = call(2);
+    run(
+        &mut network,
+        &mut [&mut audio, &mut video],
+        Duration::from_secs(2),
+    );
+    let headers = &network.clients[1].peer.raw_headers;
+    assert!(headers.len() > 200);
+    for header in headers {
+        assert!(header.ext_vals.abs_send_time.is_some());
+        assert_eq!(header.ext_vals.transport_cc, None);
+        assert_eq!(header.ext_vals.video_orientation, None);
+    }
+    assert!(headers.iter().any(|h| h.ext_vals.mid.is_some()));
+}
+
+#[test]
+fn lost_video_is_repaired_on_both_legs() {
+    for seed in 1..=4 {
+        let (mut network, mut audio, mut video) = call(seed);
+        network.conditions = Conditions::BAD;
+        run(
+            &mut network,
+            &mut [&mut audio, &mut video],
+            Duration::from_secs(10),
+        );
+        network.conditions = Conditions::PERFECT;
+        // One more frame reveals what was lost at the end.
+        run(
+            &mut network,
+            &mut [&mut audio, &mut video],
+            Duration::from_secs(1),
+        );
+        assert!(network.lost > 30, "the network was not bad");
+        let packets = stream(&network, 1, 6000);
+        let numbers: HashSet<u32> = packets.iter().map(number).collect();
+        assert_eq!(numbers.len(), packets.len(), "seed {seed}: one came twice");
+        let first = number(&packets[0]);
+        let sent = video.written.len() - first as usize;
+        // Two losses of 5 % each would leave 90 %.
+        assert!(
+            packets.len() * 1000 >= sent * 995,
+            "seed {seed}: {} of {sent}",
+            packets.len()
+        );
+        for pair in packets.windows(2) {
+            let (numbers, sequences) = (
+                number(&pair[1]) - number(&pair[0]),
+                pair[1].sequence - pair[0].sequence,
+            );
+            assert_eq!(u64::from(numbers), sequences, "seed {seed}: gaps differ");
+        }
+        let feedback = &network.clients[0].peer.rtcp_received;
+        assert!(feedback.contains(&"NACK"), "the worker asked for repair");
+        assert!(network.clients[1].peer.rtcp_sent.contains(&"NACK"));
+    }
+}
+
+#[test]
+fn the_producer_gets_transport_cc_and_receiver_reports() {
+    let (mut network, mut audio, mut video) = call(3);
+    run(
+        &mut network,
+        &mut [&mut audio, &mut video],
+        Duration::from_secs(3),
+    );
+    let feedback = &network.clients[0].peer.rtcp_received;
+    let count = |kind| feedback.iter().filter(|k| **k == kind).count();
+    assert!(count("TWCC") >= 20, "{}", count("TWCC"));
+    assert!(count("RR") >= 2, "{}", count("RR"));
+    let reports = &network.clients[1].peer.rtcp_received;
+    assert!(reports.contains(&"SR") && reports.contains(&"SDES"));
+}
+
+#[test]
+fn keyframe_requests_are_passed_on_once_a_second() {
+    let (mut network, mut audio, mut video) = call(4);
+    run(
+        &mut network,
+        &mut [&mut audio, &mut video],
+        Duration::from_secs(2),
+    );
+    let before = network.clients[0].peer.key_frame_requests.len();
+    for _ in 0..30 {
+        network.clients[1].peer.request_key_frame(6000);
+        run(
+            &mut network,
+            &mut [&mut audio, &mut video],
+            Duration::from_millis(100),
+        );
+    }
+    let asked = network.clients[0].peer.key_frame_requests.len() - before;
+    assert!((2..=4).contains(&asked), "{asked} in 3 s");
+    let requests = &network.clients[0].peer.key_frame_requests[before..];
+    for pair in requests.windows(2) {
+        assert!(pair[1].0 - pair[0].0 >= Duration::from_millis(990));
+    }
+}
+
+#[test]
+fn a_pause_leaves_no_gap() {
+    let (mut network, mut audio, mut video) = call(5);
+    let second = Duration::from_secs(1);
+    run(&mut network, &mut [&mut audio, &mut video], second);
+    network.engine.pause_consumer("v").unwrap();
+    network
+        .engine
+        .set_producer_paused(network.now, "mic", true)
+        .unwrap();
+    run(&mut network, &mut [&mut audio, &mut video], second);
+    let paused = (
+        stream(&network, 1, 5000).len(),
+        stream(&network, 1, 6000).len(),
+    );
+    network.engine.resume_consumer(network.now, "v").unwrap();
+    network
+        .engine
+        .set_producer_paused(network.now, "mic", false)
+        .unwrap();
+    run(&mut network, &mut [&mut audio, &mut video], second);
+
+    let (a, v) = (stream(&network, 1, 5000), stream(&network, 1, 6000));
+    assert!(a.len() > paused.0 + 40 && v.len() > paused.1 + 80);
+    assert_contiguous(&a);
+    // One number may be left out where a frame was cut.
+    let skipped = v.last().unwrap().sequence - v[0].sequence + 1 - v.len() as u64;
+    assert!(skipped <= 1, "{skipped}");
+    let resumed = v
+        .windows(2)
+        .find(|pair| number(&pair[1]) > number(&pair[0]) + 1)
+        .expect("the pause is visible in the source's numbers");
+    assert!(is_key_frame_start(&resumed[1]));
+    // The timestamp advanced with the source's clock.
+    let frames = (number(&resumed[1]) - number(&resumed[0])) / 4;
+    let ticks = resumed[1]
+        .header
+        .timestamp
+        .wrapping_sub(resumed[0].header.timestamp);
+    assert!((1..=frames + 1).contains(&(ticks / 3_600)), "{ticks}");
+}
+
+#[test]
+fn sender_reports_keep_audio_and_video_in_sync() {
+    let (mut network, mut audio, mut video) = call(6);
+    // A video frame is encoded for 80 ms longer than audio.
+    video.capture_delay = Duration::from_millis(100);
+    audio.capture_delay = Duration::from_millis(20);
+    run(
+        &mut network,
+        &mut [&mut audio, &mut video],
+        Duration::from_secs(15),
+    );
+    let captured = |ssrc: u32, clock: f64| -> (SystemTime, Instant) {
+        let packets = stream(&network, 1, ssrc);
+        let packet = packets.last().unwrap();
+        let report = packet.report.expect("a sender report");
+        let ticks = packet
+            .header
+            .timestamp
+            .wrapping_sub(report.rtp_time.numer() as u32)
+            .cast_signed();
+        let offset = f64::from(ticks) / clock;
+        let at = if offset >= 0.0 {
+            report.ntp_time + Duration::from_secs_f64(offset)
+        } else {
+            report.ntp_time - Duration::from_secs_f64(-offset)
+        };
+        (at, packet.at)
+    };
+    let (audio_ntp, audio_at) = captured(5000, 48_000.0);
+    let (video_ntp, video_at) = captured(6000, 90_000.0);
+    // What was received at the same time was captured 80 ms apart.
+    let between = |later: SystemTime, earlier: SystemTime| match later.duration_since(earlier) {
+        Ok(d) => d.as_secs_f64(),
+        Err(e) => -e.duration().as_secs_f64(),
+    };
+    let skew = between(audio_ntp, video_ntp)
+        - (audio_at.duration_since(network.start).as_secs_f64()
+            - video_at.duration_since(network.start).as_secs_f64());
+    assert!((skew - 0.080).abs() < 0.012, "{skew}");
+}
+
+#[test]
+fn many_consumers_of_one_producer() {
+    let (mut network, mut audio, mut video) = call(7);
+    for i in 0..20u32 {
+        let c = network.add_client(&test_peer::PeerConfig::receiving());
+        let transport = format!("recv{i}");
+        let created = network.create_transport(&transport, false);
+        let id = format!("v{i}");
+        let kind = MediaKind::Video;
+        consume(&mut network, c, &transport, &id, "cam", kind, 7000 + 10 * i);
+        network.connect_to(c, &transport, &created, true);
+        network.engine.resume_consumer(network.now, &id).unwrap();
+        run(
+            &mut network,
+            &mut [&mut audio, &mut video],
+            Duration::from_millis(200),
+        );
+    }
+    run(
+        &mut network,
+        &mut [&mut audio, &mut video],
+        Duration::from_secs(2),
+    );
+    let expect_media = |network: &Network| {
+        for i in 0..20u32 {
+            let packets = stream(network, 2 + i as usize, 7000 + 10 * i);
+            assert!(packets.len() > 150, "consumer {i}: {}", packets.len());
+            assert!(is_key_frame_start(&packets[0]));
+            assert_contiguous(&packets);
+        }
+    };
+    expect_media(&network);
+    // Twenty newcomers, and the camera was asked about once a second.
+    let requests = network.clients[0].peer.key_frame_requests.len();
+    assert!(requests <= 9, "{requests}");
+}

@@ -1,0 +1,289 @@
+//! A virtual network with a virtual clock: one engine, some peers, and packets
+//! under way that can be lost, delayed, reordered and repeated. The same seed
+//! gives the same run.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use mediaworker::engine::{AnnouncedAddress, Engine, EngineConfig};
+use mediaworker::transport::{Protocol, Tuple};
+use test_peer::{Peer, PeerConfig, Remote};
+
+pub const PORT: u16 = 40_000;
+
+/// The server's only address.
+pub fn server_address() -> SocketAddr {
+    SocketAddr::from(([10, 0, 0, 1], PORT))
+}
+
+/// What the network does to packets.
+#[derive(Debug, Clone, Copy)]
+pub struct Conditions {
+    /// Share of packets that are lost, 0 to 1.
+    pub loss: f64,
+    /// Time under way.
+    pub delay: Duration,
+    /// Up to this much more, at random: more than the distance of two packets
+    /// reorders.
+    pub jitter: Duration,
+    /// Share of packets that arrive twice.
+    pub duplicate: f64,
+}
+
+impl Conditions {
+    pub const PERFECT: Self = Self {
+        loss: 0.0,
+        delay: Duration::from_millis(10),
+        jitter: Duration::ZERO,
+        duplicate: 0.0,
+    };
+    pub const BAD: Self = Self {
+        loss: 0.05,
+        delay: Duration::from_millis(30),
+        jitter: Duration::from_millis(15),
+        duplicate: 0.01,
+    };
+}
+
+enum To {
+    Server { from: SocketAddr },
+    Peer(usize),
+}
+
+/// A client in the network.
+pub struct Client {
+    pub peer: Peer,
+    /// Where the network sees it; a NAT may change that.
+    pub address: SocketAddr,
+}
+
+pub struct Network {
+    pub now: Instant,
+    pub start: Instant,
+    pub engine: Engine,
+    pub clients: Vec<Client>,
+    pub conditions: Conditions,
+    pub events: Vec<proto::event::Event>,
+    /// RTP packets that the network lost on the way to the server.
+    pub lost: usize,
+    under_way: BTreeMap<(Instant, u64), (To, Vec<u8>)>,
+    order: u64,
+    random: u64,
+}
+
+impl Network {
+    pub fn new(seed: u64) -> Self {
+        let now = Instant::now();
+        let engine = Engine::new(EngineConfig {
+            announced: vec![AnnouncedAddress("10.0.0.1".into())],
+            udp_port: PORT,
+        })
+        .unwrap();
+        Self {
+            now,
+            start: now,
+            engine,
+            clients: Vec::new(),
+            conditions: Conditions::PERFECT,
+            events: Vec::new(),
+            lost: 0,
+            under_way: BTreeMap::new(),
+            order: 0,
+            random: seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1,
+        }
+    }
+
+    /// A number in 0..1 (xorshift).
+    pub fn random(&mut self) -> f64 {
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        (self.random >> 11) as f64 / (1u64 << 53) as f64
+    }
+
+    pub fn add_client(&mut self, config: &PeerConfig) -> usize {
+        let id = self.clients.len();
+        let address = SocketAddr::from(([10, 0, 1, 1], 5000 + u16::try_from(id).unwrap()));
+        let peer = Peer::new(self.now, config, address);
+        self.clients.push(Client { peer, address });
+        id
+    }
+
+    /// Creates a transport for a client and starts ICE and DTLS on both sides.
+    pub fn connect(&mut self, client: usize, transport: &str, producing: bool) {
+        let created = self.create_transport(transport, producing);
+        self.connect_to(client, transport, &created, true);
+    }
+
+    pub fn create_transport(
+        &mut self,
+        transport: &str,
+        producing: bool,
+    ) -> proto::CreateWebRtcTransportResponse {
+        self.engine
+            .create_web_rtc_transport(&proto::CreateWebRtcTransportRequest {
+                router_id: "room".into(),
+                transport_id: transport.into(),
+                producing,
+                consuming: !producing,
+            })
+            .unwrap()
+    }
+
+    /// `active`: the client takes the DTLS client's role.
+    pub fn connect_to(
+        &mut self,
+        client: usize,
+        transport: &str,
+        created: &proto::CreateWebRtcTransportResponse,
+        active: bool,
+    ) {
+        let peer = &mut self.clients[client].peer;
+        let fingerprint = peer.fingerprint();
+        peer.connect(&remote(created), active).unwrap();
+        let role = if active {
+            proto::DtlsRole::Client
+        } else {
+            proto::DtlsRole::Server
+        };
+        self.connect_server(transport, "sha-256", &fingerprint, role);
+    }
+
+    pub fn connect_server(
+        &mut self,
+        transport: &str,
+        algorithm: &str,
+        fingerprint: &str,
+        role: proto::DtlsRole,
+    ) {
+        let request = proto::ConnectWebRtcTransportRequest {
+            transport_id: transport.into(),
+            role: role.into(),
+            fingerprint: Some(proto::DtlsFingerprint {
+                algorithm: algorithm.into(),
+                value: fingerprint.into(),
+            }),
+        };
+        self.engine
+            .connect_web_rtc_transport(self.now, &request)
+            .unwrap();
+    }
+
+    /// Runs until a condition holds; fails after a virtual deadline.
+    pub fn run_until(&mut self, what: &str, mut holds: impl FnMut(&Self) -> bool) {
+        let deadline = self.now + Duration::from_secs(20);
+        while !holds(self) {
+            assert!(self.now < deadline, "not within 20 s: {what}");
+            self.step(Duration::from_millis(1));
+        }
+    }
+
+    pub fn run_for(&mut self, time: Duration) {
+        let end = self.now + time;
+        while self.now < end {
+            self.step(Duration::from_millis(1));
+        }
+    }
+
+    /// One tick, as the worker's event loop has it.
+    pub fn step(&mut self, by: Duration) {
+        self.now += by;
+        let now = self.now;
+        let due: Vec<_> = {
+            let later = self.under_way.split_off(&(now, u64::MAX));
+            std::mem::replace(&mut self.under_way, later)
+                .into_values()
+                .collect()
+        };
+        for (to, datagram) in due {
+            match to {
+                To::Server { from } => {
+                    let tuple = Tuple {
+                        remote: from,
+                        local: server_address().ip(),
+                        protocol: Protocol::Udp,
+                    };
+                    self.engine.receive(now, tuple, &datagram);
+                }
+                To::Peer(client) => self.clients[client].peer.receive(now, &datagram),
+            }
+        }
+        self.engine.handle_timeouts(now);
+        self.engine.flush(now);
+        let mut datagrams = Vec::new();
+        self.engine.take_datagrams(&mut datagrams);
+        for (tuple, datagram) in datagrams {
+            assert_eq!(tuple.local, server_address().ip());
+            let client = self.clients.iter().position(|c| c.address == tuple.remote);
+            // To an address that nobody has any more: lost.
+            if let Some(client) = client {
+                self.send(To::Peer(client), datagram);
+            }
+        }
+        while let Some(event) = self.engine.poll_event() {
+            assert_eq!(event.router_id, "room");
+            self.events.extend(event.event);
+        }
+        for id in 0..self.clients.len() {
+            let client = &mut self.clients[id];
+            client.peer.advance(now);
+            let from = client.address;
+            while let Some(datagram) = self.clients[id].peer.poll_datagram() {
+                self.send(To::Server { from }, datagram);
+            }
+        }
+    }
+
+    fn send(&mut self, to: To, datagram: Vec<u8>) {
+        let is_rtp = mediaworker::transport::PacketKind::of(&datagram)
+            == Some(mediaworker::transport::PacketKind::Rtp);
+        if is_rtp && self.random() < self.conditions.loss {
+            if matches!(to, To::Server { .. }) {
+                self.lost += 1;
+            }
+            return;
+        }
+        let copies = if self.random() < self.conditions.duplicate {
+            2
+        } else {
+            1
+        };
+        for _ in 0..copies {
+            let jitter = self.conditions.jitter.mul_f64(self.random());
+            let at = self.now + self.conditions.delay + jitter;
+            self.order += 1;
+            let to = match &to {
+                To::Server { from } => To::Server { from: *from },
+                To::Peer(client) => To::Peer(*client),
+            };
+            self.under_way
+                .insert((at, self.order), (to, datagram.clone()));
+        }
+    }
+
+    pub fn closed_reason(&self, transport: &str) -> Option<&str> {
+        self.events.iter().find_map(|event| match event {
+            proto::event::Event::TransportClosed(closed) if closed.transport_id == transport => {
+                Some(closed.reason.as_str())
+            }
+            _ => None,
+        })
+    }
+}
+
+/// The server's transport as a client sees it.
+pub fn remote(created: &proto::CreateWebRtcTransportResponse) -> Remote {
+    let ice = created.ice_parameters.clone().unwrap();
+    let fingerprint = created
+        .dtls_fingerprints
+        .iter()
+        .find(|f| f.algorithm == "sha-256")
+        .unwrap();
+    Remote {
+        ufrag: ice.username_fragment,
+        password: ice.password,
+        fingerprint: fingerprint.value.clone(),
+        address: server_address(),
+    }
+}

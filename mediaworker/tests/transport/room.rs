@@ -1,0 +1,308 @@
+//! A room in the virtual network: what control would ask the worker for, and
+//! media that can be recognised on the other side.
+
+use std::time::{Duration, Instant};
+
+use proto::{
+    ConsumeRequest, ConsumerSpec, CreateRouterRequest, HeaderExtension, MediaKind as ProtoKind,
+    ProduceRequest, ProducerCodec, ProducerEncoding, RouterCodec,
+};
+use test_peer::str0m::media::MediaKind;
+use test_peer::{Packet, ReceivedRtp};
+
+use crate::network::Network;
+
+pub const MID: &str = "urn:ietf:params:rtp-hdrext:sdes:mid";
+pub const ABS_SEND_TIME: &str = "http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time";
+pub const TRANSPORT_CC: &str =
+    "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01";
+pub const AUDIO_LEVEL: &str = "urn:ietf:params:rtp-hdrext:ssrc-audio-level";
+pub const ORIENTATION: &str = "urn:3gpp:video-orientation";
+
+fn extension(id: u32, uri: &str) -> HeaderExtension {
+    HeaderExtension {
+        id,
+        uri: uri.into(),
+    }
+}
+
+pub fn create_router(network: &mut Network) {
+    let codec = |kind: ProtoKind, mime: &str, clock_rate, pt, rtx| RouterCodec {
+        kind: kind.into(),
+        mime_type: mime.into(),
+        clock_rate,
+        channels: None,
+        payload_type: pt,
+        rtx_payload_type: rtx,
+    };
+    let request = CreateRouterRequest {
+        router_id: "room".into(),
+        codecs: vec![
+            codec(ProtoKind::Audio, "audio/opus", 48_000, 100, None),
+            codec(ProtoKind::Video, "video/VP8", 90_000, 101, Some(102)),
+        ],
+        header_extensions: vec![
+            extension(1, MID),
+            extension(4, ABS_SEND_TIME),
+            extension(5, TRANSPORT_CC),
+            extension(10, AUDIO_LEVEL),
+            extension(11, ORIENTATION),
+        ],
+    };
+    network.engine.create_router(&request).unwrap();
+}
+
+/// What a Chromium-like client asks for.
+pub fn produce_request(transport: &str, id: &str, kind: MediaKind, ssrc: u32) -> ProduceRequest {
+    let audio = kind.is_audio();
+    ProduceRequest {
+        transport_id: transport.into(),
+        producer_id: id.into(),
+        kind: if audio {
+            ProtoKind::Audio
+        } else {
+            ProtoKind::Video
+        }
+        .into(),
+        mid: Some(if audio { "0" } else { "1" }.into()),
+        codecs: vec![ProducerCodec {
+            mime_type: if audio { "audio/opus" } else { "video/VP8" }.into(),
+            clock_rate: if audio { 48_000 } else { 90_000 },
+            channels: audio.then_some(2),
+            payload_type: if audio { 111 } else { 96 },
+            rtx_payload_type: (!audio).then_some(97),
+            mapped_payload_type: if audio { 100 } else { 101 },
+            nack: !audio,
+            nack_pli: !audio,
+            ccm_fir: !audio,
+            transport_cc: true,
+        }],
+        header_extensions: if audio {
+            vec![
+                extension(4, MID),
+                extension(2, ABS_SEND_TIME),
+                extension(3, TRANSPORT_CC),
+                extension(1, AUDIO_LEVEL),
+            ]
+        } else {
+            vec![
+                extension(4, MID),
+                extension(2, ABS_SEND_TIME),
+                extension(3, TRANSPORT_CC),
+                extension(13, ORIENTATION),
+            ]
+        },
+        encodings: vec![ProducerEncoding {
+            ssrc: Some(ssrc),
+            rtx_ssrc: (!audio).then_some(ssrc + 1),
+            rid: None,
+        }],
+        paused: false,
+    }
+}
+
+pub fn produce(network: &mut Network, client: usize, request: &ProduceRequest) {
+    let kind = match request.kind() {
+        ProtoKind::Audio => MediaKind::Audio,
+        _ => MediaKind::Video,
+    };
+    let encoding = &request.encodings[0];
+    network.clients[client].peer.send_stream(
+        request.mid.as_deref().unwrap(),
+        kind,
+        encoding.ssrc.unwrap(),
+        encoding.rtx_ssrc,
+    );
+    network.engine.produce(network.now, request).unwrap();
+}
+
+/// Creates a consumer and makes the client expect it.
+pub fn consume(
+    network: &mut Network,
+    client: usize,
+    transport: &str,
+    id: &str,
+    producer: &str,
+    kind: MediaKind,
+    ssrc: u32,
+) {
+    let audio = kind.is_audio();
+    let mid = id.to_owned();
+    let spec = ConsumerSpec {
+        transport_id: transport.into(),
+        consumer_id: id.into(),
+        producer_id: producer.into(),
+        mid: mid.clone(),
+        payload_type: if audio { 100 } else { 101 },
+        rtx_payload_type: (!audio).then_some(102),
+        ssrc,
+        rtx_ssrc: (!audio).then_some(ssrc + 1),
+        header_extensions: vec![
+            extension(1, MID),
+            extension(4, ABS_SEND_TIME),
+            extension(10, AUDIO_LEVEL),
+        ],
+        paused: true,
+    };
+    let response = network.engine.consume(
+        network.now,
+        &ConsumeRequest {
+            consumers: vec![spec],
+        },
+    );
+    assert_eq!(response.results[0].error, "");
+    network.clients[client]
+        .peer
+        .expect_stream(&mid, kind, ssrc, (!audio).then_some(ssrc + 1));
+}
+
+/// A sender of 50 audio packets or 25 frames of 4 packets a second.
+pub struct Source {
+    pub client: usize,
+    pub ssrc: u32,
+    kind: MediaKind,
+    next: Instant,
+    sequence: u64,
+    timestamp: u32,
+    /// Every this many frames is a keyframe; also the next one after a request.
+    key_frame_interval: u32,
+    frames: u32,
+    requests_seen: usize,
+    /// Packets written, by payload.
+    pub written: Vec<Vec<u8>>,
+    /// How long frames wait between capture and sending.
+    pub capture_delay: Duration,
+}
+
+impl Source {
+    pub fn new(network: &Network, client: usize, kind: MediaKind, ssrc: u32) -> Self {
+        Self {
+            client,
+            ssrc,
+            kind,
+            next: network.now,
+            // Close to the wrap-around of both.
+            sequence: 65_500,
+            timestamp: u32::MAX - 9_000,
+            key_frame_interval: 1_000_000,
+            frames: 0,
+            requests_seen: 0,
+            written: Vec::new(),
+            capture_delay: Duration::ZERO,
+        }
+    }
+
+    /// Writes what is due.
+    pub fn step(&mut self, network: &mut Network) {
+        while self.next <= network.now {
+            if self.kind.is_audio() {
+                self.packet(network, true, vec![0xFC]);
+                self.timestamp = self.timestamp.wrapping_add(960);
+                self.next += Duration::from_millis(20);
+            } else {
+                self.frame(network);
+                self.timestamp = self.timestamp.wrapping_add(3_600);
+                self.next += Duration::from_millis(40);
+            }
+        }
+    }
+
+    fn frame(&mut self, network: &mut Network) {
+        let requests = network.clients[self.client].peer.key_frame_requests.len();
+        let key = self.frames % self.key_frame_interval == 0 || requests > self.requests_seen;
+        self.requests_seen = requests;
+        self.frames += 1;
+        for part in 0..4 {
+            // RFC 7741: S bit on the first packet; the frame header's P bit is 0
+            // for a keyframe.
+            let descriptor = if part == 0 { 0x10 } else { 0x00 };
+            let header = if key { 0x00 } else { 0x01 };
+            self.packet(network, part == 3, vec![descriptor, header]);
+        }
+    }
+
+    fn packet(&mut self, network: &mut Network, marker: bool, mut payload: Vec<u8>) {
+        payload.extend_from_slice(&(self.written.len() as u32).to_be_bytes());
+        payload.resize(if self.kind.is_audio() { 80 } else { 600 }, 0x5A);
+        let packet = Packet {
+            pt: if self.kind.is_audio() { 111 } else { 96 },
+            sequence: self.sequence,
+            timestamp: self.timestamp,
+            marker,
+            nackable: !self.kind.is_audio(),
+            audio_level: self.kind.is_audio().then_some(-30),
+            payload: payload.clone(),
+        };
+        let captured = network.now - self.capture_delay;
+        network.clients[self.client]
+            .peer
+            .write(self.ssrc, &packet, captured);
+        self.sequence += 1;
+        self.written.push(payload);
+    }
+}
+
+/// The number that [`Source`] gave a payload.
+pub fn number(packet: &ReceivedRtp) -> u32 {
+    let at = if packet.payload.len() == 80 { 1 } else { 2 };
+    u32::from_be_bytes(packet.payload[at..at + 4].try_into().unwrap())
+}
+
+pub fn is_key_frame_start(packet: &ReceivedRtp) -> bool {
+    packet.payload[0] == 0x10 && packet.payload[1] == 0x00
+}
+
+/// Packets of one stream in the order of their sequence numbers.
+pub fn stream(network: &Network, client: usize, ssrc: u32) -> Vec<ReceivedRtp> {
+    let mut packets: Vec<_> = network.clients[client]
+        .peer
+        .received
+        .iter()
+        .filter(|p| *p.header.ssrc == ssrc)
+        .cloned()
+        .collect();
+    packets.sort_by_key(|p| p.sequence);
+    packets
+}
+
+/// Runs the network and the sources for a while.
+pub fn run(network: &mut Network, sources: &mut [&mut Source], time: Duration) {
+    let end = network.now + time;
+    while network.now < end {
+        for source in sources.iter_mut() {
+            source.step(network);
+        }
+        network.step(Duration::from_millis(1));
+    }
+}
+
+/// A call: client 0 sends audio (SSRC 1000) and video (2000) on transport
+/// "send", client 1 receives them as 5000 and 6000 on "recv"; all connected and
+/// resumed.
+pub fn call(seed: u64) -> (Network, Source, Source) {
+    let mut network = Network::new(seed);
+    create_router(&mut network);
+    let a = network.add_client(&test_peer::PeerConfig::sending());
+    let b = network.add_client(&test_peer::PeerConfig::receiving());
+    network.connect(a, "send", true);
+    for (id, kind, ssrc) in [
+        ("mic", MediaKind::Audio, 1000),
+        ("cam", MediaKind::Video, 2000),
+    ] {
+        let request = produce_request("send", id, kind, ssrc);
+        produce(&mut network, a, &request);
+    }
+    let created = network.create_transport("recv", false);
+    consume(&mut network, b, "recv", "a", "mic", MediaKind::Audio, 5000);
+    consume(&mut network, b, "recv", "v", "cam", MediaKind::Video, 6000);
+    network.connect_to(b, "recv", &created, true);
+    network.run_until("both connected", |n| {
+        n.clients.iter().all(|c| c.peer.connected)
+    });
+    for id in ["a", "v"] {
+        network.engine.resume_consumer(network.now, id).unwrap();
+    }
+    let audio = Source::new(&network, a, MediaKind::Audio, 1000);
+    let video = Source::new(&network, a, MediaKind::Video, 2000);
+    (network, audio, video)
+}
