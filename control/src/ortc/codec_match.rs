@@ -57,6 +57,12 @@ pub fn codecs_match(a: CodecFormat<'_>, b: CodecFormat<'_>, strictness: Strictne
         return false;
     }
     let strict = strictness == Strictness::Strict;
+    // A value that is no integer equals only another such value.
+    let integer = |parameters: &CodecParameters, key: &str, default: Option<i64>| {
+        parameters
+            .get(key)
+            .map_or(default, ParameterValue::as_integer)
+    };
     let same_integer = |key: &str, default: Option<i64>| {
         integer(a.parameters, key, default) == integer(b.parameters, key, default)
     };
@@ -81,13 +87,4 @@ pub fn answer_profile_level_id(local: CodecFormat<'_>, remote: CodecFormat<'_>) 
         return None;
     }
     h264::answer(local.parameters, remote.parameters)
-}
-
-/// A parameter as an integer: `default` when absent, -1 (which no parameter
-/// compared here can be) when it is something else.
-fn integer(parameters: &CodecParameters, key: &str, default: Option<i64>) -> Option<i64> {
-    match parameters.get(key) {
-        Some(value) => Some(ParameterValue::as_integer(value).unwrap_or(-1)),
-        None => default,
-    }
 }

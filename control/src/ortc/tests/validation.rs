@@ -621,7 +621,7 @@ fn defaults_are_filled_in() {
     let bare = json!({"codecs": [{
         "mimeType": "audio/opus", "payloadType": 100, "clockRate": 48000,
         "rtcpFeedback": [{"type": "nack"}]
-    }], "headerExtensions": [{"uri": "urn:x", "id": 1}]});
+    }], "headerExtensions": [{"uri": "urn:x", "id": 1}], "rtcp": {}});
     let parameters = parse_rtp_parameters(MediaKind::Audio, &bare).unwrap();
     assert_eq!(
         to_json(&parameters),
@@ -635,6 +635,9 @@ fn defaults_are_filled_in() {
             "rtcp": {"reducedSize": true}
         })
     );
+    let without_rtcp = with(&bare, "/rtcp", json!(null));
+    let without_rtcp = parse_rtp_parameters(MediaKind::Audio, &without_rtcp).unwrap();
+    assert_eq!(without_rtcp, parameters);
     let odd = with(&video(), "/encodings/0/maxBitrate", json!(333_333.9));
     let odd = parse_rtp_parameters(MediaKind::Video, &odd).unwrap();
     assert_eq!(odd.encodings[0].max_bitrate, Some(333_333));
