@@ -182,6 +182,11 @@ impl Peer {
         self.address
     }
 
+    /// The server's address, once it connects.
+    pub fn remote(&self) -> Option<SocketAddr> {
+        self.remote
+    }
+
     /// Its sha-256 fingerprint, upper-case hexadecimal with colons.
     pub fn fingerprint(&mut self) -> String {
         let octets: Vec<String> = self
