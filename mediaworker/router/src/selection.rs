@@ -1,0 +1,159 @@
+//! Which stream of a producer a consumer should get.
+//!
+//! For now: the best that flows. Bandwidth, preferred layers and temporal layers will be inputs of
+//! [`Selection::move_from`]; its caller only knows that a switch needs a keyframe.
+
+use std::time::{Duration, Instant};
+
+/// A stream without packets (padding does not count) for this long has stopped.
+pub const STREAM_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// A stream is steady when it has flowed for this long. Only steady streams are switched to, so a
+/// source that sends a frame every few seconds on all its streams does not make consumers jump.
+pub const STEADY_AFTER: Duration = Duration::from_secs(1);
+
+/// When packets arrived on a stream.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Activity {
+    since: Instant,
+    last: Instant,
+}
+
+impl Activity {
+    pub(crate) fn new(now: Instant) -> Self {
+        Self {
+            since: now,
+            last: now,
+        }
+    }
+
+    pub(crate) fn touch(&mut self, now: Instant) {
+        if !self.is_active(now) {
+            self.since = now;
+        }
+        self.last = self.last.max(now);
+    }
+
+    pub(crate) fn is_active(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.last) < STREAM_TIMEOUT
+    }
+
+    fn is_steady(&self, now: Instant) -> bool {
+        self.is_active(now) && now.saturating_duration_since(self.since) >= STEADY_AFTER
+    }
+}
+
+/// A set of stream indexes, below 32 (`MAX_STREAMS` is less).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct StreamSet(u32);
+
+impl StreamSet {
+    fn insert(&mut self, stream: usize) {
+        self.0 |= 1 << stream;
+    }
+
+    fn contains(self, stream: usize) -> bool {
+        self.0 & (1 << stream) != 0
+    }
+
+    fn highest(self) -> Option<usize> {
+        self.0.checked_ilog2().map(|stream| stream as usize)
+    }
+}
+
+/// The state of a producer's streams at one instant.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Selection {
+    active: StreamSet,
+    steady: StreamSet,
+}
+
+impl Selection {
+    pub(crate) fn new(now: Instant, streams: impl Iterator<Item = Option<Activity>>) -> Self {
+        let mut selection = Self::default();
+        for (stream, activity) in streams.enumerate() {
+            let Some(activity) = activity else {
+                continue;
+            };
+            if activity.is_active(now) {
+                selection.active.insert(stream);
+            }
+            if activity.is_steady(now) {
+                selection.steady.insert(stream);
+            }
+        }
+        selection
+    }
+
+    pub(crate) fn is_active(&self, stream: usize) -> bool {
+        self.active.contains(stream)
+    }
+
+    /// What a consumer without a stream would like best (it starts on any).
+    pub(crate) fn best(&self) -> Option<usize> {
+        self.active.highest()
+    }
+
+    /// Where a consumer that gets `current` should move to, if anywhere.
+    pub(crate) fn move_from(&self, current: usize) -> Option<usize> {
+        self.steady
+            .highest()
+            .filter(|best| *best > current || (*best < current && !self.active.contains(current)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A stream that has flowed from the first to the second instant, in ms.
+    fn flowed(start: Instant, since: u64, last: u64) -> Option<Activity> {
+        let since = start + Duration::from_millis(since);
+        Some(Activity {
+            since,
+            last: start + Duration::from_millis(last),
+        })
+    }
+
+    #[test]
+    fn moves_up_to_what_is_steady_and_down_from_what_has_stopped() {
+        let start = Instant::now();
+        let now = start + Duration::from_millis(10_000);
+        let steady = flowed(start, 0, 9_990);
+        let fresh = flowed(start, 9_500, 9_990);
+        let stopped = flowed(start, 0, 8_000);
+        let cases = [
+            ([steady, steady, steady], 0, Some(2)),
+            ([steady, steady, steady], 2, None),
+            ([steady, steady, fresh], 0, Some(1)),
+            ([steady, steady, fresh], 2, None),
+            ([steady, steady, stopped], 2, Some(1)),
+            ([steady, stopped, stopped], 2, Some(0)),
+            ([steady, stopped, stopped], 0, None),
+            ([fresh, fresh, stopped], 2, None),
+            ([stopped, stopped, stopped], 1, None),
+            ([steady, None, None], 0, None),
+            ([None, None, steady], 0, Some(2)),
+        ];
+        for (index, (streams, current, expected)) in cases.into_iter().enumerate() {
+            let selection = Selection::new(now, streams.into_iter());
+            assert_eq!(selection.move_from(current), expected, "case {index}");
+        }
+        let best = |streams: [_; 3]| Selection::new(now, streams.into_iter()).best();
+        assert_eq!(best([steady, fresh, stopped]), Some(1));
+        assert_eq!(best([None, None, stopped]), None);
+    }
+
+    #[test]
+    fn a_silence_ends_steadiness() {
+        let start = Instant::now();
+        let mut activity = Activity::new(start);
+        activity.touch(start + Duration::from_millis(1999));
+        assert!(activity.is_steady(start + Duration::from_millis(1999)));
+        let after = start + Duration::from_millis(3999);
+        assert!(!activity.is_active(after));
+        activity.touch(after);
+        assert!(activity.is_active(after) && !activity.is_steady(after));
+        assert!(activity.is_steady(after + STEADY_AFTER));
+    }
+}

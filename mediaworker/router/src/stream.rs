@@ -1,0 +1,98 @@
+//! One encoding of a producer: what arrived, since when, and whether a keyframe is wanted.
+
+use std::time::Instant;
+
+use crate::key_frame_request::KeyFrameRequest;
+use crate::payload::is_key_frame_start;
+use crate::replay::{Arrival, ReplayWindow};
+use crate::selection::Activity;
+use crate::types::{Codec, MediaKind, RtpIn};
+
+#[derive(Debug, Default)]
+pub(crate) struct Stream {
+    window: ReplayWindow,
+    /// Counts the sources that this stream has had; sequence numbers and timestamps of different
+    /// sources have nothing to do with each other.
+    pub(crate) epoch: u32,
+    /// Packets with payload.
+    pub(crate) activity: Option<Activity>,
+    /// Timestamp of the keyframe that started last.
+    key_frame: Option<u32>,
+    pub(crate) request: KeyFrameRequest,
+}
+
+/// A packet that is new to its stream.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Accepted {
+    /// No newer one was there before.
+    pub(crate) newest: bool,
+    /// A consumer can begin with it.
+    pub(crate) can_start: bool,
+}
+
+impl Stream {
+    /// Whether anything ever arrived.
+    pub(crate) fn was_seen(&self) -> bool {
+        !self.window.is_empty()
+    }
+
+    /// Forgets everything that belongs to the source. The keyframe request stays: the one second
+    /// is the client's, and a wish is still a wish.
+    pub(crate) fn restart(&mut self) {
+        self.window = ReplayWindow::default();
+        self.begin_epoch();
+        self.activity = None;
+    }
+
+    /// Takes note of a packet; `None` when it is to be ignored.
+    pub(crate) fn receive(
+        &mut self,
+        now: Instant,
+        kind: MediaKind,
+        rtp: &RtpIn<'_>,
+    ) -> Option<Accepted> {
+        let newest = match self.window.accept(rtp.sequence) {
+            Arrival::Rejected => return None,
+            Arrival::Late => false,
+            Arrival::Newest => true,
+            Arrival::Restart => {
+                self.begin_epoch();
+                true
+            }
+        };
+        if rtp.payload.is_empty() {
+            return Some(Accepted {
+                newest,
+                can_start: false,
+            });
+        }
+        self.activity.get_or_insert(Activity::new(now)).touch(now);
+        if kind == MediaKind::Audio || rtp.codec == Codec::Other {
+            return Some(Accepted {
+                newest,
+                can_start: newest,
+            });
+        }
+        if !is_key_frame_start(rtp.codec, rtp.payload) {
+            return Some(Accepted {
+                newest,
+                can_start: false,
+            });
+        }
+        // A late one is a keyframe too for those who get this stream already. Whoever still waits
+        // will ask again with the next packet.
+        self.request.clear();
+        // More than one packet of a frame can look like its start (H264: parameter sets, then the
+        // picture); only the first one is.
+        let is_first = self.key_frame.replace(rtp.timestamp) != Some(rtp.timestamp);
+        Some(Accepted {
+            newest,
+            can_start: newest && is_first,
+        })
+    }
+
+    fn begin_epoch(&mut self) {
+        self.epoch = self.epoch.wrapping_add(1);
+        self.key_frame = None;
+    }
+}
