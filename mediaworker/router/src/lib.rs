@@ -67,7 +67,6 @@ use slotmap::SlotMap;
 
 pub use crate::error::Error;
 pub use crate::key_frame_request::KEY_FRAME_INTERVAL;
-pub use crate::payload::is_key_frame_start;
 pub use crate::replay::{REPLAY_WINDOW, RESTART_AFTER};
 pub use crate::selection::{STEADY_AFTER, STREAM_TIMEOUT};
 pub use crate::sequence::DROP_HISTORY;

@@ -11,9 +11,8 @@ mod vp9;
 use crate::types::Codec;
 
 /// Whether a payload looks like the first packet of a keyframe. Always `false` for codecs whose
-/// payload is not read ([`Codec::Opus`] and [`Codec::Other`]).
-#[must_use]
-pub fn is_key_frame_start(codec: Codec, payload: &[u8]) -> bool {
+/// payload is not read (Opus and others).
+pub(crate) fn is_key_frame_start(codec: Codec, payload: &[u8]) -> bool {
     match codec {
         Codec::Vp8 => vp8::is_key_frame_start(payload),
         Codec::Vp9 => vp9::is_key_frame_start(payload),
