@@ -1,6 +1,9 @@
 //! The life of the media workers, and the way to talk to them.
 
 pub mod client;
+pub mod cpu;
+pub mod placement;
+pub mod ports;
 
 pub use client::{WorkerClient, WorkerError};
 
