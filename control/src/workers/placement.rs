@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::cpu::CpuLimits;
 use super::ports;
@@ -26,6 +27,35 @@ pub struct Plan {
     pub slots: Vec<Slot>,
     /// What the operator should know, one line each.
     pub notes: Vec<String>,
+    /// How patient the supervisor is.
+    pub timing: Timing,
+}
+
+/// How patient the supervisor is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timing {
+    /// Longest time from the start of a process to its handshake.
+    pub ready_deadline: Duration,
+    /// Shortest delay before a dead worker is replaced.
+    pub backoff_min: Duration,
+    /// Longest delay before a dead worker is replaced.
+    pub backoff_max: Duration,
+    /// A worker that lived this long starts again with the shortest delay.
+    pub stable_after: Duration,
+    /// How long a worker that is asked to end may take before it is killed.
+    pub stop_grace: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self {
+            ready_deadline: Duration::from_secs(10),
+            backoff_min: Duration::from_millis(250),
+            backoff_max: Duration::from_secs(10),
+            stable_after: Duration::from_secs(60),
+            stop_grace: Duration::from_secs(1),
+        }
+    }
 }
 
 /// The fixed part of one worker: it outlives the process that fills it.
@@ -67,6 +97,7 @@ impl Plan {
             log: config.log.clone(),
             slots,
             notes,
+            timing: Timing::default(),
         })
     }
 }
