@@ -381,16 +381,26 @@ pub fn control_plane() {
     });
 }
 
+/// Killed when dropped, so that a test that fails leaves nothing running.
+struct Killed(std::process::Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 fn workers_end_with_a_killed_control_plane() {
     run(async {
-        let mut control = Command::new(std::env::current_exe().unwrap())
+        let command = Command::new(std::env::current_exe().unwrap())
             .arg0("control-under-test")
             .arg("control")
             .env("ADMIN_TOKEN", "secret")
             .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(control.stdout.take().unwrap()).lines();
+            .spawn();
+        let mut control = Killed(command.unwrap());
+        let mut lines = BufReader::new(control.0.stdout.take().unwrap()).lines();
         let mut line = || lines.next().unwrap().unwrap();
         let pids: Vec<i32> = [line(), line()].map(|pid| pid.parse().unwrap()).into();
         let directory = PathBuf::from(line());
@@ -399,8 +409,7 @@ fn workers_end_with_a_killed_control_plane() {
             let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap();
             assert!(!String::from_utf8_lossy(&environment).contains("ADMIN_TOKEN"));
         }
-        control.kill().unwrap();
-        control.wait().unwrap();
+        drop(control);
         until("the workers are gone", || {
             !pids.iter().any(|pid| alive(*pid))
         })
