@@ -2,11 +2,14 @@
 //! media workers. It owns identity, negotiation and policy; it never touches
 //! media.
 
+pub mod addresses;
 pub mod config;
 pub mod error;
 pub mod http;
 pub mod ortc;
 pub mod protoo;
 pub mod rooms;
+pub mod signals;
+pub mod startup;
 pub mod tls;
 pub mod workers;

@@ -1,8 +1,19 @@
 //! The life of the media workers, and the way to talk to them.
 
+mod backoff;
 pub mod client;
+pub mod cpu;
+mod output;
+pub mod placement;
+pub mod ports;
+mod process;
+mod runtime_dir;
+mod supervisor;
+mod table;
 
 pub use client::{WorkerClient, WorkerError};
+pub use placement::{Plan, Slot, Timing};
+pub use supervisor::{NotReady, StartError, Workers, start};
 
 /// Identity of one run of a worker process; a restarted worker gets a new one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

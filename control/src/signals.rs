@@ -1,0 +1,68 @@
+//! The signals that end the server. The first one asks for a graceful end, a
+//! second one for an immediate one; what that means is up to the caller.
+
+use std::io;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// A signal that ends the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EndSignal {
+    /// SIGINT, for example Ctrl-C.
+    Interrupt,
+    /// SIGTERM.
+    Terminate,
+}
+
+/// Listens for the signals. From its making on they no longer end the process
+/// by themselves, also when it is dropped.
+#[derive(Debug)]
+pub struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    /// Installs the handlers; wants a tokio runtime.
+    ///
+    /// # Errors
+    /// The kernel's, when a handler cannot be installed.
+    pub fn new() -> io::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
+    }
+
+    /// Waits for the next signal. Safe to drop while it waits.
+    pub async fn recv(&mut self) -> EndSignal {
+        tokio::select! {
+            _ = self.interrupt.recv() => EndSignal::Interrupt,
+            _ = self.terminate.recv() => EndSignal::Terminate,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use nix::sys::signal::Signal as Kill;
+    use nix::sys::signal::raise;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn each_signal_is_told() {
+        let mut signals = Signals::new().unwrap();
+        for (kill, want) in [
+            (Kill::SIGTERM, EndSignal::Terminate),
+            (Kill::SIGINT, EndSignal::Interrupt),
+            (Kill::SIGINT, EndSignal::Interrupt),
+        ] {
+            raise(kill).unwrap();
+            let got = tokio::time::timeout(Duration::from_secs(5), signals.recv()).await;
+            assert_eq!(got.unwrap(), want);
+        }
+    }
+}

@@ -1,0 +1,223 @@
+//! Decides how many workers there are, and the CPU and port slice of each.
+
+use std::ffi::OsString;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::cpu::CpuLimits;
+use super::ports;
+use crate::addresses::AnnouncedAddress;
+use crate::config::{Config, ConfigError};
+
+/// Everything that the supervisor has to know to run the workers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// Executable that takes the role of a worker.
+    pub program: PathBuf,
+    /// Arguments in front of the worker's own, they choose the role.
+    pub role: Vec<OsString>,
+    /// Address that media sockets bind to.
+    pub listen_ip: IpAddr,
+    /// What candidates carry, in order.
+    pub announced: Vec<AnnouncedAddress>,
+    /// Log filter of the workers.
+    pub log: String,
+    /// One entry for each worker, in order of index.
+    pub slots: Vec<Slot>,
+    /// What the operator should know, one line each.
+    pub notes: Vec<String>,
+    /// How patient the supervisor is.
+    pub timing: Timing,
+}
+
+/// How patient the supervisor is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timing {
+    /// Longest time from the start of a process to its handshake.
+    pub ready_deadline: Duration,
+    /// Shortest delay before a dead worker is replaced.
+    pub backoff_min: Duration,
+    /// Longest delay before a dead worker is replaced.
+    pub backoff_max: Duration,
+    /// A worker that lived this long starts again with the shortest delay.
+    pub stable_after: Duration,
+    /// How long a worker that is asked to end may take before it is killed.
+    pub stop_grace: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self {
+            ready_deadline: Duration::from_secs(10),
+            backoff_min: Duration::from_millis(250),
+            backoff_max: Duration::from_secs(10),
+            stable_after: Duration::from_secs(60),
+            stop_grace: Duration::from_secs(1),
+        }
+    }
+}
+
+/// The fixed part of one worker: it outlives the process that fills it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Slot {
+    /// 0-based.
+    pub index: usize,
+    /// CPU to be pinned to; `None`: unpinned.
+    pub cpu: Option<usize>,
+    /// First and last port, inclusive.
+    pub ports: (u16, u16),
+}
+
+impl Plan {
+    /// Plans the workers of this executable.
+    ///
+    /// # Errors
+    /// [`ConfigError`] when the port range is too small for the workers.
+    pub fn new(
+        config: &Config,
+        limits: &CpuLimits,
+        announced: Vec<AnnouncedAddress>,
+    ) -> Result<Self, ConfigError> {
+        let (cpus, notes) = assign(limits, config.num_workers);
+        let slices = ports::slices(config.min_port, config.max_port, cpus.len())?;
+        let slots = cpus
+            .into_iter()
+            .zip(slices)
+            .enumerate()
+            .map(|(index, (cpu, ports))| Slot { index, cpu, ports })
+            .collect();
+        Ok(Self {
+            // Not the path by which it was started: that file may have been
+            // replaced since, and versions must match.
+            program: PathBuf::from("/proc/self/exe"),
+            role: vec!["worker".into()],
+            listen_ip: config.media_listen_ip,
+            announced,
+            log: config.log.clone(),
+            slots,
+            notes,
+            timing: Timing::default(),
+        })
+    }
+}
+
+/// The CPU of each worker, and what the operator should know about it.
+fn assign(limits: &CpuLimits, requested: Option<u16>) -> (Vec<Option<usize>>, Vec<String>) {
+    let mut notes = Vec::new();
+    let cpus = limits.allowed.len().max(1);
+    let by_quota = limits.quota.map_or(cpus, whole_cpus);
+    let count = requested.map_or(cpus.min(by_quota), usize::from).max(1);
+    if let Some(quota) = limits.quota
+        && !limits.restricted()
+    {
+        let how = if requested.is_some() {
+            "as many media workers as configured"
+        } else {
+            "media workers are counted by it"
+        };
+        notes.push(format!(
+            "a CPU quota of {quota} CPUs is set without a cpuset: {how} ({count}) and left unpinned"
+        ));
+        return (vec![None; count], notes);
+    }
+    if limits.allowed.is_empty() {
+        notes.push(
+            "the CPUs that this process may use cannot be read: media workers are left unpinned"
+                .to_owned(),
+        );
+        return (vec![None; count], notes);
+    }
+    if count > cpus {
+        notes.push(format!(
+            "MEDIASOUP_NUM_WORKERS={count} is more than the {cpus} CPUs that this process may \
+             use: media workers share CPUs"
+        ));
+    }
+    let pinned = limits.allowed.iter().copied().map(Some);
+    (pinned.cycle().take(count).collect(), notes)
+}
+
+/// A quota in whole CPUs, at least one. What is left of a CPU serves the
+/// control plane.
+fn whole_cpus(quota: f64) -> usize {
+    // Quotas are small and positive, and `as` saturates.
+    (quota.floor() as usize).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limits(allowed: &[usize], online: usize, quota: Option<f64>) -> CpuLimits {
+        CpuLimits {
+            allowed: allowed.to_vec(),
+            online: (0..online).collect(),
+            quota,
+        }
+    }
+
+    #[test]
+    fn workers_are_counted_and_pinned() {
+        type Row<'a> = (CpuLimits, Option<u16>, &'a [Option<usize>], usize);
+        let table: &[Row] = &[
+            (limits(&[0, 1], 2, None), None, &[Some(0), Some(1)], 0),
+            (limits(&[3, 5], 8, None), None, &[Some(3), Some(5)], 0),
+            (limits(&[0, 1, 2], 3, None), Some(2), &[Some(0), Some(1)], 0),
+            // More workers than CPUs.
+            (
+                limits(&[0, 1], 2, None),
+                Some(3),
+                &[Some(0), Some(1), Some(0)],
+                1,
+            ),
+            // A quota without a cpuset: counted by the quota, unpinned.
+            (limits(&[0, 1, 2, 3], 4, Some(2.5)), None, &[None, None], 1),
+            (limits(&[0, 1], 2, Some(0.3)), None, &[None], 1),
+            (limits(&[0, 1], 2, Some(8.0)), None, &[None, None], 1),
+            (limits(&[0, 1], 2, Some(1.0)), Some(2), &[None, None], 1),
+            // A quota with a cpuset: pinned.
+            (
+                limits(&[4, 5, 6], 8, Some(2.0)),
+                None,
+                &[Some(4), Some(5)],
+                0,
+            ),
+            // Nothing can be read.
+            (limits(&[], 0, None), None, &[None], 1),
+            (limits(&[], 0, None), Some(2), &[None, None], 1),
+        ];
+        for (limits, requested, want, notes) in table {
+            let (cpus, told) = assign(limits, *requested);
+            assert_eq!(cpus, *want, "{limits:?} {requested:?}");
+            assert_eq!(told.len(), *notes, "{told:?}");
+        }
+    }
+
+    #[test]
+    fn a_plan_gives_each_worker_its_cpu_and_ports() {
+        let plan = Plan::new(&Config::default(), &limits(&[2, 3], 4, None), Vec::new()).unwrap();
+        let slot = |index, cpu, ports| Slot {
+            index,
+            cpu: Some(cpu),
+            ports,
+        };
+        assert_eq!(
+            plan.slots,
+            [slot(0, 2, (40_000, 44_999)), slot(1, 3, (45_000, 49_999))]
+        );
+    }
+
+    #[test]
+    fn a_range_too_small_for_the_counted_workers_is_refused() {
+        let config = Config {
+            max_port: 40_006,
+            ..Config::default()
+        };
+        let error = Plan::new(&config, &limits(&[0, 1], 2, None), Vec::new()).unwrap_err();
+        assert!(
+            error.to_string().starts_with("MEDIASOUP_MAX_PORT="),
+            "{error}"
+        );
+    }
+}

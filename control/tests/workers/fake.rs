@@ -1,0 +1,169 @@
+//! A media worker that does nothing but live and die as its mode says.
+
+use std::collections::HashMap;
+use std::io::Read;
+use std::pin::Pin;
+
+use futures_util::{Stream, StreamExt, stream};
+use proto::media_worker_server::{MediaWorker, MediaWorkerServer};
+use tokio::net::UnixListener;
+use tonic::{Request, Response, Status};
+
+/// How a fake worker behaves.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Mode {
+    /// As it should.
+    Good,
+    /// Never listens.
+    Silent,
+    /// Listens, and never answers.
+    Mute,
+    /// Ends at once with status 3.
+    Dying,
+    /// Is of another version.
+    Old,
+    /// Loses its stream of events, and lives on.
+    Lost,
+    /// Ignores SIGTERM.
+    Stubborn,
+    /// As it should the first time, dies at once from then on.
+    Fading,
+}
+
+impl Mode {
+    const ALL: [Mode; 8] = [
+        Mode::Good,
+        Mode::Silent,
+        Mode::Mute,
+        Mode::Dying,
+        Mode::Old,
+        Mode::Lost,
+        Mode::Stubborn,
+        Mode::Fading,
+    ];
+
+    fn named(name: &str) -> Self {
+        let found = Self::ALL.iter().find(|mode| format!("{mode:?}") == name);
+        *found.expect("a known mode")
+    }
+}
+
+/// `arguments`: the mode, then what every worker gets.
+pub fn run(arguments: &[String]) {
+    let mut mode = Mode::named(&arguments[0]);
+    let options: HashMap<&str, &str> = arguments[1..]
+        .chunks(2)
+        .map(|pair| (pair[0].as_str(), pair[1].as_str()))
+        .collect();
+    let socket = options["--socket"];
+    if mode == Mode::Fading {
+        mode = match socket.ends_with("-0.sock") {
+            true => Mode::Good,
+            false => Mode::Dying,
+        };
+    }
+    // Like a real worker: the end of stdin is the end of the worker.
+    std::thread::spawn(|| {
+        let _ = std::io::stdin().read(&mut [0]);
+        std::process::exit(0);
+    });
+    println!("INFO fake worker in mode {mode:?}");
+    if mode == Mode::Dying {
+        eprintln!("ERROR no port is free");
+        std::process::exit(3);
+    }
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap()
+        .block_on(serve(mode, socket));
+}
+
+async fn serve(mode: Mode, socket: &str) {
+    let forever = std::future::pending::<()>();
+    if mode == Mode::Silent {
+        return forever.await;
+    }
+    let _handler = (mode == Mode::Stubborn).then(|| {
+        tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).unwrap()
+    });
+    let listener = UnixListener::bind(socket).unwrap();
+    if mode == Mode::Mute {
+        return forever.await;
+    }
+    let connections = stream::unfold(listener, |listener| async {
+        let connection = listener.accept().await.map(|(stream, _)| stream);
+        Some((connection, listener))
+    });
+    tonic::transport::Server::builder()
+        .add_service(MediaWorkerServer::new(Fake { mode }))
+        .serve_with_incoming(connections)
+        .await
+        .unwrap();
+}
+
+struct Fake {
+    mode: Mode,
+}
+
+type Events = Pin<Box<dyn Stream<Item = Result<proto::Event, Status>> + Send>>;
+
+macro_rules! fake_worker {
+    ($($refused:ident($request:ty) -> $response:ty;)*) => {
+        #[tonic::async_trait]
+        impl MediaWorker for Fake {
+            type EventsStream = Events;
+
+            async fn handshake(
+                &self,
+                request: Request<proto::HandshakeRequest>,
+            ) -> Result<Response<proto::HandshakeResponse>, Status> {
+                if self.mode == Mode::Old || request.get_ref().version != env!("CARGO_PKG_VERSION") {
+                    return Err(Status::failed_precondition("another version"));
+                }
+                Ok(Response::new(proto::HandshakeResponse {
+                    pid: std::process::id(),
+                    udp_port: 1,
+                }))
+            }
+
+            async fn events(
+                &self,
+                _: Request<proto::EventsRequest>,
+            ) -> Result<Response<Events>, Status> {
+                let event = proto::Event {
+                    router_id: "hello".to_owned(),
+                    event: None,
+                };
+                let events = stream::iter([Ok(event)]);
+                Ok(Response::new(match self.mode {
+                    Mode::Lost => events.boxed(),
+                    _ => events.chain(stream::pending()).boxed(),
+                }))
+            }
+
+            $(async fn $refused(&self, _: Request<$request>) -> Result<Response<$response>, Status> {
+                Err(Status::unimplemented("this worker is a fake"))
+            })*
+        }
+    };
+}
+
+fake_worker! {
+    dump(proto::DumpRequest) -> proto::DumpResponse;
+    create_router(proto::CreateRouterRequest) -> proto::Empty;
+    close_router(proto::CloseRouterRequest) -> proto::Empty;
+    create_web_rtc_transport(proto::CreateWebRtcTransportRequest) -> proto::CreateWebRtcTransportResponse;
+    connect_web_rtc_transport(proto::ConnectWebRtcTransportRequest) -> proto::Empty;
+    restart_ice(proto::RestartIceRequest) -> proto::IceParameters;
+    close_transport(proto::CloseTransportRequest) -> proto::Empty;
+    produce(proto::ProduceRequest) -> proto::Empty;
+    close_producer(proto::CloseProducerRequest) -> proto::Empty;
+    pause_producer(proto::PauseProducerRequest) -> proto::Empty;
+    resume_producer(proto::ResumeProducerRequest) -> proto::Empty;
+    consume(proto::ConsumeRequest) -> proto::ConsumeResponse;
+    close_consumer(proto::CloseConsumerRequest) -> proto::Empty;
+    pause_consumer(proto::PauseConsumerRequest) -> proto::Empty;
+    resume_consumer(proto::ResumeConsumerRequest) -> proto::ConsumerScore;
+    request_key_frame(proto::RequestKeyFrameRequest) -> proto::Empty;
+}
