@@ -1,1 +1,17 @@
-//! (to be written)
+//! Rooms and the peers in them: who is here, what they send, who receives it.
+//!
+//! [`Rooms`] is the way in: it finds or creates a room and hands out seats.
+//! Each room is one task that owns everything in it and works through an inbox;
+//! it never waits for a client, and for its media worker under a deadline only.
+
+mod consuming;
+mod ids;
+mod peer;
+mod registry;
+mod requests;
+mod room;
+mod router_media;
+mod worker_events;
+
+pub use ids::{PeerId, RoomId};
+pub use registry::{RoomOptions, Rooms, Seat, Timings};

@@ -1,0 +1,161 @@
+//! GET `/config`: the effective configuration without its secrets, and live
+//! details of the workers for those who may see them.
+
+use std::net::IpAddr;
+
+use axum::extract::State;
+use axum::{Extension, Json};
+use http::{HeaderMap, header};
+use serde_json::{Value, json};
+use subtle::ConstantTimeEq;
+
+use super::{AppState, RemoteAddress};
+use crate::config::{Config, Secret};
+use crate::error::Error;
+use crate::workers::WorkerStatus;
+
+/// Headers by which a proxy says that a request came from elsewhere begin so.
+const PROXY_HEADERS: [&str; 2] = ["forwarded", "x-forwarded-"];
+
+/// The part of the configuration that the seed documents, for anyone to see.
+const SEED_PART: &str = "https";
+
+pub(super) async fn get(
+    State(state): State<AppState>,
+    remote: Option<Extension<RemoteAddress>>,
+    headers: HeaderMap,
+) -> Result<Json<Value>, Error> {
+    let remote = remote.map(|Extension(RemoteAddress(address))| address.ip());
+    let details = match &state.config.admin_token {
+        Some(token) if is_authorized(&headers, token) => true,
+        Some(_) => return Err(Error::Unauthorized),
+        None => remote.is_some_and(|remote| is_loopback(remote, &headers)),
+    };
+    let mut config = redacted_json(&state.config);
+    if !details && let Value::Object(parts) = &mut config {
+        parts.retain(|name, _| name == SEED_PART);
+    }
+    let mut answer = json!({ "config": config });
+    if details && let Value::Object(fields) = &mut answer {
+        let workers = state.workers.status();
+        let workers: Vec<_> = workers.iter().map(worker_json).collect();
+        fields.insert("workers".into(), workers.into());
+        let rooms = json!({ "joinedPeers": state.rooms.joined_peers() });
+        fields.insert("rooms".into(), rooms);
+    }
+    Ok(Json(answer))
+}
+
+/// The configuration without any secret.
+fn redacted_json(config: &Config) -> Value {
+    json!({
+        "https": {
+            "listenIp": config.listen_ip.to_string(),
+            "listenPort": config.listen_port,
+            "tls": {
+                "cert": config.tls_cert.to_string_lossy(),
+                "key": config.tls_key.to_string_lossy(),
+            },
+        },
+    })
+}
+
+/// Whether the request carries the token, compared in constant time.
+fn is_authorized(headers: &HeaderMap, token: &Secret) -> bool {
+    let value = headers.get(header::AUTHORIZATION);
+    let value = value.map(|value| value.as_bytes()).unwrap_or_default();
+    let Some((scheme, given)) = value.split_at_checked("Bearer ".len()) else {
+        return false;
+    };
+    scheme.eq_ignore_ascii_case(b"Bearer ")
+        && bool::from(given.trim_ascii().ct_eq(token.expose().as_bytes()))
+}
+
+/// Whether the request comes from this machine itself: not through a proxy,
+/// and not from a page of another origin in a local browser.
+fn is_loopback(remote: IpAddr, headers: &HeaderMap) -> bool {
+    let by_proxy = |name: &str| PROXY_HEADERS.iter().any(|it| name.starts_with(it));
+    remote.to_canonical().is_loopback()
+        && !headers.contains_key(header::ORIGIN)
+        && !headers.keys().any(|name| by_proxy(name.as_str()))
+}
+
+fn worker_json(worker: &WorkerStatus) -> Value {
+    json!({
+        "index": worker.index,
+        "pid": worker.pid,
+        "cpu": worker.cpu,
+        "minPort": worker.ports.0,
+        "maxPort": worker.ports.1,
+        "ready": worker.ready,
+        "restarts": worker.restarts,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderName, HeaderValue};
+
+    use super::*;
+
+    fn headers(list: &[(&'static str, &str)]) -> HeaderMap {
+        let parse = |(name, value): &(&'static str, &str)| {
+            let value = HeaderValue::from_str(value).unwrap();
+            (HeaderName::from_static(name), value)
+        };
+        list.iter().map(parse).collect()
+    }
+
+    #[test]
+    fn tokens() {
+        let token = Secret::new("s3cret");
+        let table = [
+            ("Bearer s3cret", true),
+            ("bearer s3cret", true),
+            ("Bearer s3cre", false),
+            ("Bearer s3cret2", false),
+            ("Bearer ", false),
+            ("Bearer", false),
+            ("Basic s3cret", false),
+            ("s3cret", false),
+            ("", false),
+        ];
+        for (value, allowed) in table {
+            let headers = headers(&[("authorization", value)]);
+            assert_eq!(is_authorized(&headers, &token), allowed, "{value}");
+        }
+        assert!(!is_authorized(&headers(&[]), &token));
+    }
+
+    #[test]
+    fn loopback() {
+        let local: [IpAddr; 4] = [
+            "127.0.0.1".parse().unwrap(),
+            "127.9.9.9".parse().unwrap(),
+            "::1".parse().unwrap(),
+            "::ffff:127.0.0.1".parse().unwrap(),
+        ];
+        for remote in local {
+            assert!(
+                is_loopback(remote, &headers(&[("user-agent", "x")])),
+                "{remote}"
+            );
+            for name in [
+                "forwarded",
+                "x-forwarded-for",
+                "x-forwarded-proto",
+                "x-forwarded-host",
+                "x-forwarded-anything",
+                "origin",
+            ] {
+                assert!(!is_loopback(remote, &headers(&[(name, "x")])), "{name}");
+            }
+        }
+        for remote in ["192.0.2.1", "::ffff:192.0.2.1", "2001:db8::1"] {
+            assert!(
+                !is_loopback(remote.parse().unwrap(), &headers(&[])),
+                "{remote}"
+            );
+        }
+    }
+}

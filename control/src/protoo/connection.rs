@@ -1,0 +1,450 @@
+//! One client's WebSocket: a task that reads requests into its owner's inbox
+//! and writes what the owner queued, and the [`Handle`] by which the owner
+//! speaks to it without ever waiting for the client.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use axum::extract::ws::{CloseFrame, Message as Frame, Utf8Bytes};
+use futures_util::{Sink, SinkExt, Stream, StreamExt};
+use serde_json::Value;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
+use tokio_tungstenite::tungstenite;
+use tracing::debug;
+
+use super::message::{self, Message, Request};
+use crate::error::Error;
+
+/// Longest message that a client may send, bytes; a longer one closes the socket.
+pub const MAX_MESSAGE_SIZE: usize = 960_000;
+
+/// Most frames waiting for a client that reads slowly. More, and the socket is
+/// closed with [`Close::TOO_SLOW`]: the client comes back to a fresh session.
+const MAX_QUEUED_FRAMES: usize = 8192;
+
+/// Most bytes waiting for a client that reads slowly; then as above.
+const MAX_QUEUED_BYTES: usize = 16 << 20;
+
+/// Most requests that a client may leave unanswered; then as above.
+const MAX_PENDING_REQUESTS: usize = 8192;
+
+/// Interval of the WebSocket pings.
+const PING_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Time for anything to arrive after a ping before the client counts as gone.
+const PING_GRACE: Duration = Duration::from_secs(10);
+
+/// Time for what is queued to leave, and then for the client's own close frame.
+const CLOSE_GRACE: Duration = Duration::from_millis(500);
+
+/// Identity of one connection, never used twice in the life of the process.
+/// Later connections have greater ids.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SessionId(u64);
+
+impl SessionId {
+    /// A new identity.
+    pub fn next() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        Self(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+/// A WebSocket close code and its reason. protoo clients reconnect by
+/// themselves on every code but 4000.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Close {
+    /// RFC 6455 section 7.4, or 4000: final.
+    pub code: u16,
+    /// At most 123 bytes.
+    pub reason: &'static str,
+}
+
+impl Close {
+    /// A final decision: the client must not come back by itself.
+    pub const FINAL: Close = Close::new(4000, "closed by protoo-server");
+    /// The room was lost or closed under the client; a fresh one awaits it.
+    pub const ROOM_LOST: Close = Close::new(1012, "room closed");
+    /// Connected, but did not join in time. Not final: a page that sat behind a
+    /// permission prompt may come back.
+    pub const NOT_JOINED: Close = Close::new(1008, "not joined in time");
+    /// The client reads slower than it is told things.
+    pub const TOO_SLOW: Close = Close::new(1013, "too slow");
+    const KEEPALIVE: Close = Close::new(1001, "keepalive timeout");
+    const TOO_BIG: Close = Close::new(1009, "message too big");
+    const MALFORMED: Close = Close::new(1002, "malformed frame");
+
+    /// A close code with its reason.
+    pub const fn new(code: u16, reason: &'static str) -> Self {
+        Self { code, reason }
+    }
+}
+
+/// What a connection tells its owner.
+#[derive(Debug)]
+pub enum Inbound {
+    /// The client asks for something.
+    Request(SessionId, Request),
+    /// The client answered, or failed to answer, the request with this tag.
+    Answer(SessionId, String, Result<(), Refusal>),
+    /// The socket is closed; nothing follows.
+    Closed(SessionId),
+}
+
+/// Why a request of the server was not accepted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refusal {
+    /// The client said no, with its reason.
+    Rejected(String),
+    /// The client said nothing in time.
+    TimedOut,
+}
+
+/// A notification, serialised once for many connections.
+#[derive(Debug, Clone)]
+pub struct Notification(Utf8Bytes);
+
+impl Notification {
+    /// Serialises a notification.
+    pub fn new(method: &str, data: &Value) -> Self {
+        Self(message::notification(method, data).into())
+    }
+}
+
+/// The owner's end of a connection. Nothing here waits.
+#[derive(Debug, Clone)]
+pub struct Handle {
+    session: SessionId,
+    frames: mpsc::Sender<Utf8Bytes>,
+    shared: Arc<Shared>,
+}
+
+/// The socket's end of a connection, for [`run`].
+#[derive(Debug)]
+pub struct Wire {
+    session: SessionId,
+    frames: mpsc::Receiver<Utf8Bytes>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    queued_bytes: AtomicUsize,
+    pending: Mutex<Pending>,
+    last_heard: Mutex<Instant>,
+    closing: watch::Sender<Option<Close>>,
+}
+
+/// Requests that the client has not answered yet.
+#[derive(Debug, Default)]
+struct Pending {
+    last_id: u64,
+    requests: HashMap<u64, (String, Instant)>,
+}
+
+/// The two ends of a connection.
+pub fn channel(session: SessionId) -> (Handle, Wire) {
+    let (sender, receiver) = mpsc::channel(MAX_QUEUED_FRAMES);
+    let shared = Arc::new(Shared {
+        queued_bytes: AtomicUsize::new(0),
+        pending: Mutex::default(),
+        last_heard: Mutex::new(Instant::now()),
+        closing: watch::Sender::new(None),
+    });
+    let handle = Handle {
+        session,
+        frames: sender,
+        shared: shared.clone(),
+    };
+    let wire = Wire {
+        session,
+        frames: receiver,
+        shared,
+    };
+    (handle, wire)
+}
+
+impl Handle {
+    /// Which connection this is.
+    pub fn session(&self) -> SessionId {
+        self.session
+    }
+
+    /// Answers the client's request `id`.
+    pub fn respond(&self, id: u64, result: &Result<Value, Error>) {
+        let frame = match result {
+            Ok(data) => message::success(id, data),
+            Err(error) => message::error(id, error.protoo_code(), &error.to_string()),
+        };
+        self.send(frame.into());
+    }
+
+    /// Sends a notification.
+    pub fn notify(&self, notification: &Notification) {
+        self.send(notification.0.clone());
+    }
+
+    /// Sends a request; its outcome reaches the owner as [`Inbound::Answer`]
+    /// with this tag.
+    pub fn request(&self, method: &str, data: &Value, tag: String) {
+        let id = {
+            let mut pending = lock(&self.shared.pending);
+            let open = pending.requests.len();
+            if open >= MAX_PENDING_REQUESTS {
+                drop(pending);
+                return self.close(Close::TOO_SLOW);
+            }
+            pending.last_id += 1;
+            let id = pending.last_id;
+            let deadline = Instant::now() + request_timeout(open);
+            pending.requests.insert(id, (tag, deadline));
+            id
+        };
+        self.send(message::request(id, method, data).into());
+    }
+
+    /// Closes the socket after what is queued has left. The first call decides
+    /// the code.
+    pub fn close(&self, close: Close) {
+        self.shared.close(close);
+    }
+
+    fn send(&self, frame: Utf8Bytes) {
+        let size = frame.len();
+        let queued = self.shared.queued_bytes.fetch_add(size, Ordering::Relaxed);
+        if queued + size > MAX_QUEUED_BYTES || self.frames.try_send(frame).is_err() {
+            self.shared.queued_bytes.fetch_sub(size, Ordering::Relaxed);
+            self.close(Close::TOO_SLOW);
+        }
+    }
+}
+
+impl Shared {
+    fn close(&self, close: Close) {
+        self.closing.send_if_modified(|state| {
+            let first = state.is_none();
+            state.get_or_insert(close);
+            first
+        });
+    }
+
+    /// Waits for [`Shared::close`].
+    async fn closed(&self) -> Close {
+        let mut closing = self.closing.subscribe();
+        loop {
+            if let Some(close) = *closing.borrow_and_update() {
+                return close;
+            }
+            if closing.changed().await.is_err() {
+                return Close::ROOM_LOST;
+            }
+        }
+    }
+
+    /// As [`Shared::closed`], and then for a write under way to come to its end.
+    async fn closed_and_overdue(&self) -> Close {
+        let close = self.closed().await;
+        sleep(CLOSE_GRACE).await;
+        close
+    }
+
+    fn answered(&self, id: u64) -> Option<String> {
+        let (tag, _) = lock(&self.pending).requests.remove(&id)?;
+        Some(tag)
+    }
+
+    fn expired(&self, now: Instant) -> Vec<String> {
+        let late = |_: &u64, (_, deadline): &mut (String, Instant)| *deadline <= now;
+        let mut pending = lock(&self.pending);
+        pending
+            .requests
+            .extract_if(late)
+            .map(|(_, (tag, _))| tag)
+            .collect()
+    }
+}
+
+/// Time that a client has to answer a request when `open` others are open.
+fn request_timeout(open: usize) -> Duration {
+    Duration::from_millis(30_000 + 200 * open as u64)
+}
+
+/// Carries one connection until it closes, whoever closes it; then tells the
+/// owner. Ends when the socket is finished.
+pub async fn run<S, E>(socket: S, mut wire: Wire, inbox: mpsc::Sender<E>)
+where
+    S: Stream<Item = Result<Frame, axum::Error>> + Sink<Frame>,
+    E: From<Inbound>,
+{
+    let (mut sink, mut stream) = socket.split();
+    let (session, shared) = (wire.session, wire.shared.clone());
+    let close = tokio::select! {
+        close = read(&mut stream, session, &shared, &inbox) => close,
+        close = write(&mut sink, &mut wire, &inbox) => close,
+    };
+    debug!(?session, ?close, "connection closing");
+    let tell_owner = inbox.send(Inbound::Closed(session).into());
+    let goodbye = say_goodbye(&mut sink, &mut stream, &mut wire, close);
+    // An owner that is gone needs no telling.
+    let _ = tokio::join!(tell_owner, goodbye);
+}
+
+/// Reads until the client closes (`None`) or has to be closed.
+async fn read<E: From<Inbound>>(
+    stream: &mut (impl Stream<Item = Result<Frame, axum::Error>> + Unpin),
+    session: SessionId,
+    shared: &Shared,
+    inbox: &mpsc::Sender<E>,
+) -> Option<Close> {
+    while let Some(frame) = stream.next().await {
+        *lock(&shared.last_heard) = Instant::now();
+        let text = match frame {
+            Ok(Frame::Text(text)) => text,
+            Ok(Frame::Close(_)) => return None,
+            // Pings are answered below us; protoo knows no binary frames.
+            Ok(_) => continue,
+            Err(error) => return close_for(error),
+        };
+        let inbound = match message::parse(&text) {
+            Some(Message::Request(request)) => Inbound::Request(session, request),
+            Some(Message::Response(response)) => {
+                let Some(tag) = shared.answered(response.id) else {
+                    debug!(?session, id = response.id, "response to no request");
+                    continue;
+                };
+                let result = response.result;
+                Inbound::Answer(
+                    session,
+                    tag,
+                    result.map_err(|r| Refusal::Rejected(r.reason)),
+                )
+            }
+            Some(Message::Notification { method, .. }) => {
+                debug!(?session, method, "notification ignored");
+                continue;
+            }
+            None => {
+                debug!(?session, "malformed message dropped");
+                continue;
+            }
+        };
+        // A full inbox stops reading here: back-pressure for this client alone.
+        if inbox.send(inbound.into()).await.is_err() {
+            return Some(Close::ROOM_LOST);
+        }
+    }
+    None
+}
+
+/// The close code for a socket that cannot be read any further; `None` when
+/// it is already gone.
+fn close_for(error: axum::Error) -> Option<Close> {
+    let error = error.into_inner();
+    match error.downcast_ref::<tungstenite::Error>()? {
+        tungstenite::Error::Capacity(_) => Some(Close::TOO_BIG),
+        tungstenite::Error::Utf8(_) => Some(Close::MALFORMED),
+        tungstenite::Error::Protocol(error) => match error {
+            tungstenite::error::ProtocolError::ResetWithoutClosingHandshake => None,
+            _ => Some(Close::MALFORMED),
+        },
+        _ => None,
+    }
+}
+
+/// Writes what is queued, pings, and expires requests, until the socket breaks
+/// (`None`) or has to be closed.
+async fn write<E: From<Inbound>>(
+    sink: &mut (impl Sink<Frame> + Unpin),
+    wire: &mut Wire,
+    inbox: &mpsc::Sender<E>,
+) -> Option<Close> {
+    let mut tick = interval(Duration::from_secs(1));
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut pinged = Instant::now();
+    let mut awaiting_pong = false;
+    let shared = wire.shared.clone();
+    loop {
+        let now = tokio::select! {
+            biased;
+            close = shared.closed() => return Some(close),
+            frame = wire.frames.recv() => {
+                // No handle is left: the owner vanished without a word.
+                let Some(frame) = frame else { return Some(Close::ROOM_LOST) };
+                tokio::select! {
+                    biased;
+                    written = write_all(sink, wire, frame) => written.ok()?,
+                    close = shared.closed_and_overdue() => return Some(close),
+                }
+                continue;
+            }
+            now = tick.tick() => now,
+        };
+        for tag in wire.shared.expired(now) {
+            let answer = Inbound::Answer(wire.session, tag, Err(Refusal::TimedOut));
+            if inbox.send(answer.into()).await.is_err() {
+                return Some(Close::ROOM_LOST);
+            }
+        }
+        awaiting_pong &= *lock(&wire.shared.last_heard) < pinged;
+        if awaiting_pong && now >= pinged + PING_GRACE {
+            return Some(Close::KEEPALIVE);
+        }
+        if !awaiting_pong && now >= pinged + PING_INTERVAL {
+            (pinged, awaiting_pong) = (now, true);
+            sink.send(Frame::Ping(Default::default())).await.ok()?;
+        }
+    }
+}
+
+/// Writes `first` and everything queued behind it, then flushes once.
+async fn write_all<S: Sink<Frame> + Unpin>(
+    sink: &mut S,
+    wire: &mut Wire,
+    first: Utf8Bytes,
+) -> Result<(), S::Error> {
+    let mut next = Some(first);
+    while let Some(frame) = next {
+        let size = frame.len();
+        wire.shared.queued_bytes.fetch_sub(size, Ordering::Relaxed);
+        sink.feed(Frame::Text(frame)).await?;
+        next = wire.frames.try_recv().ok();
+    }
+    sink.flush().await
+}
+
+/// Lets what is queued leave, then closes the socket, all within bounds.
+async fn say_goodbye(
+    sink: &mut (impl Sink<Frame> + Unpin),
+    stream: &mut (impl Stream<Item = Result<Frame, axum::Error>> + Unpin),
+    wire: &mut Wire,
+    close: Option<Close>,
+) {
+    let Some(close) = close else {
+        // The client closed; this sends the answer to its close frame.
+        let _ = timeout(CLOSE_GRACE, sink.close()).await;
+        return;
+    };
+    wire.frames.close();
+    let farewell = async {
+        if let Ok(frame) = wire.frames.try_recv() {
+            write_all(sink, wire, frame).await.ok()?;
+        }
+        let frame = CloseFrame {
+            code: close.code,
+            reason: close.reason.into(),
+        };
+        sink.send(Frame::Close(Some(frame))).await.ok()
+    };
+    if let Ok(Some(())) = timeout(CLOSE_GRACE, farewell).await {
+        let client_closes = async { while let Some(Ok(_)) = stream.next().await {} };
+        let _ = timeout(CLOSE_GRACE, client_closes).await;
+    }
+}
+
+/// A panic while holding one of these locks leaves nothing half-changed.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,409 @@
+//! All rooms: finding, creating and closing them, and telling them what their
+//! media worker says.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use axum::extract::ws::Message;
+use futures_util::{Sink, Stream};
+use serde_json::Value;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
+use tokio_util::task::TaskTracker;
+use tracing::{error, info};
+use url::Url;
+
+use super::ids::{PeerId, RoomId};
+use super::room::{self, Command, Origin, Room, RoomHandle, Stop};
+use super::router_media::RouterMedia;
+use crate::config::Config;
+use crate::error::Error;
+use crate::ortc::OrtcError;
+use crate::protoo::connection::{self, Close, SessionId};
+use crate::workers::{Notice, WorkerId, WorkerPool};
+
+/// How often a room is tried when the one that was found is just closing, or
+/// the worker that was picked is just dying.
+const ATTEMPTS: usize = 3;
+
+/// Time for all sockets to close at shutdown.
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(1);
+
+const NO_WORKER: Error = Error::Unavailable("no live media worker");
+const SHUTTING_DOWN: Error = Error::Unavailable("the server is shutting down");
+
+/// Every room of this server. Cheap to clone.
+#[derive(Clone)]
+pub struct Rooms {
+    inner: Arc<Inner>,
+}
+
+/// How long rooms wait for peers.
+#[derive(Debug, Clone, Copy)]
+pub struct Timings {
+    /// Time between the WebSocket and its `join`, at most.
+    pub join: Duration,
+    /// Life of a room that was made over HTTP and that nobody joined.
+    pub unused_room: Duration,
+}
+
+impl Default for Timings {
+    fn default() -> Self {
+        Self {
+            join: Duration::from_secs(30),
+            unused_room: Duration::from_secs(600),
+        }
+    }
+}
+
+/// What POST `/rooms` may say of a room.
+#[derive(Debug, Clone, Default)]
+pub struct RoomOptions {
+    /// Most peers, ≥ 2; the configured limit when absent.
+    pub max_peers: Option<u32>,
+    /// Where joins and leaves are to be reported.
+    pub event_notification_uri: Option<Url>,
+}
+
+/// A place in a room, held for a client whose socket is being upgraded; given
+/// back when dropped.
+#[derive(Debug)]
+pub struct Seat {
+    session: SessionId,
+    inbox: Option<mpsc::Sender<Command>>,
+}
+
+struct Inner {
+    config: Arc<Config>,
+    workers: Arc<dyn WorkerPool>,
+    router: Arc<RouterMedia>,
+    timings: Timings,
+    table: Mutex<Table>,
+    draining: AtomicBool,
+    joined_peers: Arc<AtomicUsize>,
+    tasks: TaskTracker,
+}
+
+/// Invariant: `by_router` holds the router id of each room, nothing else.
+#[derive(Default)]
+struct Table {
+    rooms: HashMap<RoomId, RoomHandle>,
+    by_router: HashMap<String, RoomId>,
+}
+
+impl Rooms {
+    /// Starts without rooms; `notices` is what the workers say.
+    ///
+    /// # Errors
+    /// When the codecs that this server routes contradict each other.
+    pub fn start(
+        config: Arc<Config>,
+        workers: Arc<dyn WorkerPool>,
+        notices: mpsc::Receiver<Notice>,
+    ) -> Result<Rooms, OrtcError> {
+        Self::start_with(config, workers, notices, Timings::default())
+    }
+
+    /// As [`Rooms::start`], with other timings.
+    ///
+    /// # Errors
+    /// As [`Rooms::start`].
+    pub fn start_with(
+        config: Arc<Config>,
+        workers: Arc<dyn WorkerPool>,
+        mut notices: mpsc::Receiver<Notice>,
+        timings: Timings,
+    ) -> Result<Rooms, OrtcError> {
+        let inner = Arc::new(Inner {
+            config,
+            workers,
+            router: Arc::new(RouterMedia::new()?),
+            timings,
+            table: Mutex::default(),
+            draining: AtomicBool::new(false),
+            joined_peers: Arc::default(),
+            tasks: TaskTracker::new(),
+        });
+        let rooms = Rooms { inner };
+        let weak = Arc::downgrade(&rooms.inner);
+        tokio::spawn(async move {
+            while let Some(notice) = notices.recv().await {
+                let Some(inner) = weak.upgrade() else { return };
+                Rooms { inner }.notice(notice);
+            }
+        });
+        Ok(rooms)
+    }
+
+    /// The RTP capabilities of every room's router, as clients get them.
+    pub fn router_rtp_capabilities(&self) -> &Value {
+        &self.inner.router.capabilities_json
+    }
+
+    /// Creates a room; without `id`, under a random one.
+    ///
+    /// # Errors
+    /// [`Error::RoomExists`], or [`Error::Unavailable`] when no worker takes it.
+    pub async fn create(&self, id: Option<RoomId>, options: RoomOptions) -> Result<RoomId, Error> {
+        for _ in 0..ATTEMPTS {
+            let (id, handle) = self.insert_new(id.clone(), &options)?;
+            let (reply, ready) = oneshot::channel();
+            if handle.inbox.send(Command::Ready(reply)).await.is_ok() && ready.await.is_ok() {
+                return Ok(id);
+            }
+        }
+        Err(NO_WORKER)
+    }
+
+    /// Whether there is such a room.
+    pub fn contains(&self, id: &RoomId) -> bool {
+        self.table().rooms.contains_key(id)
+    }
+
+    /// Takes a seat in a room for a peer, creating the room if there is none. A
+    /// peer that is there already keeps its seat until the new session attaches.
+    ///
+    /// # Errors
+    /// [`Error::RoomFull`] or [`Error::Unavailable`].
+    pub async fn admit(&self, room: &RoomId, peer: &PeerId) -> Result<Seat, Error> {
+        for _ in 0..ATTEMPTS {
+            let handle = self.find_or_insert(room)?;
+            let (reply, answer) = oneshot::channel();
+            let seat = Seat {
+                session: SessionId::next(),
+                inbox: Some(handle.inbox.clone()),
+            };
+            let peer = peer.clone();
+            let command = Command::Admit { peer, seat, reply };
+            if handle.inbox.send(command).await.is_err() {
+                continue;
+            }
+            if let Ok(answer) = answer.await {
+                return answer;
+            }
+        }
+        Err(NO_WORKER)
+    }
+
+    /// What [`Rooms::admit`] would answer; changes nothing.
+    ///
+    /// # Errors
+    /// As [`Rooms::admit`].
+    pub async fn check_admission(&self, room: &RoomId, peer: &PeerId) -> Result<(), Error> {
+        self.health()?;
+        let found = self.table().rooms.get(room).cloned();
+        let Some(handle) = found else { return Ok(()) };
+        let (reply, answer) = oneshot::channel();
+        let peer = peer.clone();
+        let command = Command::CheckAdmission { peer, reply };
+        if handle.inbox.send(command).await.is_err() {
+            return Ok(());
+        }
+        // A room that closes meanwhile is replaced by a fresh one.
+        answer.await.unwrap_or(Ok(()))
+    }
+
+    /// Whether new rooms and peers are taken.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] with the reason.
+    pub fn health(&self) -> Result<(), Error> {
+        if self.inner.draining.load(Ordering::Acquire) {
+            return Err(SHUTTING_DOWN);
+        }
+        if self.inner.workers.live().is_empty() {
+            return Err(NO_WORKER);
+        }
+        Ok(())
+    }
+
+    /// Peers that have joined and not left, in all rooms.
+    pub fn joined_peers(&self) -> usize {
+        self.inner.joined_peers.load(Ordering::Relaxed)
+    }
+
+    /// Takes nobody in any more, closes every room and its sockets with this
+    /// WebSocket close code, and waits for them, for a second at most.
+    pub async fn shutdown(&self, code: u16) {
+        let rooms = {
+            let mut table = self.table();
+            self.inner.draining.store(true, Ordering::Release);
+            table.by_router.clear();
+            std::mem::take(&mut table.rooms)
+        };
+        for room in rooms.values() {
+            room.stop(Stop::Shutdown(Close::new(code, "server shutdown")));
+        }
+        self.inner.tasks.close();
+        // Whoever is late is cut off by the end of the process.
+        let _ = timeout(SHUTDOWN_GRACE, self.inner.tasks.wait()).await;
+    }
+
+    /// The tasks that [`Rooms::shutdown`] waits for.
+    pub fn tasks(&self) -> &TaskTracker {
+        &self.inner.tasks
+    }
+
+    /// Forgets a room that is about to end. Another of the same name stays.
+    pub(super) fn remove(&self, id: &RoomId, router_id: &str) {
+        let mut table = self.table();
+        if table.by_router.remove(router_id).is_some() {
+            table.rooms.remove(id);
+        }
+    }
+
+    fn insert_new(
+        &self,
+        id: Option<RoomId>,
+        options: &RoomOptions,
+    ) -> Result<(RoomId, RoomHandle), Error> {
+        let mut table = self.table();
+        let id = match id {
+            Some(id) if table.rooms.contains_key(&id) => {
+                return Err(Error::RoomExists(id.to_string()));
+            }
+            Some(id) => id,
+            None => loop {
+                let id = RoomId::generate();
+                if !table.rooms.contains_key(&id) {
+                    break id;
+                }
+            },
+        };
+        let handle = self.insert(&mut table, &id, options, Origin::Http)?;
+        Ok((id, handle))
+    }
+
+    fn find_or_insert(&self, id: &RoomId) -> Result<RoomHandle, Error> {
+        let mut table = self.table();
+        if let Some(handle) = table.rooms.get(id) {
+            return Ok(handle.clone());
+        }
+        self.insert(&mut table, id, &RoomOptions::default(), Origin::Peer)
+    }
+
+    /// Spawns a room and enters it, under the table's lock: nobody can find a
+    /// half-made room, and there are never two of one name.
+    fn insert(
+        &self,
+        table: &mut Table,
+        id: &RoomId,
+        options: &RoomOptions,
+        origin: Origin,
+    ) -> Result<RoomHandle, Error> {
+        if self.inner.draining.load(Ordering::Acquire) {
+            return Err(SHUTTING_DOWN);
+        }
+        let worker = self.inner.workers.pick().ok_or(NO_WORKER)?;
+        let (handle, mailbox) = room::channel(worker.id);
+        let room = Room::new(room::Setup {
+            id: id.clone(),
+            router_id: handle.router_id.clone(),
+            worker,
+            router: self.inner.router.clone(),
+            config: self.inner.config.clone(),
+            options: options.clone(),
+            origin,
+            timings: self.inner.timings,
+            joined_peers: self.inner.joined_peers.clone(),
+        });
+        table.rooms.insert(id.clone(), handle.clone());
+        table.by_router.insert(handle.router_id.clone(), id.clone());
+        self.inner.tasks.spawn(room.run(mailbox, self.clone()));
+        Ok(handle)
+    }
+
+    fn notice(&self, notice: Notice) {
+        match notice {
+            Notice::Event(_, event) => self.event(event),
+            Notice::Died(worker) => self.worker_died(worker),
+        }
+    }
+
+    fn event(&self, event: proto::Event) {
+        let mut table = self.table();
+        let Some(id) = table.by_router.get(&event.router_id).cloned() else {
+            // The router was closed while the event was on its way.
+            return;
+        };
+        let Entry::Occupied(room) = table.rooms.entry(id) else {
+            return;
+        };
+        if room.get().events.try_send(event).is_err() {
+            // Its picture of the worker would be wrong from here on.
+            let (id, room) = room.remove_entry();
+            table.by_router.remove(&room.router_id);
+            error!(room = %id, "room does not keep up with its worker, closing it");
+            room.stop(Stop::Overrun);
+        }
+    }
+
+    /// Closes the worker's rooms, first in the table, so that clients which
+    /// come back at once get fresh ones.
+    fn worker_died(&self, worker: WorkerId) {
+        let lost: Vec<_> = {
+            let mut table = self.table();
+            let of_worker = |_: &RoomId, room: &mut RoomHandle| room.worker_id == worker;
+            let lost: Vec<_> = table.rooms.extract_if(of_worker).collect();
+            for (_, room) in &lost {
+                table.by_router.remove(&room.router_id);
+            }
+            lost
+        };
+        if !lost.is_empty() {
+            info!(
+                ?worker,
+                rooms = lost.len(),
+                "media worker died, closing its rooms"
+            );
+        }
+        for (_, room) in lost {
+            room.stop(Stop::WorkerDied);
+        }
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        // No code panics while it changes the table.
+        let table = self.inner.table.lock();
+        table.unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Seat {
+    /// Which session this seat is for.
+    pub(super) fn session(&self) -> SessionId {
+        self.session
+    }
+
+    /// Brings the upgraded connection into the room, replacing an earlier
+    /// session of the same peer, and carries it until it closes.
+    pub async fn occupy<S>(mut self, socket: S)
+    where
+        S: Stream<Item = Result<Message, axum::Error>> + Sink<Message>,
+    {
+        let Some(inbox) = self.inbox.take() else {
+            return;
+        };
+        let (handle, wire) = connection::channel(self.session);
+        // A room that is gone drops the handle, which closes the socket.
+        let _ = inbox.send(Command::Attach(handle)).await;
+        connection::run(socket, wire, inbox).await;
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let Some(inbox) = self.inbox.take() else {
+            return;
+        };
+        let release = Command::Release(self.session);
+        if let Err(mpsc::error::TrySendError::Full(release)) = inbox.try_send(release)
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            runtime.spawn(async move { inbox.send(release).await });
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! What a client may ask for: one file for each family of protoo methods. A
+//! method checks, changes the room and answers; what has to happen after the
+//! answer is in [`Then`].
+
+mod consumer;
+mod fields;
+mod ice_servers;
+mod peer;
+mod producer;
+mod transport;
+
+use serde_json::{Value, json};
+use tracing::debug;
+
+use super::room::{Departure, Room};
+use crate::error::Error;
+use crate::protoo::connection::{Close, SessionId};
+use crate::protoo::message::Request;
+
+/// What a method comes to.
+struct Reply {
+    data: Value,
+    then: Then,
+}
+
+/// What follows the answer.
+enum Then {
+    Nothing,
+    /// The peer has joined: it receives what is there, and others hear of it.
+    Joined,
+    /// The peer may have got a transport to receive on.
+    Receive,
+    /// The others receive this producer.
+    Offer(String),
+    /// The peer goes.
+    Leave,
+}
+
+impl Reply {
+    fn new(data: Value) -> Self {
+        Self {
+            data,
+            then: Then::Nothing,
+        }
+    }
+
+    fn empty() -> Self {
+        Self::new(json!({}))
+    }
+
+    fn then(self, then: Then) -> Self {
+        Self { then, ..self }
+    }
+}
+
+/// Serves one request of a peer. One of a session that is gone stays
+/// unanswered: its socket is closing.
+pub(super) async fn handle(room: &mut Room, session: SessionId, request: Request) {
+    let Some(peer) = room.peers.get(&session) else {
+        return;
+    };
+    let connection = peer.connection.clone();
+    let (id, method) = (request.id, request.method.as_str());
+    let (result, then) = match dispatch(room, session, method, &request.data).await {
+        Ok(reply) => (Ok(reply.data), reply.then),
+        Err(error) => {
+            debug!(room = %room.id, ?session, %error, "request refused");
+            (Err(error), Then::Nothing)
+        }
+    };
+    connection.respond(id, &result);
+    match then {
+        Then::Nothing => {}
+        Then::Joined => {
+            peer::introduce(room, session);
+            let wanted = room.wanted_by(session);
+            room.consume(wanted).await;
+        }
+        Then::Receive => {
+            let wanted = room.wanted_by(session);
+            room.consume(wanted).await;
+        }
+        Then::Offer(producer_id) => {
+            let wanted = room.wanting(session, &producer_id);
+            room.consume(wanted).await;
+        }
+        Then::Leave => {
+            connection.close(Close::FINAL);
+            room.remove_peer(session, Departure::Left).await;
+        }
+    }
+}
+
+async fn dispatch(
+    room: &mut Room,
+    session: SessionId,
+    method: &str,
+    data: &Value,
+) -> Result<Reply, Error> {
+    match method {
+        "getRouterRtpCapabilities" => Ok(Reply::new(room.router.capabilities_json.clone())),
+        "join" => peer::join(room, session, data),
+        "changeDisplayName" => peer::change_display_name(room, session, data),
+        "leaveRoom" => Ok(Reply::empty().then(Then::Leave)),
+        "createWebRtcTransport" => transport::create(room, session, data).await,
+        "connectWebRtcTransport" => transport::connect(room, session, data).await,
+        "restartIce" => transport::restart_ice(room, session, data).await,
+        "produce" => producer::produce(room, session, data).await,
+        "closeProducer" => producer::close(room, session, data).await,
+        "pauseProducer" => producer::pause(room, session, data).await,
+        "resumeProducer" => producer::resume(room, session, data).await,
+        "pauseConsumer" => consumer::pause(room, session, data).await,
+        "resumeConsumer" => consumer::resume(room, session, data).await,
+        "requestConsumerKeyFrame" => consumer::request_key_frame(room, session, data).await,
+        _ => Err(Error::unknown_method(method)),
+    }
+}

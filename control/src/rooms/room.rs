@@ -1,0 +1,462 @@
+//! One room: a task that owns its peers and everything they send and receive,
+//! and works through an inbox. This file is its life: seats, arrivals,
+//! departures and its end.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+
+use serde_json::{Value, json};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, sleep_until};
+use tracing::{debug, info, warn};
+use url::Url;
+use uuid::Uuid;
+
+use super::ids::{PeerId, RoomId};
+use super::peer::Peer;
+use super::registry::{RoomOptions, Rooms, Seat, Timings};
+use super::requests;
+use super::router_media::RouterMedia;
+use crate::config::Config;
+use crate::error::Error;
+use crate::protoo::connection::{Close, Handle, Inbound, Notification, SessionId};
+use crate::workers::{Worker, WorkerError, WorkerId};
+
+/// Commands waiting for a room. A full inbox makes its senders wait: a client's
+/// socket is then not read any further.
+const INBOX: usize = 64;
+
+/// Events of the worker waiting for a room. Nobody can wait here without
+/// holding up other rooms, so a full queue closes the room.
+const EVENTS: usize = 4096;
+
+/// What a room is asked to do.
+#[derive(Debug)]
+pub(super) enum Command {
+    /// Answers once the room works.
+    Ready(oneshot::Sender<()>),
+    /// Gives the seat to this peer, or says why not.
+    Admit {
+        peer: PeerId,
+        seat: Seat,
+        reply: oneshot::Sender<Result<Seat, Error>>,
+    },
+    /// What `Admit` would answer.
+    CheckAdmission {
+        peer: PeerId,
+        reply: oneshot::Sender<Result<(), Error>>,
+    },
+    /// The seat is not needed any more.
+    Release(SessionId),
+    /// The connection that the seat was held for.
+    Attach(Handle),
+    /// Something from a connection.
+    Inbound(Inbound),
+}
+
+impl From<Inbound> for Command {
+    fn from(inbound: Inbound) -> Self {
+        Command::Inbound(inbound)
+    }
+}
+
+/// Why a room has to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stop {
+    /// Its worker is gone, its router with it.
+    WorkerDied,
+    /// It lost events of its worker.
+    Overrun,
+    /// The server stops; sockets are closed with this.
+    Shutdown(Close),
+}
+
+/// The outside's way to a room. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(super) struct RoomHandle {
+    pub router_id: String,
+    pub worker_id: WorkerId,
+    pub inbox: mpsc::Sender<Command>,
+    pub events: mpsc::Sender<proto::Event>,
+    stop: Arc<watch::Sender<Option<Stop>>>,
+}
+
+impl RoomHandle {
+    /// Ends the room at once, whatever it is waiting for.
+    pub fn stop(&self, stop: Stop) {
+        self.stop.send_replace(Some(stop));
+    }
+}
+
+/// The room's end of a [`RoomHandle`].
+#[derive(Debug)]
+pub(super) struct Mailbox {
+    inbox: mpsc::Receiver<Command>,
+    events: mpsc::Receiver<proto::Event>,
+    stop: watch::Receiver<Option<Stop>>,
+}
+
+/// The two ends of a new room's mailbox.
+pub(super) fn channel(worker_id: WorkerId) -> (RoomHandle, Mailbox) {
+    let (inbox_sender, inbox) = mpsc::channel(INBOX);
+    let (events_sender, events) = mpsc::channel(EVENTS);
+    let (stop_sender, stop) = watch::channel(None);
+    let handle = RoomHandle {
+        router_id: Uuid::new_v4().to_string(),
+        worker_id,
+        inbox: inbox_sender,
+        events: events_sender,
+        stop: Arc::new(stop_sender),
+    };
+    let mailbox = Mailbox {
+        inbox,
+        events,
+        stop,
+    };
+    (handle, mailbox)
+}
+
+/// Who made a room; decides when an empty one closes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// HTTP: it waits for its first peers, for a while.
+    Http,
+    /// A peer's own connection: it ends with its last connection.
+    Peer,
+}
+
+/// What a room is made from.
+pub(super) struct Setup {
+    pub id: RoomId,
+    pub router_id: String,
+    pub worker: Worker,
+    pub router: Arc<RouterMedia>,
+    pub config: Arc<Config>,
+    pub options: RoomOptions,
+    pub origin: Origin,
+    pub timings: Timings,
+    pub joined_peers: Arc<AtomicUsize>,
+}
+
+/// What happens in a room that the outside may want to know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum RoomEvent {
+    /// A peer has joined.
+    PeerJoined(PeerId),
+    /// A joined peer is gone.
+    PeerLeft(PeerId),
+}
+
+/// How a peer went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Departure {
+    /// It said so; others hear `peerLeft`.
+    Left,
+    /// Its connection ended; others hear `peerClosed`.
+    Closed,
+}
+
+pub(super) struct Room {
+    pub id: RoomId,
+    pub router_id: String,
+    pub worker: Worker,
+    pub router: Arc<RouterMedia>,
+    pub config: Arc<Config>,
+    /// In the order of their connections.
+    pub peers: BTreeMap<SessionId, Peer>,
+    /// SSRCs of all consumers, retransmissions too.
+    pub ssrcs: HashSet<u32>,
+    pub joined_peers: Arc<AtomicUsize>,
+    max_peers: usize,
+    /// Where [`RoomEvent`]s are to be reported.
+    event_notification_uri: Option<Url>,
+    origin: Origin,
+    timings: Timings,
+    /// When to give up waiting for a first peer.
+    unused_until: Instant,
+    ever_joined: bool,
+    /// Seats of connections that are being upgraded.
+    reserved: HashMap<SessionId, PeerId>,
+}
+
+/// How a room's service ended.
+enum End {
+    /// The last peer left, or nobody came.
+    Empty,
+    Stopped(Stop),
+}
+
+impl Room {
+    pub fn new(setup: Setup) -> Self {
+        let max_peers = setup.options.max_peers;
+        let max_peers = max_peers.unwrap_or(setup.config.room_max_peers);
+        let waits = match setup.origin {
+            Origin::Http => setup.timings.unused_room,
+            Origin::Peer => setup.timings.join,
+        };
+        Self {
+            id: setup.id,
+            router_id: setup.router_id,
+            worker: setup.worker,
+            router: setup.router,
+            config: setup.config,
+            peers: BTreeMap::new(),
+            ssrcs: HashSet::new(),
+            joined_peers: setup.joined_peers,
+            max_peers: usize::try_from(max_peers).unwrap_or(usize::MAX),
+            event_notification_uri: setup.options.event_notification_uri,
+            origin: setup.origin,
+            timings: setup.timings,
+            unused_until: Instant::now() + waits,
+            ever_joined: false,
+            reserved: HashMap::new(),
+        }
+    }
+
+    /// The room's whole life. It leaves the registry before it drops its inbox,
+    /// so whoever finds the inbox closed gets a fresh room on the next try.
+    pub async fn run(mut self, mut mailbox: Mailbox, registry: Rooms) {
+        let mut stop = mailbox.stop.clone();
+        let created = tokio::select! {
+            stop = stopped(&mut stop) => Err(End::Stopped(stop)),
+            created = self.create_router() => Ok(created),
+        };
+        let end = match created {
+            Ok(Ok(())) => {
+                info!(room = %self.id, worker = self.worker.index, "room created");
+                self.serve(&mut mailbox).await
+            }
+            Ok(Err(error)) => {
+                warn!(room = %self.id, %error, "cannot create a router");
+                End::Empty
+            }
+            Err(end) => end,
+        };
+        registry.remove(&self.id, &self.router_id);
+        let (close, router_lives) = match end {
+            End::Empty => (Close::ROOM_LOST, true),
+            End::Stopped(Stop::Overrun) => (Close::ROOM_LOST, true),
+            End::Stopped(Stop::WorkerDied) => (Close::ROOM_LOST, false),
+            // The workers stop as well.
+            End::Stopped(Stop::Shutdown(close)) => (close, false),
+        };
+        for peer in std::mem::take(&mut self.peers).into_values() {
+            peer.connection.close(close);
+            if peer.joined.is_some() {
+                self.emit(RoomEvent::PeerLeft(peer.id));
+            }
+        }
+        drop(mailbox);
+        info!(room = %self.id, "room closed");
+        if router_lives {
+            let router_id = self.router_id.clone();
+            let call = self
+                .worker
+                .client
+                .close_router(proto::CloseRouterRequest { router_id });
+            if let Err(error) = call.await {
+                warn!(room = %self.id, %error, "cannot close the router");
+            }
+        }
+    }
+
+    async fn create_router(&self) -> Result<(), WorkerError> {
+        let request = proto::CreateRouterRequest {
+            router_id: self.router_id.clone(),
+            codecs: self.router.codecs.clone(),
+        };
+        self.worker.client.create_router(request).await?;
+        Ok(())
+    }
+
+    async fn serve(&mut self, mailbox: &mut Mailbox) -> End {
+        loop {
+            let deadline = self.next_deadline();
+            let event = tokio::select! {
+                biased;
+                stop = stopped(&mut mailbox.stop) => return End::Stopped(stop),
+                Some(event) = mailbox.events.recv() => Some(Ok(event)),
+                command = mailbox.inbox.recv() => match command {
+                    Some(command) => Some(Err(command)),
+                    None => return End::Empty,
+                },
+                () = sleep_until(deadline) => None,
+            };
+            let step = async {
+                match event {
+                    Some(Ok(event)) => self.on_event(event).await,
+                    Some(Err(command)) => self.on_command(command).await,
+                    None => self.on_deadline(Instant::now()).await,
+                }
+            };
+            // A worker that hangs must not keep a room from ending.
+            tokio::select! {
+                biased;
+                stop = stopped(&mut mailbox.stop) => return End::Stopped(stop),
+                () = step => {}
+            }
+            if self.is_over(Instant::now()) {
+                return End::Empty;
+            }
+        }
+    }
+
+    async fn on_command(&mut self, command: Command) {
+        match command {
+            // Whoever asked may have gone meanwhile: then the answer is
+            // dropped, and a seat in it gives itself back.
+            Command::Ready(reply) => drop(reply.send(())),
+            Command::CheckAdmission { peer, reply } => drop(reply.send(self.has_seat_for(&peer))),
+            Command::Admit { peer, seat, reply } => drop(reply.send(self.admit(peer, seat))),
+            Command::Release(session) => drop(self.reserved.remove(&session)),
+            Command::Attach(connection) => self.attach(connection).await,
+            Command::Inbound(Inbound::Request(session, request)) => {
+                requests::handle(self, session, request).await;
+            }
+            Command::Inbound(Inbound::Answer(session, consumer_id, result)) => {
+                self.on_answer(session, &consumer_id, result).await;
+            }
+            Command::Inbound(Inbound::Closed(session)) => {
+                self.remove_peer(session, Departure::Closed).await;
+            }
+        }
+    }
+
+    /// A peer that is here already does not need another seat: its new session
+    /// takes over the old one's.
+    fn has_seat_for(&self, peer: &PeerId) -> Result<(), Error> {
+        let present = self.peers.values().map(|peer| &peer.id);
+        let seated: HashSet<&PeerId> = present.chain(self.reserved.values()).collect();
+        if !seated.contains(peer) && seated.len() >= self.max_peers {
+            return Err(Error::RoomFull);
+        }
+        Ok(())
+    }
+
+    fn admit(&mut self, peer: PeerId, seat: Seat) -> Result<Seat, Error> {
+        self.has_seat_for(&peer)?;
+        self.reserved.insert(seat.session(), peer);
+        Ok(seat)
+    }
+
+    /// The upgraded socket of a reserved seat. An earlier session of the same
+    /// peer goes, in the same step, so the room is never empty in between.
+    async fn attach(&mut self, connection: Handle) {
+        let session = connection.session();
+        let Some(id) = self.reserved.remove(&session) else {
+            return connection.close(Close::ROOM_LOST);
+        };
+        debug!(room = %self.id, peer = %id, ?session, "connected");
+        let earlier = self.peers.iter().find(|(_, peer)| peer.id == id);
+        let earlier = earlier.map(|(session, _)| *session);
+        let join_deadline = Instant::now() + self.timings.join;
+        let peer = Peer::new(id, connection, join_deadline);
+        self.peers.insert(session, peer);
+        if let Some(earlier) = earlier {
+            self.close_peer(earlier, Close::FINAL).await;
+        }
+    }
+
+    /// Closes a peer's socket and removes the peer.
+    pub async fn close_peer(&mut self, session: SessionId, close: Close) {
+        if let Some(peer) = self.peers.get(&session) {
+            peer.connection.close(close);
+        }
+        self.remove_peer(session, Departure::Closed).await;
+    }
+
+    /// Removes a peer with all it sends and receives, and tells the others.
+    pub async fn remove_peer(&mut self, session: SessionId, departure: Departure) {
+        let Some(peer) = self.peers.remove(&session) else {
+            return;
+        };
+        debug!(room = %self.id, peer = %peer.id, ?session, ?departure, "gone");
+        if peer.joined.is_some() {
+            let method = match departure {
+                Departure::Left => "peerLeft",
+                Departure::Closed => "peerClosed",
+            };
+            self.tell_joined(session, method, &json!({ "peerId": peer.id.as_str() }));
+        }
+        for producer in &peer.producers {
+            self.forget_consumers_of(producer);
+        }
+        for (id, consumer) in &peer.consumers {
+            self.unlink_consumer(id, consumer);
+        }
+        if peer.joined.is_some() {
+            self.emit(RoomEvent::PeerLeft(peer.id));
+        }
+        if self.is_over(Instant::now()) {
+            // Closing the router closes all of it in one call.
+            return;
+        }
+        for transport in peer.transports {
+            self.close_transport(transport.id).await;
+        }
+    }
+
+    async fn close_transport(&self, transport_id: String) {
+        let request = proto::CloseTransportRequest { transport_id };
+        if let Err(error) = self.worker.client.close_transport(request).await {
+            debug!(room = %self.id, %error, "cannot close a transport");
+        }
+    }
+
+    /// Notifies every joined peer but this one.
+    pub fn tell_joined(&self, except: SessionId, method: &str, data: &Value) {
+        let notification = Notification::new(method, data);
+        for (session, peer) in &self.peers {
+            if *session != except && peer.joined.is_some() {
+                peer.connection.notify(&notification);
+            }
+        }
+    }
+
+    /// Takes note of what the outside may want to know.
+    pub fn emit(&mut self, event: RoomEvent) {
+        self.ever_joined |= matches!(event, RoomEvent::PeerJoined(_));
+        // The URI itself may carry credentials.
+        let reported = self.event_notification_uri.is_some();
+        info!(room = %self.id, ?event, reported, "peers changed");
+    }
+
+    fn is_over(&self, now: Instant) -> bool {
+        let waits_for_first = self.origin == Origin::Http && !self.ever_joined;
+        self.is_deserted() && !(waits_for_first && now < self.unused_until)
+    }
+
+    fn is_deserted(&self) -> bool {
+        self.peers.is_empty() && self.reserved.is_empty()
+    }
+
+    /// When [`Room::on_deadline`] has something to do next.
+    fn next_deadline(&self) -> Instant {
+        let unjoined = self.peers.values().filter(|peer| peer.joined.is_none());
+        let first = unjoined.map(|peer| peer.join_deadline).min();
+        let far = Instant::now() + self.timings.unused_room;
+        match first {
+            Some(first) => first,
+            None if self.is_deserted() => self.unused_until,
+            None => far,
+        }
+    }
+
+    async fn on_deadline(&mut self, now: Instant) {
+        let late = |peer: &Peer| peer.joined.is_none() && peer.join_deadline <= now;
+        let sessions = self.peers.iter().filter(|(_, peer)| late(peer));
+        for session in sessions.map(|(session, _)| *session).collect::<Vec<_>>() {
+            self.close_peer(session, Close::NOT_JOINED).await;
+        }
+    }
+}
+
+/// Waits until the room is told to stop.
+async fn stopped(stop: &mut watch::Receiver<Option<Stop>>) -> Stop {
+    match stop.wait_for(Option::is_some).await.map(|stop| *stop) {
+        Ok(Some(stop)) => stop,
+        // Every handle is gone: nobody can tell, and nobody can come.
+        _ => std::future::pending().await,
+    }
+}

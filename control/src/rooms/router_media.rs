@@ -1,0 +1,28 @@
+//! What every router of this server routes, in the three shapes that are
+//! needed of it.
+
+use serde_json::Value;
+
+use crate::ortc::{self, OrtcError, RtpCapabilities};
+
+/// The media of a router; the same for all rooms.
+#[derive(Debug)]
+pub(super) struct RouterMedia {
+    pub capabilities: RtpCapabilities,
+    /// As clients get them.
+    pub capabilities_json: Value,
+    /// As workers get them.
+    pub codecs: Vec<proto::RouterCodec>,
+}
+
+impl RouterMedia {
+    pub fn new() -> Result<Self, OrtcError> {
+        let capabilities = ortc::router_rtp_capabilities(&ortc::default_media_codecs())?;
+        let unserialisable = |error: serde_json::Error| OrtcError::Unsupported(error.to_string());
+        Ok(Self {
+            capabilities_json: serde_json::to_value(&capabilities).map_err(unserialisable)?,
+            codecs: ortc::worker::router_codecs(&capabilities),
+            capabilities,
+        })
+    }
+}

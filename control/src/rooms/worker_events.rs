@@ -1,0 +1,121 @@
+//! What the media worker does by itself, and what else follows when a
+//! transport, producer or consumer ends: bookkeeping, and telling the clients.
+
+use proto::event::Event;
+use serde_json::json;
+use tracing::{debug, warn};
+
+use super::peer::{Consumer, Peer, Producer};
+use super::room::Room;
+use crate::protoo::connection::{Notification, SessionId};
+
+impl Room {
+    /// An event of the worker. One that names something unknown is late: the
+    /// room has closed that already.
+    pub async fn on_event(&mut self, event: proto::Event) {
+        match event.event {
+            Some(Event::TransportClosed(closed)) => {
+                self.on_transport_closed(&closed.transport_id, &closed.reason)
+                    .await;
+            }
+            Some(Event::ConsumerClosed(closed)) => self.on_consumer_closed(&closed.consumer_id),
+            Some(Event::TransportState(state)) => debug!(
+                room = %self.id,
+                transport = state.transport_id,
+                ice = ?state.ice_state(),
+                dtls = ?state.dtls_state(),
+                "transport state"
+            ),
+            None => warn!(room = %self.id, "unknown event of the worker"),
+        }
+    }
+
+    /// The worker closed a transport. The peer stays: its client may make
+    /// another, and what it received goes on there at once if it has done so.
+    async fn on_transport_closed(&mut self, transport_id: &str, reason: &str) {
+        let has_it = |peer: &Peer| peer.transports.iter().any(|t| t.id == transport_id);
+        let owner = self.peers.iter().find(|(_, peer)| has_it(peer));
+        let Some(session) = owner.map(|(session, _)| *session) else {
+            return;
+        };
+        debug!(room = %self.id, transport = transport_id, reason, "transport closed by the worker");
+        self.forget_transport(session, transport_id);
+        let wanted = self.wanted_by(session);
+        self.consume(wanted).await;
+    }
+
+    fn on_consumer_closed(&mut self, consumer_id: &str) {
+        let has_it = |peer: &Peer| peer.consumers.contains_key(consumer_id);
+        let owner = self.peers.iter().find(|(_, peer)| has_it(peer));
+        if let Some(session) = owner.map(|(session, _)| *session) {
+            self.forget_consumer(session, consumer_id);
+        }
+    }
+
+    /// Removes a transport with what is on it, and tells whom it concerns.
+    fn forget_transport(&mut self, session: SessionId, transport_id: &str) {
+        let Some(peer) = self.peers.get_mut(&session) else {
+            return;
+        };
+        peer.transports.retain(|it| it.id != transport_id);
+        let on_it = |producer: &mut Producer| producer.transport_id == transport_id;
+        let producers: Vec<_> = peer.producers.extract_if(.., on_it).collect();
+        let on_it = |(_, consumer): &(&String, &Consumer)| consumer.transport_id == transport_id;
+        let consumers = peer.consumers.iter().filter(on_it);
+        let consumers: Vec<_> = consumers.map(|(id, _)| id.clone()).collect();
+        for producer in &producers {
+            self.forget_consumers_of(producer);
+        }
+        for consumer_id in consumers {
+            self.forget_consumer(session, &consumer_id);
+        }
+    }
+
+    /// Removes a producer and its consumers, and tells their clients.
+    pub fn forget_producer(&mut self, session: SessionId, producer_id: &str) {
+        let Some(peer) = self.peers.get_mut(&session) else {
+            return;
+        };
+        let Some(index) = peer.producers.iter().position(|it| it.id == producer_id) else {
+            return;
+        };
+        let producer = peer.producers.remove(index);
+        for transport in &mut peer.transports {
+            transport.receive_ids.remove(producer_id);
+        }
+        self.forget_consumers_of(&producer);
+    }
+
+    /// Removes the consumers of a producer that is gone, and tells their
+    /// clients.
+    pub fn forget_consumers_of(&mut self, producer: &Producer) {
+        for (session, consumer_id) in &producer.consumers {
+            self.forget_consumer(*session, consumer_id);
+        }
+    }
+
+    /// Removes a consumer and tells its client.
+    fn forget_consumer(&mut self, session: SessionId, consumer_id: &str) {
+        let Some(peer) = self.peers.get_mut(&session) else {
+            return;
+        };
+        let Some(consumer) = peer.consumers.remove(consumer_id) else {
+            return;
+        };
+        let data = json!({ "consumerId": consumer_id });
+        let notification = Notification::new("consumerClosed", &data);
+        peer.connection.notify(&notification);
+        self.unlink_consumer(consumer_id, &consumer);
+    }
+
+    /// Removes every other trace of a consumer that is gone.
+    pub fn unlink_consumer(&mut self, consumer_id: &str, consumer: &Consumer) {
+        self.ssrcs.remove(&consumer.ssrc);
+        self.ssrcs.remove(&consumer.ssrc.wrapping_add(1));
+        if let Some(peer) = self.peers.get_mut(&consumer.producer_session)
+            && let Ok(producer) = peer.producer(&consumer.producer_id)
+        {
+            producer.consumers.retain(|(_, id)| id != consumer_id);
+        }
+    }
+}
