@@ -1,1 +1,3 @@
-//! (to be written)
+//! HTTP.
+
+pub mod page;
