@@ -4,6 +4,7 @@
 
 mod body;
 mod config;
+pub mod page;
 mod rooms;
 pub mod serve;
 mod signaling;
@@ -56,6 +57,7 @@ pub fn app(state: AppState) -> Router {
         .route("/rooms/{room_id}/admission", get(rooms::admission))
         .route("/config", get(config::get))
         .route("/health", get(health))
+        .merge(page::routes())
         .fallback(async || Error::UnknownPath)
         .method_not_allowed_fallback(async || Error::MethodNotAllowed)
         .layer(CorsLayer::permissive())
