@@ -9,7 +9,10 @@ pub mod http;
 pub mod ortc;
 pub mod protoo;
 pub mod rooms;
+mod run;
 pub mod signals;
 pub mod startup;
 pub mod tls;
 pub mod workers;
+
+pub use run::run;

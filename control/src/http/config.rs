@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use subtle::ConstantTimeEq;
 
 use super::{AppState, RemoteAddress};
-use crate::config::{Config, Secret};
+use crate::config::Secret;
 use crate::error::Error;
 use crate::workers::WorkerStatus;
 
@@ -31,7 +31,7 @@ pub(super) async fn get(
         Some(_) => return Err(Error::Unauthorized),
         None => remote.is_some_and(|remote| is_loopback(remote, &headers)),
     };
-    let mut config = redacted_json(&state.config);
+    let mut config = state.config.redacted_json();
     if !details && let Value::Object(parts) = &mut config {
         parts.retain(|name, _| name == SEED_PART);
     }
@@ -44,20 +44,6 @@ pub(super) async fn get(
         fields.insert("rooms".into(), rooms);
     }
     Ok(Json(answer))
-}
-
-/// The configuration without any secret.
-fn redacted_json(config: &Config) -> Value {
-    json!({
-        "https": {
-            "listenIp": config.listen_ip.to_string(),
-            "listenPort": config.listen_port,
-            "tls": {
-                "cert": config.tls_cert.to_string_lossy(),
-                "key": config.tls_key.to_string_lossy(),
-            },
-        },
-    })
 }
 
 /// Whether the request carries the token, compared in constant time.

@@ -55,6 +55,19 @@ pub fn router_codecs(router: &RtpCapabilities) -> Vec<proto::RouterCodec> {
         .collect()
 }
 
+/// Every header extension of a router, once for audio and video.
+pub fn router_header_extensions(router: &RtpCapabilities) -> Vec<proto::HeaderExtension> {
+    let mut extensions: Vec<proto::HeaderExtension> = Vec::new();
+    for extension in &router.header_extensions {
+        let id = u32::from(extension.preferred_id);
+        if extensions.iter().all(|it| it.id != id) {
+            let uri = extension.uri.clone();
+            extensions.push(proto::HeaderExtension { uri, id });
+        }
+    }
+    extensions
+}
+
 /// The call that creates a producer in the worker.
 pub fn produce_request(
     transport_id: &str,

@@ -265,6 +265,7 @@ impl Room {
         let request = proto::CreateRouterRequest {
             router_id: self.router_id.clone(),
             codecs: self.router.codecs.clone(),
+            header_extensions: self.router.header_extensions.clone(),
         };
         self.worker.client.create_router(request).await?;
         Ok(())

@@ -13,6 +13,8 @@ pub(super) struct RouterMedia {
     pub capabilities_json: Value,
     /// As workers get them.
     pub codecs: Vec<proto::RouterCodec>,
+    /// See `codecs`.
+    pub header_extensions: Vec<proto::HeaderExtension>,
 }
 
 impl RouterMedia {
@@ -22,6 +24,7 @@ impl RouterMedia {
         Ok(Self {
             capabilities_json: serde_json::to_value(&capabilities).map_err(unserialisable)?,
             codecs: ortc::worker::router_codecs(&capabilities),
+            header_extensions: ortc::worker::router_header_extensions(&capabilities),
             capabilities,
         })
     }

@@ -1,5 +1,11 @@
 //! Transports against real str0m peers over a virtual, lossy network.
-#![allow(missing_docs)]
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
 
 mod connecting;
 mod hostile;

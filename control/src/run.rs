@@ -1,0 +1,150 @@
+//! The control plane, from its arguments to its end.
+
+use std::ffi::OsString;
+use std::net::{IpAddr, SocketAddr};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info};
+
+use crate::addresses::{self, AnnouncedAddress};
+use crate::config::{Config, Parsed};
+use crate::http::{self, AppState};
+use crate::rooms::Rooms;
+use crate::signals::{EndSignal, Signals};
+use crate::startup::Startup;
+use crate::workers::cpu::CpuLimits;
+use crate::workers::{Plan, WorkerPool, Workers};
+use crate::{tls, workers};
+
+/// Notices of the workers that wait for the rooms. When it is full, the events
+/// of a worker wait in its connection.
+const NOTICE_QUEUE: usize = 4096;
+
+/// Close code of WebSockets at the end of the server (RFC 6455 §7.4.2, "service
+/// restart"): clients try again, and find the next one.
+const CLOSE_RESTART: u16 = 1012;
+
+/// Exit code for settings that make no sense.
+const EXIT_USAGE: u8 = 2;
+
+/// Runs the control plane. `args` begin with the name of the program.
+pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
+    let config = match Config::parse(args, |name| std::env::var_os(name)) {
+        Ok(Parsed::Run(config)) => *config,
+        Ok(Parsed::Print(text)) => {
+            print!("{text}");
+            return ExitCode::SUCCESS;
+        }
+        Err(error) => {
+            eprintln!("{error}");
+            return ExitCode::from(EXIT_USAGE);
+        }
+    };
+    tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::new(&config.log))
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        .init();
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("cannot start: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let code = match runtime.block_on(serve(config)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    };
+    // What is still blocked by now must not hold up the end.
+    runtime.shutdown_background();
+    code
+}
+
+/// Why the server could not start, or stopped serving: one line.
+type Failure = Box<dyn std::error::Error>;
+
+async fn serve(config: Config) -> Result<(), Failure> {
+    let mut signals = Signals::new()?;
+    let machine = addresses::interfaces();
+    let announced = addresses::announced(&config, &machine);
+    if announced.is_empty() {
+        return Err(
+            "MEDIASOUP_ANNOUNCED_IP is not set and this machine has no usable address".into(),
+        );
+    }
+    let own: Vec<IpAddr> = announced.iter().filter_map(AnnouncedAddress::ip).collect();
+    let tls = tls::load_or_make(&config, &own)?;
+    let plan = Plan::new(&config, &CpuLimits::detect(), announced.clone())?;
+    let mut notes = plan.notes.clone();
+    notes.extend(tls.notes.iter().cloned());
+    let address = SocketAddr::new(config.listen_ip, config.listen_port);
+    let listener = http::serve::bind(address)
+        .map_err(|e| format!("PROTOO_LISTEN_PORT: cannot listen on {address}: {e}"))?;
+
+    let (notices, receiver) = mpsc::channel(NOTICE_QUEUE);
+    let workers = tokio::select! {
+        started = workers::start(plan, notices) => started?,
+        _ = signals.recv() => return Ok(()),
+    };
+    let config = Arc::new(config);
+    let pool: Arc<dyn WorkerPool> = Arc::new(workers.clone());
+    let rooms = match Rooms::start(Arc::clone(&config), Arc::clone(&pool), receiver) {
+        Ok(rooms) => rooms,
+        Err(error) => {
+            workers.shutdown().await;
+            return Err(error.into());
+        }
+    };
+    let stop = CancellationToken::new();
+    let app = http::app(AppState {
+        config: Arc::clone(&config),
+        rooms: rooms.clone(),
+        workers: Arc::clone(&pool),
+    });
+    let mut server = tokio::spawn(http::serve::serve(listener, tls.server, app, stop.clone()));
+    let startup = Startup {
+        config: &config,
+        announced: &announced,
+        workers: &pool.status(),
+        certificate: &tls.description,
+        notes: &notes,
+    };
+    print!("{}", startup.block());
+
+    let result = tokio::select! {
+        signal = signals.recv() => {
+            let name = match signal {
+                EndSignal::Interrupt => "SIGINT",
+                EndSignal::Terminate => "SIGTERM",
+            };
+            info!(signal = name, peers = rooms.joined_peers(), "ending");
+            Ok(())
+        }
+        ended = &mut server => {
+            error!("the HTTPS listener has ended");
+            ended?.map_err(Failure::from)
+        }
+    };
+    tokio::select! {
+        () = end(&stop, &rooms, workers) => {}
+        _ = signals.recv() => info!("ending at once"),
+    }
+    result
+}
+
+/// Takes nobody in, lets everybody go, ends the workers.
+async fn end(stop: &CancellationToken, rooms: &Rooms, workers: Workers) {
+    stop.cancel();
+    rooms.shutdown(CLOSE_RESTART).await;
+    workers.shutdown().await;
+}

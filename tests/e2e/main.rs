@@ -1,0 +1,20 @@
+//! End to end: real server processes, real clients. One binary, a module for
+//! each subject.
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
+
+mod client;
+mod https;
+mod protoo;
+mod server;
+
+mod api;
+mod browser;
+mod call;
+mod certificates;
+mod processes;

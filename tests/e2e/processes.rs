@@ -1,0 +1,156 @@
+//! The life of the processes: start, crash, stop, and nothing left behind.
+
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use test_peer::str0m::media::MediaKind;
+
+use crate::client::Client;
+use crate::https;
+use crate::server::{Options, Server, is_alive, wait_until};
+
+#[test]
+fn the_start_block_tells_everything() {
+    let mut server = Options::new().env("MEDIASOUP_NUM_WORKERS", 2).start();
+    let url = format!("https://127.0.0.1:{}", server.port);
+    let localhost = format!("https://localhost:{}", server.port);
+    let log = server.log();
+    assert!(log.contains(&url) || log.contains(&localhost), "{log}");
+    let workers = server.workers();
+    assert_eq!(workers.len(), 2);
+    for (index, pid) in workers {
+        let line = server.wait_for_line(&format!("mediaworker-{index}"));
+        assert!(line.contains(&pid.to_string()), "{line}");
+    }
+    assert!(log.contains("Announced"), "{log}");
+    assert!(server.dir().join("certs/fullchain.pem").exists());
+}
+
+#[test]
+fn workers_have_cores_and_disjoint_ports_of_their_own() {
+    let server = Options::new()
+        .env("MEDIASOUP_NUM_WORKERS", 2)
+        .env("MEDIASOUP_MIN_PORT", 33_000)
+        .env("MEDIASOUP_MAX_PORT", 33_009)
+        .start();
+    let (_, config) = https::get(&server.url("/config"));
+    let workers = config["workers"].as_array().unwrap();
+    let slices: Vec<_> = workers
+        .iter()
+        .map(|w| (w["minPort"].as_u64(), w["maxPort"].as_u64()))
+        .collect();
+    assert_eq!(
+        slices,
+        [(Some(33_000), Some(33_004)), (Some(33_005), Some(33_009))]
+    );
+    for (worker, (_, pid)) in workers.iter().zip(server.workers()) {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let allowed = status
+            .lines()
+            .find_map(|l| l.strip_prefix("Cpus_allowed_list:"))
+            .unwrap()
+            .trim();
+        if let Some(cpu) = worker["cpu"].as_u64() {
+            assert_eq!(allowed, cpu.to_string());
+        }
+    }
+}
+
+#[test]
+fn both_signals_end_everything_within_two_seconds() {
+    for signal in [Signal::SIGINT, Signal::SIGTERM] {
+        let mut server = Server::start();
+        let workers = server.workers();
+        assert!(!workers.is_empty());
+        let started = Instant::now();
+        server.signal(signal);
+        let status = server.wait_for_end(Duration::from_secs(2));
+        assert!(status.is_some_and(|s| s.success()), "{status:?}");
+        assert!(started.elapsed() < Duration::from_secs(2));
+        for (_, pid) in workers {
+            assert!(!is_alive(pid), "worker {pid} is left");
+        }
+        assert_eq!(server.leftovers(), Vec::<std::path::PathBuf>::new());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_in_a_call_makes_clients_try_again() {
+    let mut server = Server::start();
+    let a = Client::join(server.address(), "room", "alice").await;
+    server.signal(Signal::SIGINT);
+    let code = a.protoo.closed().await;
+    assert!(matches!(code, Some(1001 | 1012)), "{code:?}");
+    let status = server.wait_for_end(Duration::from_secs(2));
+    assert!(status.is_some_and(|s| s.success()), "{status:?}");
+}
+
+#[test]
+fn workers_end_when_the_control_plane_is_killed() {
+    let mut server = Server::start();
+    let workers = server.workers();
+    server.signal(Signal::SIGKILL);
+    server.wait_for_end(Duration::from_secs(2));
+    wait_until("workers end", || {
+        workers.iter().all(|(_, pid)| !is_alive(*pid))
+    });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crashed_worker_is_replaced_and_its_rooms_can_be_joined_again() {
+    let server = Options::new().env("MEDIASOUP_NUM_WORKERS", 1).start();
+    let a = Client::join(server.address(), "room", "alice").await;
+    let (_, pid) = server.workers()[0];
+    kill(pid, Signal::SIGKILL).unwrap();
+    let code = a.protoo.closed().await;
+    assert_eq!(code, Some(1012));
+    wait_until("another worker", || {
+        https::get(&server.url("/health")).0 == 200
+            && server.workers().first().is_some_and(|(_, new)| *new != pid)
+    });
+    let mut a = Client::join(server.address(), "room", "alice").await;
+    let mut b = Client::join(server.address(), "room", "bob").await;
+    a.produce(MediaKind::Audio, 1000).await;
+    let _sending = a.start_sending(MediaKind::Audio, 1000);
+    let consumer = b.accept_consumer().await;
+    wait_until("media", || b.receive.packets(consumer.ssrc).len() > 10);
+}
+
+#[test]
+fn settings_that_make_no_sense_stop_the_start_with_one_line() {
+    for (name, value, allowed) in [
+        ("PROTOO_LISTEN_PORT", "70000", "65535"),
+        ("MEDIASOUP_MIN_PORT", "50000", "MEDIASOUP_MAX_PORT"),
+        ("MEDIASOUP_LISTEN_IP", "not-an-ip", "IP"),
+        ("MEDIASOUP_NUM_WORKERS", "0", "1"),
+        ("HTTPS_CERT_FULLCHAIN", "/nonexistent.pem", "read"),
+    ] {
+        let (status, text) = Options::new().env(name, value).refused();
+        assert!(!status.success());
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines.len(), 1, "{text}");
+        for part in [name, value, allowed] {
+            assert!(text.contains(part), "{part} is not in {text}");
+        }
+    }
+}
+
+#[test]
+fn garbage_on_the_media_port_is_counted_and_dropped() {
+    let server = Options::new().env("MEDIASOUP_NUM_WORKERS", 1).start();
+    let (_, before) = https::get(&server.url("/config"));
+    let port = before["workers"][0]["minPort"].as_u64().unwrap();
+    let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    for i in 0..500u32 {
+        let datagram: Vec<u8> = (0..i % 1400)
+            .map(|j| (i.wrapping_mul(31) ^ j.wrapping_mul(17)) as u8)
+            .collect();
+        let _ = socket.send_to(&datagram, ("127.0.0.1", u16::try_from(port).unwrap()));
+    }
+    wait_until("counted", || {
+        let (_, config) = https::get(&server.url("/config"));
+        let stats = &config["workers"][0]["stats"];
+        stats["datagramsDropped"].as_u64().unwrap_or(0) >= 400
+            && stats["panics"].as_u64() == Some(0)
+    });
+}
