@@ -242,7 +242,7 @@ fn validity_notes(certificate: &Certificate, path: &Path, now: SystemTime) -> Ve
 /// Makes the default pair if both files are missing; answers whether it did.
 fn make_if_missing(config: &Config, addresses: &[IpAddr]) -> Result<bool, TlsError> {
     let (cert, key) = (&config.tls_cert, &config.tls_key);
-    if !whole_pair_is_missing(cert, key)? {
+    if matches!(whole_pair_is_missing(cert, key), Ok(false)) {
         return Ok(false);
     }
     let fail = |reason: String| TlsError::Make {
@@ -251,7 +251,8 @@ fn make_if_missing(config: &Config, addresses: &[IpAddr]) -> Result<bool, TlsErr
     };
     let directory = cert.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(directory).map_err(|error| fail(error.to_string()))?;
-    // Two servers that start at once in one directory must not mix their pairs.
+    // Two servers that start at once in one directory must not mix their
+    // pairs, nor take the other's first file for half a pair.
     let lock = File::open(directory).map_err(|error| fail(error.to_string()))?;
     lock.lock().map_err(|error| fail(error.to_string()))?;
     if !whole_pair_is_missing(cert, key)? {

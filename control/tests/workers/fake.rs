@@ -24,7 +24,7 @@ pub enum Mode {
     Old,
     /// Loses its stream of events, and lives on.
     Lost,
-    /// Ignores SIGTERM.
+    /// Ignores SIGTERM and the end of its stdin.
     Stubborn,
     /// As it should the first time, dies at once from then on.
     Fading,
@@ -63,8 +63,12 @@ pub fn run(arguments: &[String]) {
         };
     }
     // Like a real worker: the end of stdin is the end of the worker.
-    std::thread::spawn(|| {
+    std::thread::spawn(move || {
         let _ = std::io::stdin().read(&mut [0]);
+        if mode == Mode::Stubborn {
+            // Not for ever, in case a test fails.
+            std::thread::sleep(std::time::Duration::from_secs(60));
+        }
         std::process::exit(0);
     });
     println!("INFO fake worker in mode {mode:?}");
