@@ -33,7 +33,8 @@ pub fn pin(cpu: usize) -> nix::Result<()> {
 /// already.
 pub fn die_with_parent(parent: i32) -> bool {
     // It follows the parent's thread, which lives as long as the parent does.
-    let _ = prctl::set_pdeathsig(Signal::SIGKILL);
+    // Not SIGKILL: the worker is to take its socket with it.
+    let _ = prctl::set_pdeathsig(Signal::SIGTERM);
     getppid() == Pid::from_raw(parent)
 }
 

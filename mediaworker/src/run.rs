@@ -91,6 +91,7 @@ pub fn run(args: impl Iterator<Item = String>) -> ExitCode {
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .without_time()
+        .with_target(false)
         .with_ansi(false)
         .init();
     match serve(&args) {
@@ -147,8 +148,17 @@ fn serve(args: &Args) -> Result<Ended, StartError> {
     .map_err(StartError::System)?;
     serve_grpc(args, handle)?;
     let ended = Worker::new(engine, sockets).run(&jobs, &wake);
-    let _ = std::fs::remove_file(&args.socket);
+    clean_up(&args.socket);
     Ok(ended)
+}
+
+/// Removes the socket, and its directory with the last one: a control plane that
+/// was killed cannot.
+fn clean_up(socket: &std::path::Path) {
+    let _ = std::fs::remove_file(socket);
+    if let Some(directory) = socket.parent() {
+        let _ = std::fs::remove_dir(directory);
+    }
 }
 
 /// Serves gRPC and handles SIGTERM on a thread of its own.

@@ -137,7 +137,6 @@ pub struct Client {
     pub receive: Media,
     pub send_transport: Value,
     pub receive_transport: Value,
-    pub router_capabilities: Value,
     receiving: bool,
     /// The peers that were there before.
     pub peers: Value,
@@ -177,7 +176,6 @@ impl Client {
             receive: Media::start(&PeerConfig::receiving()),
             send_transport,
             receive_transport,
-            router_capabilities,
             receiving: false,
             peers: joined["peers"].clone(),
         }

@@ -116,15 +116,6 @@ impl Protoo {
         message["data"].clone()
     }
 
-    /// Waits for a request of the server, accepts it and answers its data.
-    pub async fn accept(&mut self, method: &str) -> Value {
-        let message = self.wait_for(method).await;
-        assert_eq!(message["request"], true);
-        let answer = json!({"response": true, "id": message["id"], "ok": true, "data": {}});
-        self.send_text(&answer.to_string()).await;
-        message["data"].clone()
-    }
-
     /// Waits for the end of the connection: the close code, if one came.
     pub async fn closed(mut self) -> Option<u16> {
         loop {

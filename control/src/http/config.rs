@@ -37,9 +37,7 @@ pub(super) async fn get(
     }
     let mut answer = json!({ "config": config });
     if details && let Value::Object(fields) = &mut answer {
-        let workers = state.workers.status();
-        let workers: Vec<_> = workers.iter().map(worker_json).collect();
-        fields.insert("workers".into(), workers.into());
+        fields.insert("workers".into(), workers_json(&state).await);
         let rooms = json!({ "joinedPeers": state.rooms.joined_peers() });
         fields.insert("rooms".into(), rooms);
     }
@@ -66,8 +64,43 @@ fn is_loopback(remote: IpAddr, headers: &HeaderMap) -> bool {
         && !headers.keys().any(|name| by_proxy(name.as_str()))
 }
 
-fn worker_json(worker: &WorkerStatus) -> Value {
+/// Every worker slot; the live ones with their own numbers.
+async fn workers_json(state: &AppState) -> Value {
+    let dumps = state.workers.live().into_iter().map(async |worker| {
+        let dump = worker.client.dump(proto::DumpRequest {}).await;
+        (worker.index, dump.ok())
+    });
+    let dumps = futures_util::future::join_all(dumps).await;
+    let status = state.workers.status();
+    let workers = status.iter().map(|worker| {
+        let dump = dumps.iter().find(|(index, _)| *index == worker.index);
+        worker_json(worker, dump.and_then(|(_, dump)| dump.as_ref()))
+    });
+    workers.collect()
+}
+
+fn stats_json(dump: &proto::DumpResponse) -> Value {
     json!({
+        "routers": dump.routers,
+        "transports": dump.transports,
+        "producers": dump.producers,
+        "consumers": dump.consumers,
+        "rtpPacketsReceived": dump.rtp_packets_received,
+        "rtpPacketsForwarded": dump.rtp_packets_forwarded,
+        "datagramsReceived": dump.datagrams_received,
+        "datagramsSent": dump.datagrams_sent,
+        "datagramsDropped": dump.datagrams_dropped,
+        "sendErrors": dump.send_errors,
+        "cpuUserMicros": dump.cpu_user_us,
+        "cpuSystemMicros": dump.cpu_system_us,
+        "rssBytes": dump.rss_bytes,
+        "panics": dump.panics,
+    })
+}
+
+fn worker_json(worker: &WorkerStatus, dump: Option<&proto::DumpResponse>) -> Value {
+    json!({
+        "stats": dump.map(stats_json),
         "index": worker.index,
         "pid": worker.pid,
         "cpu": worker.cpu,

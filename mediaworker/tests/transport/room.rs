@@ -164,8 +164,6 @@ pub struct Source {
     next: Instant,
     sequence: u64,
     timestamp: u32,
-    /// Every this many frames is a keyframe; also the next one after a request.
-    key_frame_interval: u32,
     frames: u32,
     requests_seen: usize,
     /// Packets written, by payload.
@@ -184,7 +182,6 @@ impl Source {
             // Close to the wrap-around of both.
             sequence: 65_500,
             timestamp: u32::MAX - 9_000,
-            key_frame_interval: 1_000_000,
             frames: 0,
             requests_seen: 0,
             written: Vec::new(),
@@ -209,7 +206,7 @@ impl Source {
 
     fn frame(&mut self, network: &mut Network) {
         let requests = network.clients[self.client].peer.key_frame_requests.len();
-        let key = self.frames % self.key_frame_interval == 0 || requests > self.requests_seen;
+        let key = self.frames == 0 || requests > self.requests_seen;
         self.requests_seen = requests;
         self.frames += 1;
         for part in 0..4 {
