@@ -35,6 +35,7 @@
 //
 // The driver ends, and takes the browser and its files with it, when stdin
 // closes, on SIGTERM, SIGINT and SIGHUP, and when the browser dies (status 1).
+// SIGKILL ends the browser too, but leaves $TMPDIR/browser-driver-* behind.
 
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -44,6 +45,10 @@ import { createInterface } from 'node:readline';
 const DEFAULT_TIMEOUT_MS = 15_000;
 const LAUNCH_TIMEOUT_MS = 30_000;
 const CLOSE_TIMEOUT_MS = 5_000;
+/** What limits itself gets this much longer, because its message is the better one. */
+const GRACE_MS = 500;
+/** Time between two looks at a condition. */
+const POLL_MS = 50;
 /** Console lines kept per page; later ones are counted only. */
 const MAX_CONSOLE_LINES = 1000;
 
@@ -94,11 +99,11 @@ async function end(status) {
   process.exit(status);
 }
 
-/** `promise`, or a rejection after `ms`. */
+/** `promise`, or a rejection after `ms` and a little more. */
 function within(ms, what, promise) {
   let timer;
   const late = new Promise((_, reject) => {
-    timer = setTimeout(() => reject(new Error(`${what}: no result within ${ms} ms`)), ms);
+    timer = setTimeout(() => reject(new Error(`${what}: no result within ${ms} ms`)), ms + GRACE_MS);
   });
   return Promise.race([promise, late]).finally(() => clearTimeout(timer));
 }
@@ -154,14 +159,25 @@ function pageNamed(name) {
   return entry;
 }
 
+/**
+ * The value of `expression` once it is truthy. Playwright's own waitForFunction
+ * neither awaits promises nor works under the page's content security policy.
+ */
+async function waitFor(page, expression, timeout) {
+  const deadline = Date.now() + timeout;
+  while (Date.now() < deadline) {
+    const value = await page.evaluate(expression);
+    if (value) return value;
+    await new Promise((done) => setTimeout(done, POLL_MS));
+  }
+  throw new Error(`not true within ${timeout} ms: ${expression}`);
+}
+
 const pageCommands = {
   goto: ({ page }, { url, timeout }) => page.goto(url, { timeout }).then(() => null),
   reload: ({ page }, { timeout }) => page.reload({ timeout }).then(() => null),
   eval: ({ page }, { expression }) => page.evaluate(expression),
-  wait: async ({ page }, { expression, timeout }) => {
-    const handle = await page.waitForFunction(expression, null, { timeout, polling: 50 });
-    return handle.jsonValue();
-  },
+  wait: ({ page }, { expression, timeout }) => waitFor(page, expression, timeout),
   click: ({ page }, { selector, timeout }) => page.click(selector, { timeout }),
   fill: ({ page }, { selector, value, timeout }) => page.fill(selector, value, { timeout }),
   press: ({ page }, { key }) => page.keyboard.press(key),
@@ -185,7 +201,7 @@ async function run(command) {
 async function handle(line) {
   let command;
   try {
-    command = JSON.parse(line);
+    command = Object(JSON.parse(line));
   } catch {
     answer({ id: null, ok: false, error: 'the line is not JSON' });
     return;
@@ -198,8 +214,7 @@ async function handle(line) {
   }
   const timeout = command.timeout ?? DEFAULT_TIMEOUT_MS;
   const result = (queues.get(page) ?? Promise.resolve())
-    // Playwright's own timeout comes first, with the better message.
-    .then(() => within(timeout + 500, `${cmd} on page "${page}"`, run({ ...command, timeout })))
+    .then(() => within(timeout, `${cmd} on page "${page}"`, run({ ...command, timeout })))
     .then(
       (value) => answer({ id, ok: true, value: value ?? null }),
       (error) => answer({ id, ok: false, error: error.message }),

@@ -117,7 +117,6 @@ export class Call extends EventTarget {
     const protoo = new Peer(new WebSocketTransport(this.#url(), { retry: { retries: 0 } }));
     this.#protoo = protoo;
     const end = await this.#live(protoo);
-    protoo.close();
     if (this.#protoo === protoo) {
       this.#protoo = null;
       this.#dropSession();
@@ -132,6 +131,8 @@ export class Call extends EventTarget {
       let joined = false;
       const end = (reason, { final = false, mediaLost = false } = {}) => {
         resolve({ joined, mediaLost, final, reason });
+        // Now, before protoo-client opens a connection of its own accord.
+        protoo.close();
       };
       protoo.on('open', async () => {
         opened = true;

@@ -65,5 +65,5 @@ function previewText(audio, video) {
   if (audio.asking || video.asking) return 'Allow the browser to use your camera and microphone.';
   if (video.track || video.problem) return '';
   if (!video.allowed) return 'You will take part with sound only.';
-  return video.on ? '' : 'Your camera is off.';
+  return video.on ? 'Your camera starts when you join.' : 'Your camera is off.';
 }

@@ -59,9 +59,10 @@ function queueRender() {
 
 let before = call.state;
 call.addEventListener('change', () => {
-  // Whoever is out of the call is not filmed any longer.
-  if (call.state === 'idle' && (before === 'joined' || before === 'reconnecting')) media.release();
+  const wasInCall = before === 'joined' || before === 'reconnecting';
   before = call.state;
+  // Whoever is out of the call is not filmed any longer.
+  if (call.state === 'idle' && wasInCall) media.release();
   queueRender();
 });
 

@@ -99,7 +99,7 @@ function peerTiles(peer) {
     key: peer.id,
     name: peer.name,
     video: pictures[0]?.track,
-    audio: peer.of('audio')[0]?.track,
+    audios: peer.of('audio').map(({ track }) => track),
     muted: peer.muted,
   };
   const more = pictures.slice(1).map((consumer, index) => ({

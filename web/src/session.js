@@ -33,7 +33,9 @@ export class Session {
     /** mediasoup-client Producers by kind. */
     this.producers = new Map();
     protoo.on('request', (request, accept, reject) => {
-      this.#onRequest(request).then(accept, reject);
+      // Nobody waits for the answer of a session that is over.
+      const ifOpen = (answer) => (result) => this.#closed || answer(result);
+      this.#onRequest(request).then(ifOpen(accept), ifOpen(reject));
     });
     protoo.on('notification', ({ method, data }) => this.#onNotification(method, data ?? {}));
   }

@@ -14,7 +14,7 @@ export class Tiles {
     this.#events = events;
   }
 
-  /** Makes the grid show `wanted`: [{key, name, note, video, audio, muted, mirrored, local}]. */
+  /** Makes the grid show `wanted`: [{key, name, note, video, audios, muted, mirrored, local}]. */
   render(wanted) {
     const keys = new Set(wanted.map(({ key }) => key));
     for (const [key, tile] of this.#tiles) {
@@ -49,7 +49,8 @@ export class Tiles {
 
 class Tile {
   #events;
-  #audio = element('audio', { autoplay: true });
+  /** An audio element for each track that is heard. */
+  #audios = new Map();
   #video = element('video', { autoplay: true, playsInline: true, muted: true });
   #face = element('span', { className: 'face' });
   #name = element('span', { className: 'who' });
@@ -64,11 +65,10 @@ class Tile {
     this.root = element('figure', { className: 'tile' });
     this.root.dataset.peer = key;
     this.root.append(this.#face, this.#video, label);
-    if (local) this.root.classList.add('local');
-    else this.root.append(this.#audio);
+    this.root.classList.toggle('local', Boolean(local));
   }
 
-  update({ name, note, video, audio, muted, mirrored, local }) {
+  update({ name, note, video, audios = [], muted, mirrored, local }) {
     this.#name.textContent = note ? `${name} (${note})` : name;
     this.#face.textContent = initials(name);
     this.root.style.setProperty('--hue', hueOf(name));
@@ -76,22 +76,44 @@ class Tile {
     this.root.classList.toggle('mirrored', Boolean(mirrored));
     this.root.classList.toggle('with-video', Boolean(video));
     if (show(this.#video, video) && !local) this.#awaitFirstFrame();
-    if (!local && show(this.#audio, audio)) this.play();
+    this.#hear(audios);
   }
 
-  async play() {
-    if (!this.#audio.srcObject) return;
-    try {
-      await this.#audio.play();
-    } catch (error) {
-      if (error.name === 'NotAllowedError') this.#events.soundBlocked();
-    }
+  play() {
+    for (const audio of this.#audios.values()) this.#start(audio);
   }
 
   remove() {
     show(this.#video, null);
-    show(this.#audio, null);
+    this.#hear([]);
     this.root.remove();
+  }
+
+  /** Plays exactly these tracks. */
+  #hear(tracks) {
+    for (const [track, audio] of this.#audios) {
+      if (tracks.includes(track)) continue;
+      show(audio, null);
+      audio.remove();
+      this.#audios.delete(track);
+    }
+    for (const track of tracks) {
+      if (this.#audios.has(track)) continue;
+      const audio = element('audio', { autoplay: true });
+      this.#audios.set(track, audio);
+      this.root.append(audio);
+      show(audio, track);
+      this.#start(audio);
+    }
+  }
+
+  async #start(audio) {
+    try {
+      await audio.play();
+    } catch (error) {
+      // Other errors mean that the track is gone already.
+      if (error.name === 'NotAllowedError') this.#events.soundBlocked();
+    }
   }
 
   #awaitFirstFrame() {
