@@ -321,6 +321,6 @@ async fn an_oversized_frame_closes_the_socket() {
     let server = Server::start();
     let mut a = Client::join(server.address(), "room", "alice").await;
     let frame = format!("{{\"x\": \"{}\"}}", "y".repeat(960_000));
-    a.protoo.send_text(&frame).await;
+    a.protoo.send_unwelcome(&frame).await;
     assert_ne!(a.protoo.closed().await, Some(4000));
 }

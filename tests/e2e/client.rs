@@ -137,6 +137,7 @@ pub struct Client {
     pub receive: Media,
     pub send_transport: Value,
     pub receive_transport: Value,
+    sending: bool,
     receiving: bool,
     /// The peers that were there before.
     pub peers: Value,
@@ -176,6 +177,7 @@ impl Client {
             receive: Media::start(&PeerConfig::receiving()),
             send_transport,
             receive_transport,
+            sending: false,
             receiving: false,
             peers: joined["peers"].clone(),
         }
@@ -184,7 +186,8 @@ impl Client {
     /// Creates a producer; connects its transport first if need be.
     pub async fn produce(&mut self, kind: MediaKind, ssrc: u32) -> String {
         let transport = self.send_transport.clone();
-        if !self.send.state().connected {
+        if !self.sending {
+            self.sending = true;
             connect(&mut self.protoo, &self.send, &transport).await;
         }
         let audio = kind.is_audio();

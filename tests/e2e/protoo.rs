@@ -61,6 +61,11 @@ impl Protoo {
         self.socket.send(Message::text(text)).await.unwrap();
     }
 
+    /// Sends what the server may answer by closing while it is still coming.
+    pub async fn send_unwelcome(&mut self, text: &str) {
+        let _ = self.socket.send(Message::text(text)).await;
+    }
+
     async fn next(&mut self) -> Value {
         loop {
             let message = timeout(ANSWER, self.socket.next())
