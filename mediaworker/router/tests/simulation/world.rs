@@ -1,0 +1,395 @@
+//! Everything around the router: time, the network, people, and what they do at random.
+
+use std::collections::BTreeMap;
+use std::ops::AddAssign;
+use std::time::{Duration, Instant};
+
+use router::{
+    Action, ConsumerConfig, ConsumerKey, Forward, ProducerConfig, ProducerKey, Router, RtpIn, Sink,
+};
+
+use crate::client::{Client, Packet, Source};
+use crate::model::Model;
+use crate::random::Random;
+use crate::sabotage::Sabotage;
+
+const STORM: Duration = Duration::from_secs(10);
+const CALM: Duration = Duration::from_secs(6);
+
+/// How often the interesting things happened.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Report {
+    pub forwarded: u64,
+    pub late: u64,
+    pub dropped: u64,
+    pub too_old: u64,
+    pub starts: u64,
+    pub switches: u64,
+    pub skipped: u64,
+    pub requests: u64,
+}
+
+impl AddAssign for Report {
+    fn add_assign(&mut self, other: Self) {
+        self.forwarded += other.forwarded;
+        self.late += other.late;
+        self.dropped += other.dropped;
+        self.too_old += other.too_old;
+        self.starts += other.starts;
+        self.switches += other.switches;
+        self.skipped += other.skipped;
+        self.requests += other.requests;
+    }
+}
+
+enum Event {
+    Frame { producer: usize, stream: usize },
+    Arrival(Packet),
+    Whim,
+}
+
+pub struct World {
+    random: Random,
+    /// A generator of its own, so that a sabotage does not change the story.
+    mischief: Random,
+    sabotage: Option<Sabotage>,
+    lasting: bool,
+    router: Router,
+    model: Model,
+    start: Instant,
+    now: Instant,
+    events: BTreeMap<(Instant, u64), Event>,
+    next_event: u64,
+    /// By index; those that closed are gone.
+    clients: BTreeMap<usize, (ProducerKey, Client)>,
+    next_client: usize,
+    consumers: Vec<ConsumerKey>,
+    /// Percentage of packets that are lost.
+    loss: u64,
+}
+
+impl World {
+    pub fn new(seed: u64, sabotage: Option<Sabotage>) -> Self {
+        let start = Instant::now();
+        Self {
+            random: Random::new(seed),
+            mischief: Random::new(!seed),
+            sabotage,
+            lasting: false,
+            router: Router::new(),
+            model: Model::default(),
+            start,
+            now: start,
+            events: BTreeMap::new(),
+            next_event: 0,
+            clients: BTreeMap::new(),
+            next_client: 0,
+            consumers: Vec::new(),
+            loss: 0,
+        }
+    }
+
+    pub fn run(mut self) -> Result<Report, String> {
+        self.create_producer();
+        self.create_consumer();
+        self.schedule(Duration::ZERO, Event::Whim);
+        self.run_until(self.start + STORM)?;
+        self.calm_down()?;
+        self.run_until(self.start + STORM + CALM)?;
+        self.model.check_calm(self.now)?;
+        Ok(self.model.report)
+    }
+
+    fn is_stormy(&self) -> bool {
+        self.now < self.start + STORM
+    }
+
+    fn schedule(&mut self, after: Duration, event: Event) {
+        self.next_event += 1;
+        self.events
+            .insert((self.now + after, self.next_event), event);
+    }
+
+    fn run_until(&mut self, end: Instant) -> Result<(), String> {
+        while let Some((&key, _)) = self.events.first_key_value() {
+            if let Some(timeout) = self.router.next_timeout().filter(|at| *at <= key.0) {
+                self.now = self.now.max(timeout);
+                self.router.handle_timeout(self.now);
+                if self.router.next_timeout().is_some_and(|at| at <= self.now) {
+                    return Err("a timeout that is not handled".into());
+                }
+                self.after_call()?;
+                continue;
+            }
+            if key.0 >= end {
+                break;
+            }
+            let Some(event) = self.events.remove(&key) else {
+                break;
+            };
+            self.now = key.0;
+            match event {
+                Event::Frame { producer, stream } => self.make_frame(producer, stream),
+                Event::Arrival(packet) => self.arrive(&packet)?,
+                Event::Whim if self.is_stormy() => {
+                    self.whim()?;
+                    let after = Duration::from_millis(self.random.range(10, 200));
+                    self.schedule(after, Event::Whim);
+                }
+                Event::Whim => {}
+            }
+            self.after_call().map_err(|reason| {
+                format!("{reason}, after {} ms", (self.now - self.start).as_millis())
+            })?;
+        }
+        self.now = self.now.max(end);
+        Ok(())
+    }
+
+    /// What the engine does after every call.
+    fn after_call(&mut self) -> Result<(), String> {
+        self.router.check_invariants()?;
+        let mut actions: Vec<Action> = std::iter::from_fn(|| self.router.poll_action()).collect();
+        if let Some(sabotage) = self.sabotage {
+            sabotage.falsify_actions(&mut actions);
+        }
+        for Action::RequestKeyFrame { producer, stream } in actions {
+            let found = self
+                .clients
+                .iter_mut()
+                .find(|(_, (key, _))| *key == producer);
+            let (index, (_, client)) = found.ok_or("asked a closed producer")?;
+            self.model.asked(self.now, *index, stream)?;
+            // Requests get lost as well.
+            if !self.random.percent(self.loss) {
+                let after = Duration::from_millis(self.random.range(20, 200));
+                client.sources[stream].key_frame_at = Some(self.now + after);
+            }
+        }
+        self.model.check_wishes(self.now)
+    }
+
+    fn make_frame(&mut self, producer: usize, stream: usize) {
+        let Some((_, client)) = self.clients.get_mut(&producer) else {
+            return;
+        };
+        let packets = client.make_frame(&mut self.random, self.now, producer, stream);
+        let interval = client.frame_interval();
+        self.schedule(interval, Event::Frame { producer, stream });
+        for packet in packets {
+            self.transmit(packet);
+        }
+    }
+
+    /// Sends a packet through the network: once, twice, late or never.
+    fn transmit(&mut self, packet: Packet) {
+        let ms = Duration::from_millis;
+        if !self.is_stormy() {
+            return self.schedule(ms(20), Event::Arrival(packet));
+        }
+        if self.random.percent(self.loss) {
+            // Repaired after a while, or not.
+            if self.random.percent(60) {
+                let slow = self.random.percent(20);
+                let after = self.random.range(40, if slow { 3_000 } else { 300 });
+                self.schedule(ms(after), Event::Arrival(packet));
+            }
+            return;
+        }
+        let jitter = if self.random.percent(5) {
+            self.random.range(0, 60)
+        } else {
+            0
+        };
+        self.schedule(ms(20 + jitter), Event::Arrival(packet));
+        if self.random.percent(2) {
+            let after = self.random.range(20, 400);
+            self.schedule(ms(after), Event::Arrival(packet));
+        }
+    }
+
+    fn arrive(&mut self, packet: &Packet) -> Result<(), String> {
+        let Some((key, client)) = self.clients.get(&packet.producer) else {
+            return Ok(());
+        };
+        if client.sources[packet.stream].epoch != packet.epoch {
+            return Ok(());
+        }
+        let rtp = RtpIn {
+            stream: packet.stream,
+            codec: client.codec,
+            sequence: packet.sequence,
+            timestamp: packet.time as u32,
+            marker: packet.marker,
+            payload: client.payload(packet.content),
+            captured: packet.captured,
+        };
+        let mut out: Vec<Forward> = Vec::new();
+        self.router.handle_rtp(self.now, *key, &rtp, &mut out);
+        if let Some(sabotage) = self.sabotage {
+            sabotage.falsify(&mut self.mischief, &mut self.lasting, &mut out);
+        }
+        self.model.packet(self.now, packet, &out)
+    }
+
+    fn create_producer(&mut self) {
+        let client = Client::new(&mut self.random, self.now);
+        let paused = self.random.percent(20);
+        let config = ProducerConfig {
+            kind: client.kind,
+            clock_rate: client.clock_rate(),
+            streams: client.sources.len(),
+            paused,
+        };
+        let key = self.router.create_producer(self.now, config).unwrap();
+        let index = self.next_client;
+        self.next_client += 1;
+        let (kind, codec, streams) = (client.kind, client.codec, client.sources.len());
+        let paused_at = paused.then_some(self.now);
+        self.model
+            .create_producer(index, kind, codec, client.clock_rate(), streams, paused_at);
+        for stream in 0..streams {
+            let after = Duration::from_millis(self.random.range(0, 40));
+            self.schedule(
+                after,
+                Event::Frame {
+                    producer: index,
+                    stream,
+                },
+            );
+        }
+        self.clients.insert(index, (key, client));
+    }
+
+    fn create_consumer(&mut self) {
+        let clients: Vec<usize> = self.clients.keys().copied().collect();
+        let Some(index) = self.random.pick(&clients) else {
+            return;
+        };
+        let near_the_end = self.random.percent(50);
+        let config = ConsumerConfig {
+            producer: self.clients[&index].0,
+            sink: Sink {
+                transport: index as u64,
+                slot: 0,
+            },
+            paused: self.random.percent(50),
+            initial_sequence: self
+                .random
+                .range(if near_the_end { 65_000 } else { 0 }, 65_536)
+                as u16,
+            initial_timestamp: self.random.next() as u32,
+        };
+        let (paused, sequence, time) = (
+            config.paused,
+            config.initial_sequence,
+            config.initial_timestamp,
+        );
+        let key = self.router.create_consumer(self.now, config).unwrap();
+        self.model
+            .create_consumer(self.now, key, index, paused, sequence, time);
+        self.consumers.push(key);
+    }
+
+    /// Somebody does something.
+    fn whim(&mut self) -> Result<(), String> {
+        self.loss = self.random.pick(&[0, 2, 10, 30]).unwrap_or(0);
+        let consumer = self.random.pick(&self.consumers);
+        let clients: Vec<usize> = self.clients.keys().copied().collect();
+        let client = self.random.pick(&clients);
+        match (self.random.range(0, 100), client, consumer) {
+            (0..8, _, _) if self.clients.len() < 3 => self.create_producer(),
+            (8..20, _, _) if self.consumers.len() < 8 => self.create_consumer(),
+            (20..22, Some(index), _) => self.close_producer(index)?,
+            (22..25, _, Some(key)) => {
+                self.router.close_consumer(key);
+                self.consumers.retain(|other| *other != key);
+                self.model.close_consumer(key)?;
+            }
+            (25..38, _, Some(key)) => {
+                self.router.pause_consumer(key).unwrap();
+                self.model.pause_consumer(key);
+            }
+            (38..60, _, Some(key)) => {
+                self.router.resume_consumer(self.now, key).unwrap();
+                self.model.resume_consumer(self.now, key);
+            }
+            (60..63, Some(index), _) => {
+                self.router
+                    .pause_producer(self.now, self.clients[&index].0)
+                    .unwrap();
+                self.model.pause_producer(self.now, index);
+            }
+            (63..72, Some(index), _) => self.resume_producer(index),
+            (72..82, _, Some(key)) => {
+                self.router.request_key_frame(self.now, key).unwrap();
+                self.model.request_key_frame(self.now, key);
+            }
+            (82..100, Some(index), _) => self.change_source(index),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn close_producer(&mut self, index: usize) -> Result<(), String> {
+        let Some((key, _)) = self.clients.remove(&index) else {
+            return Ok(());
+        };
+        let closed = self.router.close_producer(key);
+        self.consumers.retain(|other| !closed.contains(other));
+        if closed == self.model.close_producer(index)? {
+            Ok(())
+        } else {
+            Err("other consumers were closed".into())
+        }
+    }
+
+    fn resume_producer(&mut self, index: usize) {
+        self.router
+            .resume_producer(self.now, self.clients[&index].0)
+            .unwrap();
+        self.model.resume_producer(self.now, index);
+    }
+
+    /// A client's encoder does something.
+    fn change_source(&mut self, index: usize) {
+        let Some((key, client)) = self.clients.get_mut(&index) else {
+            return;
+        };
+        let stream = self.random.range(0, client.sources.len() as u64) as usize;
+        let source = &mut client.sources[stream];
+        match self.random.range(0, 10) {
+            0..3 => source.running = false,
+            3..6 => source.running = true,
+            6..8 => source.key_frame_at = Some(self.now),
+            8 => source.reports = !source.reports,
+            _ => {
+                let epoch = source.epoch + 1;
+                *source = Source::new(&mut self.random, epoch, self.now);
+                self.router.restart_stream(*key, stream).unwrap();
+                self.model.restart_stream(index, stream);
+            }
+        }
+    }
+
+    /// Everybody is back, everything runs.
+    fn calm_down(&mut self) -> Result<(), String> {
+        self.loss = 0;
+        for (_, client) in self.clients.values_mut() {
+            client
+                .sources
+                .iter_mut()
+                .for_each(|source| source.running = true);
+        }
+        for index in self.clients.keys().copied().collect::<Vec<_>>() {
+            self.resume_producer(index);
+            self.after_call()?;
+        }
+        for key in self.consumers.clone() {
+            self.router.resume_consumer(self.now, key).unwrap();
+            self.model.resume_consumer(self.now, key);
+            self.after_call()?;
+        }
+        Ok(())
+    }
+}
