@@ -1,1 +1,275 @@
-//! (to be filled)
+//! Calls between real browsers through the call page: Chromium, driven by the
+//! Node driver in `tests/browser`.
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::PathBuf;
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use serde_json::{Value, json};
+
+use crate::server::{DEADLINE, Options, Server, wait_until};
+
+struct Browser {
+    child: Child,
+    stdin: Option<ChildStdin>,
+    answers: Receiver<Value>,
+    next_id: u64,
+}
+
+impl Browser {
+    /// Starts the driver and its Chromium.
+    fn start() -> Self {
+        let directory = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/browser");
+        let mut child = Command::new("node")
+            .arg("driver.mjs")
+            .current_dir(directory)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("node is installed: tests/run installs it");
+        let stdin = child.stdin.take();
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        let (sender, answers) = channel();
+        std::thread::spawn(move || {
+            for line in stdout.lines().map_while(Result::ok) {
+                let _ = sender.send(serde_json::from_str(&line).unwrap());
+            }
+        });
+        let browser = Self {
+            child,
+            stdin,
+            answers,
+            next_id: 1,
+        };
+        let ready = browser.answers.recv_timeout(DEADLINE).unwrap();
+        assert_eq!(ready["ready"], true, "{ready}: tests/run installs it all");
+        browser
+    }
+
+    fn try_command(&mut self, mut command: Value) -> Result<Value, String> {
+        command["id"] = self.next_id.into();
+        self.next_id += 1;
+        let stdin = self.stdin.as_mut().unwrap();
+        writeln!(stdin, "{command}").unwrap();
+        let answer = self.answers.recv_timeout(DEADLINE * 2).unwrap();
+        assert_eq!(answer["id"], command["id"]);
+        if answer["ok"] == true {
+            Ok(answer["value"].clone())
+        } else {
+            Err(answer["error"].to_string())
+        }
+    }
+
+    fn command(&mut self, command: Value) -> Value {
+        let text = command.to_string();
+        self.try_command(command)
+            .unwrap_or_else(|error| panic!("{text}: {error}"))
+    }
+
+    /// Opens the call page and joins a room at once.
+    fn join(&mut self, server: &Server, page: &str, room: &str, more: &str) {
+        let url = server.url(&format!(
+            "/?room={room}&name={page}&peerId={page}&join=1&resolution=vga{more}"
+        ));
+        self.command(json!({"cmd": "open", "page": page, "url": url}));
+    }
+
+    fn stats(&mut self, page: &str) -> Value {
+        self.command(json!({"cmd": "stats", "page": page}))
+    }
+
+    fn click(&mut self, page: &str, selector: &str) {
+        self.command(json!({"cmd": "click", "page": page, "selector": selector}));
+    }
+
+    /// Waits until the statistics of a page satisfy a condition.
+    fn wait(&mut self, page: &str, what: &str, holds: impl Fn(&Value) -> bool) -> Value {
+        let end = Instant::now() + DEADLINE;
+        loop {
+            let stats = self.stats(page);
+            if holds(&stats) {
+                return stats;
+            }
+            if Instant::now() > end {
+                let console = self.try_command(json!({"cmd": "console", "page": page}));
+                panic!("{page}: {what}: not in time: {stats:#}\n{console:?}");
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    /// Waits until a page decodes another peer's video and hears its sound: both
+    /// go on from where they are.
+    fn sees_and_hears(&mut self, page: &str, other: &str) -> Value {
+        let before = self.stats(page);
+        let at = |stats: &Value, kind: &str, field: &str| {
+            consumer(stats, other, kind).map_or(0.0, |c| c[field].as_f64().unwrap_or(0.0))
+        };
+        let (frames, energy) = (
+            at(&before, "video", "framesDecoded"),
+            at(&before, "audio", "audioEnergy"),
+        );
+        self.wait(page, &format!("sees and hears {other}"), |stats| {
+            at(stats, "video", "framesDecoded") > frames + 20.0
+                && at(stats, "audio", "audioEnergy") > energy + 0.01
+        })
+    }
+}
+
+impl Drop for Browser {
+    fn drop(&mut self) {
+        // The driver ends with its standard input, and takes Chromium along.
+        self.stdin = None;
+        let end = Instant::now() + Duration::from_secs(10);
+        while Instant::now() < end {
+            if matches!(self.child.try_wait(), Ok(Some(_))) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// What a page receives from a peer.
+fn consumer<'a>(stats: &'a Value, peer: &str, kind: &str) -> Option<&'a Value> {
+    let peers = stats["peers"].as_array()?;
+    let peer = peers.iter().find(|p| p["id"] == peer)?;
+    let consumers = peer["consumers"].as_array()?;
+    consumers.iter().find(|c| c["kind"] == kind)
+}
+
+fn has_peer(stats: &Value, peer: &str) -> bool {
+    stats["peers"]
+        .as_array()
+        .is_some_and(|peers| peers.iter().any(|p| p["id"] == peer))
+}
+
+/// A server that announces an address of this machine to the browsers.
+fn server() -> Server {
+    Options::new().start()
+}
+
+#[test]
+fn a_call_between_browsers() {
+    let server = server();
+    let mut browser = Browser::start();
+    browser.join(&server, "alice", "call", "");
+    browser.join(&server, "bob", "call", "");
+    browser.sees_and_hears("alice", "bob");
+    let stats = browser.sees_and_hears("bob", "alice");
+    let video = consumer(&stats, "alice", "video").unwrap();
+    assert_eq!(video["frameWidth"], 640);
+    assert!(video["keyFramesDecoded"].as_u64().unwrap() >= 1);
+    let first = stats["timing"]["firstRemoteFrame"].as_f64().unwrap();
+    println!("page load to first decoded remote frame: {first:.0} ms");
+    assert!(first < 10_000.0, "{first}");
+
+    // Mute: bob is told and hears nothing more; unmute: he hears again.
+    browser.click("alice", "#mic");
+    browser.wait("bob", "alice is muted", |s| {
+        consumer(s, "alice", "audio").is_some_and(|c| c["paused"] == true)
+    });
+    browser.click("alice", "#mic");
+    browser.wait("bob", "alice is unmuted", |s| {
+        consumer(s, "alice", "audio").is_some_and(|c| c["paused"] == false)
+    });
+    browser.sees_and_hears("bob", "alice");
+
+    // Stop and start the camera.
+    browser.click("alice", "#camera");
+    browser.wait("bob", "no video of alice", |s| {
+        consumer(s, "alice", "video").is_none()
+    });
+    browser.click("alice", "#camera");
+    browser.sees_and_hears("bob", "alice");
+
+    // A third peer is seen by both and sees both.
+    browser.join(&server, "carol", "call", "");
+    for (page, other) in [
+        ("carol", "alice"),
+        ("carol", "bob"),
+        ("alice", "carol"),
+        ("bob", "carol"),
+    ] {
+        browser.sees_and_hears(page, other);
+    }
+
+    // Reload: the same peer comes back and everybody sees it again.
+    browser.command(json!({"cmd": "reload", "page": "carol"}));
+    browser.sees_and_hears("carol", "alice");
+    browser.sees_and_hears("alice", "carol");
+
+    // Leave.
+    browser.click("carol", "#leave");
+    for page in ["alice", "bob"] {
+        browser.wait(page, "carol has left", |s| !has_peer(s, "carol"));
+    }
+    browser.sees_and_hears("alice", "bob");
+    for page in ["alice", "bob"] {
+        let console = browser.command(json!({"cmd": "console", "page": page}));
+        let errors: Vec<_> = console
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|l| l["type"] != "warning")
+            .collect();
+        assert!(errors.is_empty(), "{page}: {errors:?}");
+    }
+}
+
+#[test]
+fn h264_and_simulcast_are_seen() {
+    let server = server();
+    let mut browser = Browser::start();
+    browser.join(&server, "alice", "codecs", "&codec=h264");
+    browser.join(&server, "bob", "codecs", "&simulcast=1");
+    let stats = browser.sees_and_hears("bob", "alice");
+    assert_eq!(
+        consumer(&stats, "alice", "video").unwrap()["codec"],
+        "video/H264"
+    );
+    let stats = browser.sees_and_hears("alice", "bob");
+    assert_eq!(
+        consumer(&stats, "bob", "video").unwrap()["codec"],
+        "video/VP8"
+    );
+}
+
+#[test]
+fn the_page_says_what_is_wrong_and_comes_back() {
+    let server = Options::new().env("MEDIASOUP_NUM_WORKERS", 1).start();
+    let mut browser = Browser::start();
+    let (status, _) = crate::https::request(
+        "POST",
+        &server.url("/rooms/pair"),
+        &[],
+        r#"{"maxPeerCount": 2}"#,
+    );
+    assert_eq!(status, 200);
+    browser.join(&server, "alice", "pair", "");
+    browser.join(&server, "bob", "pair", "");
+    browser.sees_and_hears("alice", "bob");
+    browser.join(&server, "carol", "pair", "");
+    let stats = browser.wait("carol", "is told why", |s| s["notice"]["text"].is_string());
+    let text = stats["notice"]["text"].as_str().unwrap();
+    assert!(text.to_lowercase().contains("full"), "{text}");
+    browser.command(json!({"cmd": "close", "page": "carol"}));
+
+    // The worker dies: the pages come back by themselves.
+    let (_, pid) = server.workers()[0];
+    kill(pid, Signal::SIGKILL).unwrap();
+    wait_until("another worker", || {
+        server.workers().first().is_some_and(|(_, new)| *new != pid)
+    });
+    for (page, other) in [("alice", "bob"), ("bob", "alice")] {
+        browser.wait(page, "joined again", |s| {
+            s["state"] == "joined" && consumer(s, other, "video").is_some()
+        });
+        browser.sees_and_hears(page, other);
+    }
+}
