@@ -416,3 +416,37 @@ impl Router {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn streams_that_wait_for_nothing_are_forgotten() {
+        let mut router = Router::new();
+        let now = Instant::now();
+        let config = ProducerConfig {
+            kind: MediaKind::Video,
+            clock_rate: 90_000,
+            streams: 1,
+            paused: false,
+        };
+        let producer = router.create_producer(now, config).unwrap();
+        let rtp = RtpIn {
+            stream: 0,
+            codec: Codec::Other,
+            sequence: 0,
+            timestamp: 0,
+            marker: true,
+            payload: &[1],
+            captured: None,
+        };
+        router.handle_rtp(now, producer, &rtp, &mut Vec::new());
+        router.ask(now, producer, 0);
+        assert!(router.waiting.is_empty());
+        router.ask(now, producer, 0);
+        assert_eq!(router.waiting, [(producer, 0)]);
+        router.handle_timeout(now + KEY_FRAME_INTERVAL);
+        assert!(router.waiting.is_empty());
+    }
+}
