@@ -18,3 +18,4 @@ mod browser;
 mod call;
 mod certificates;
 mod processes;
+mod tidy;

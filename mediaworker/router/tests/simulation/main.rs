@@ -20,6 +20,7 @@ mod world;
 use sabotage::Sabotage;
 use world::{Report, World};
 
+/// Seeds of a run; `ROUTER_SIM_SEEDS` asks for more.
 const SEEDS: u64 = 256;
 
 fn simulate(seed: u64, sabotage: Option<Sabotage>) -> Result<Report, String> {
@@ -31,7 +32,10 @@ fn router_does_what_the_model_says() {
     let only = std::env::var("ROUTER_SIM_SEED")
         .ok()
         .map(|seed| seed.parse::<u64>().unwrap());
-    let seeds = only.map_or(0..SEEDS, |seed| seed..seed + 1);
+    let count = std::env::var("ROUTER_SIM_SEEDS")
+        .ok()
+        .map_or(SEEDS, |count| count.parse::<u64>().unwrap().max(SEEDS));
+    let seeds = only.map_or(0..count, |seed| seed..seed + 1);
     let mut total = Report::default();
     for seed in seeds {
         match simulate(seed, None) {
