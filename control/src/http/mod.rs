@@ -9,7 +9,6 @@ pub mod serve;
 mod signaling;
 mod ws_url;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::extract::State;
@@ -18,14 +17,15 @@ use axum::routing::{get, post};
 use axum::{Json, Router, middleware};
 use http::StatusCode;
 use serde_json::json;
-use tower_http::cors::CorsLayer;
+use tower_http::cors::{AllowHeaders, CorsLayer};
 
 use crate::config::Config;
 use crate::error::Error;
 use crate::rooms::Rooms;
 use crate::workers::WorkerPool;
 
-/// What every handler needs. Cheap to clone.
+/// What every handler needs. Cheap to clone. The address that a request came
+/// from is in its extensions, as axum's `ConnectInfo<SocketAddr>`.
 #[derive(Clone)]
 pub struct AppState {
     /// The effective configuration.
@@ -36,14 +36,11 @@ pub struct AppState {
     pub workers: Arc<dyn WorkerPool>,
 }
 
-/// Address that a request came from; put into every request by
-/// [`serve`](serve::serve).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RemoteAddress(pub SocketAddr);
-
 /// Every route. A WebSocket upgrade is accepted on any path, so it is looked
 /// at before the path is.
 pub fn app(state: AppState) -> Router {
+    // `*` for headers would not cover Authorization (Fetch standard, CORS).
+    let cors = CorsLayer::permissive().allow_headers(AllowHeaders::mirror_request());
     Router::new()
         .route("/getRoomId", get(rooms::get_room_id))
         .route("/rooms", post(rooms::create_unnamed))
@@ -56,9 +53,10 @@ pub fn app(state: AppState) -> Router {
         .route("/rooms/{room_id}/admission", get(rooms::admission))
         .route("/config", get(config::get))
         .route("/health", get(health))
+        // The page joins here: .merge(page::routes())
         .fallback(async || Error::UnknownPath)
         .method_not_allowed_fallback(async || Error::MethodNotAllowed)
-        .layer(CorsLayer::permissive())
+        .layer(cors)
         .layer(middleware::from_fn_with_state(
             state.clone(),
             signaling::upgrade_or_next,
