@@ -367,7 +367,7 @@ async fn write<E: From<Inbound>>(
     let mut awaiting_pong = false;
     let shared = wire.shared.clone();
     loop {
-        let now = tokio::select! {
+        tokio::select! {
             biased;
             close = shared.closed() => return Some(close),
             frame = wire.frames.recv() => {
@@ -380,8 +380,10 @@ async fn write<E: From<Inbound>>(
                 }
                 continue;
             }
-            now = tick.tick() => now,
-        };
+            _ = tick.tick() => {}
+        }
+        // Not the tick's own instant: that is when it was due.
+        let now = Instant::now();
         for tag in wire.shared.expired(now) {
             let answer = Inbound::Answer(wire.session, tag, Err(Refusal::TimedOut));
             if inbox.send(answer.into()).await.is_err() {

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use control::rooms::Timings;
+use control::error::Error;
+use control::rooms::{PeerId, RoomId, Timings};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -142,6 +143,37 @@ async fn many_at_once_make_one_room() {
         peer.join("P").await;
     }
     assert_eq!(server.rooms.joined_peers(), 20);
+}
+
+#[tokio::test]
+async fn a_seat_that_nobody_takes_is_given_back() {
+    let server = TestServer::start().await;
+    server.post("/rooms/small", r#"{"maxPeerCount":2}"#).await;
+    let room = RoomId::parse("small").unwrap();
+    let peer = |id| PeerId::parse(id).unwrap();
+    let rooms = &server.rooms;
+    let first = rooms.admit(&room, &peer("a")).await.unwrap();
+    let second = rooms.admit(&room, &peer("b")).await.unwrap();
+    assert_eq!(
+        rooms.admit(&room, &peer("c")).await.err(),
+        Some(Error::RoomFull)
+    );
+    // The same peer twice is one peer.
+    drop(rooms.admit(&room, &peer("a")).await.unwrap());
+    drop(first);
+    drop(second);
+    rooms.admit(&room, &peer("c")).await.unwrap();
+    // A room that a peer made ends with the last seat in it.
+    let other = RoomId::parse("other").unwrap();
+    drop(rooms.admit(&other, &peer("a")).await.unwrap());
+    let ends = async {
+        while rooms.contains(&other) {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), ends)
+        .await
+        .unwrap();
 }
 
 #[tokio::test]

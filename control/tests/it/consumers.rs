@@ -139,7 +139,10 @@ async fn a_newcomer_gets_everything_in_one_call() {
     let (mut alice, send, _) = caller(&server, "alice").await;
     let (mut bob, bob_send, _) = caller(&server, "bob").await;
     alice.produce(&send, "audio").await;
-    alice.produce(&send, "video").await;
+    let mut video = produce_data("video");
+    video["transportId"] = send.as_str().into();
+    video["rtpParameters"]["rtcp"]["cname"] = "another".into();
+    alice.ok("produce", video).await;
     bob.produce(&bob_send, "audio").await;
     let before = consumes(&server).len();
     let (mut carol, _, _) = caller(&server, "carol").await;

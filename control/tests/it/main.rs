@@ -14,5 +14,6 @@ mod client;
 mod consumers;
 mod fake_worker;
 mod http_api;
+mod patience;
 mod server;
 mod worker_trouble;

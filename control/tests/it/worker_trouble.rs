@@ -97,7 +97,15 @@ async fn refusals_leave_nothing_behind() {
         .refused("connectWebRtcTransport", connect.clone())
         .await;
     assert_eq!(refused, (500, "not now".into()));
+    server
+        .worker
+        .refuse("CreateTransport", Status::resource_exhausted("full"));
+    for _ in 0..40 {
+        let refused = alice.refused("createWebRtcTransport", json!({})).await;
+        assert_eq!(refused, (500, "full".into()));
+    }
     server.worker.behave();
+    alice.send_transport().await;
     alice.ok("connectWebRtcTransport", connect).await;
     // The same SSRCs and MID again: the first try has not taken them.
     alice.produce(&send, "audio").await;
