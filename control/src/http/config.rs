@@ -1,15 +1,15 @@
 //! GET `/config`: the effective configuration without its secrets, and live
 //! details of the workers for those who may see them.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
-use axum::extract::State;
+use axum::extract::{ConnectInfo, State};
 use axum::{Extension, Json};
 use http::{HeaderMap, header};
 use serde_json::{Value, json};
 use subtle::ConstantTimeEq;
 
-use super::{AppState, RemoteAddress};
+use super::AppState;
 use crate::config::Secret;
 use crate::error::Error;
 use crate::workers::WorkerStatus;
@@ -22,10 +22,10 @@ const SEED_PART: &str = "https";
 
 pub(super) async fn get(
     State(state): State<AppState>,
-    remote: Option<Extension<RemoteAddress>>,
+    remote: Option<Extension<ConnectInfo<SocketAddr>>>,
     headers: HeaderMap,
 ) -> Result<Json<Value>, Error> {
-    let remote = remote.map(|Extension(RemoteAddress(address))| address.ip());
+    let remote = remote.map(|Extension(ConnectInfo(address))| address.ip());
     let details = match &state.config.admin_token {
         Some(token) if is_authorized(&headers, token) => true,
         Some(_) => return Err(Error::Unauthorized),

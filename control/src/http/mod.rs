@@ -10,7 +10,6 @@ pub mod serve;
 mod signaling;
 mod ws_url;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::extract::State;
@@ -19,14 +18,15 @@ use axum::routing::{get, post};
 use axum::{Json, Router, middleware};
 use http::StatusCode;
 use serde_json::json;
-use tower_http::cors::CorsLayer;
+use tower_http::cors::{AllowHeaders, CorsLayer};
 
 use crate::config::Config;
 use crate::error::Error;
 use crate::rooms::Rooms;
 use crate::workers::WorkerPool;
 
-/// What every handler needs. Cheap to clone.
+/// What every handler needs. Cheap to clone. The address that a request came
+/// from is in its extensions, as axum's `ConnectInfo<SocketAddr>`.
 #[derive(Clone)]
 pub struct AppState {
     /// The effective configuration.
@@ -37,14 +37,11 @@ pub struct AppState {
     pub workers: Arc<dyn WorkerPool>,
 }
 
-/// Address that a request came from; put into every request by
-/// [`serve`](serve::serve).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RemoteAddress(pub SocketAddr);
-
 /// Every route. A WebSocket upgrade is accepted on any path, so it is looked
 /// at before the path is.
 pub fn app(state: AppState) -> Router {
+    // `*` for headers would not cover Authorization (Fetch standard, CORS).
+    let cors = CorsLayer::permissive().allow_headers(AllowHeaders::mirror_request());
     Router::new()
         .route("/getRoomId", get(rooms::get_room_id))
         .route("/rooms", post(rooms::create_unnamed))
@@ -60,7 +57,7 @@ pub fn app(state: AppState) -> Router {
         .merge(page::routes())
         .fallback(async || Error::UnknownPath)
         .method_not_allowed_fallback(async || Error::MethodNotAllowed)
-        .layer(CorsLayer::permissive())
+        .layer(cors)
         .layer(middleware::from_fn_with_state(
             state.clone(),
             signaling::upgrade_or_next,

@@ -23,7 +23,6 @@ use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 use tracing::{debug, warn};
 
-use super::RemoteAddress;
 use super::signaling::ConnectionPermit;
 
 /// Most connections at a time, WebSockets included. More wait in the kernel's
@@ -177,7 +176,6 @@ impl Connection {
     ) -> impl Future<Output = Result<axum::response::Response, Infallible>> + use<> {
         let mut request = request.map(Body::new);
         let extensions = request.extensions_mut();
-        extensions.insert(RemoteAddress(self.remote));
         extensions.insert(ConnectInfo(self.remote));
         extensions.insert(self.permit.clone());
         self.app.clone().oneshot(request)

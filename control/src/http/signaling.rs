@@ -1,17 +1,18 @@
 //! The way from an HTTP request to a peer's WebSocket: every reason against it
 //! is found before the upgrade, so that it can be told as an HTTP status.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::extract::ws::WebSocketUpgrade;
-use axum::extract::{FromRequestParts, Request, State};
+use axum::extract::{ConnectInfo, FromRequestParts, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, Uri, header};
 use tokio::sync::OwnedSemaphorePermit;
 
+use super::AppState;
 use super::rooms::query;
-use super::{AppState, RemoteAddress};
 use crate::error::Error;
 use crate::protoo::SUBPROTOCOL;
 use crate::protoo::connection::MAX_MESSAGE_SIZE;
@@ -53,7 +54,7 @@ async fn upgrade(state: AppState, request: Request) -> Result<Response, Error> {
         .await
         .map_err(|rejection| Error::BadField(rejection.body_text()))?;
     let seat = state.rooms.admit(&room, &peer).await?;
-    let remote = parts.extensions.get::<RemoteAddress>().copied();
+    let remote = parts.extensions.get::<ConnectInfo<SocketAddr>>().copied();
     let permit = parts.extensions.get::<ConnectionPermit>().cloned();
     tracing::debug!(%room, %peer, ?remote, "upgrade");
     let tasks = state.rooms.tasks().clone();

@@ -367,7 +367,7 @@ async fn write<E: From<Inbound>>(
     let mut awaiting_pong = false;
     let shared = wire.shared.clone();
     loop {
-        let now = tokio::select! {
+        tokio::select! {
             biased;
             close = shared.closed() => return Some(close),
             frame = wire.frames.recv() => {
@@ -380,8 +380,10 @@ async fn write<E: From<Inbound>>(
                 }
                 continue;
             }
-            now = tick.tick() => now,
-        };
+            _ = tick.tick() => {}
+        }
+        // Not the tick's own instant: that is when it was due.
+        let now = Instant::now();
         for tag in wire.shared.expired(now) {
             let answer = Inbound::Answer(wire.session, tag, Err(Refusal::TimedOut));
             if inbox.send(answer.into()).await.is_err() {
@@ -447,4 +449,235 @@ async fn say_goodbye(
 /// A panic while holding one of these locks leaves nothing half-changed.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
+
+    use serde_json::json;
+    use tokio::task::JoinHandle;
+
+    use super::*;
+
+    /// A socket whose other end is the test.
+    struct Socket {
+        incoming: mpsc::Receiver<Result<Frame, axum::Error>>,
+        outgoing: mpsc::UnboundedSender<Frame>,
+        /// Takes nothing, as a client that does not read.
+        stuck: bool,
+    }
+
+    impl Stream for Socket {
+        type Item = Result<Frame, axum::Error>;
+
+        fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+            self.incoming.poll_recv(cx)
+        }
+    }
+
+    impl Sink<Frame> for Socket {
+        type Error = axum::Error;
+
+        fn poll_ready(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+            if self.stuck {
+                return Poll::Pending;
+            }
+            Poll::Ready(Ok(()))
+        }
+
+        fn start_send(self: Pin<&mut Self>, frame: Frame) -> Result<(), Self::Error> {
+            self.outgoing.send(frame).map_err(axum::Error::new)
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    struct Test {
+        handle: Handle,
+        client: mpsc::Sender<Result<Frame, axum::Error>>,
+        sent: mpsc::UnboundedReceiver<Frame>,
+        inbox: mpsc::Receiver<Inbound>,
+        task: JoinHandle<()>,
+    }
+
+    fn start(stuck: bool) -> Test {
+        let (handle, wire) = channel(SessionId::next());
+        let (client, incoming) = mpsc::channel(8);
+        let (outgoing, sent) = mpsc::unbounded_channel();
+        let (inbox_sender, inbox) = mpsc::channel(8);
+        let socket = Socket {
+            incoming,
+            outgoing,
+            stuck,
+        };
+        let task = tokio::spawn(run(socket, wire, inbox_sender));
+        Test {
+            handle,
+            client,
+            sent,
+            inbox,
+            task,
+        }
+    }
+
+    impl Test {
+        async fn says(&self, text: &str) {
+            self.client.send(Ok(Frame::text(text))).await.unwrap();
+        }
+
+        async fn close_code(&mut self) -> Option<u16> {
+            while let Some(frame) = self.sent.recv().await {
+                if let Frame::Close(frame) = frame {
+                    return frame.map(|frame| frame.code);
+                }
+            }
+            None
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn requests_and_answers() {
+        let mut test = start(false);
+        test.handle.request("newConsumer", &json!({}), "c1".into());
+        test.handle.request("newConsumer", &json!({}), "c2".into());
+        test.says(r#"{"response":true,"id":2,"ok":false,"errorReason":"no"}"#)
+            .await;
+        test.says(r#"{"response":true,"id":1,"ok":true}"#).await;
+        // Neither a second answer nor one to nothing reaches the owner.
+        test.says(r#"{"response":true,"id":1,"ok":true}"#).await;
+        test.says(r#"{"response":true,"id":77,"ok":true}"#).await;
+        test.says(r#"{"request":true,"id":5,"method":"join"}"#)
+            .await;
+        let Some(Inbound::Answer(_, tag, result)) = test.inbox.recv().await else {
+            panic!("no answer");
+        };
+        assert_eq!(
+            (tag.as_str(), result),
+            ("c2", Err(Refusal::Rejected("no".into())))
+        );
+        let Some(Inbound::Answer(_, tag, Ok(()))) = test.inbox.recv().await else {
+            panic!("no answer");
+        };
+        assert_eq!(tag, "c1");
+        let Some(Inbound::Request(_, request)) = test.inbox.recv().await else {
+            panic!("no request");
+        };
+        assert_eq!(request.id, 5);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn unanswered_requests_time_out() {
+        let mut test = start(false);
+        let begin = Instant::now();
+        test.handle.request("newConsumer", &json!({}), "c1".into());
+        let Some(Inbound::Answer(_, tag, Err(Refusal::TimedOut))) = test.inbox.recv().await else {
+            panic!("no time-out");
+        };
+        assert_eq!(tag, "c1");
+        let waited = begin.elapsed();
+        assert!((30..32).contains(&waited.as_secs()), "{waited:?}");
+        // Too late.
+        test.says(r#"{"response":true,"id":1,"ok":true}"#).await;
+        test.says(r#"{"request":true,"id":5,"method":"join"}"#)
+            .await;
+        assert!(matches!(
+            test.inbox.recv().await,
+            Some(Inbound::Request(..))
+        ));
+    }
+
+    #[test]
+    fn time_outs_grow_with_what_is_open() {
+        assert_eq!(request_timeout(0), Duration::from_secs(30));
+        assert_eq!(request_timeout(100), Duration::from_secs(50));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_does_not_answer_pings_is_gone() {
+        let mut test = start(false);
+        let begin = Instant::now();
+        assert!(matches!(test.sent.recv().await, Some(Frame::Ping(_))));
+        assert!((60..62).contains(&begin.elapsed().as_secs()));
+        test.client
+            .send(Ok(Frame::Pong(Default::default())))
+            .await
+            .unwrap();
+        assert!(matches!(test.sent.recv().await, Some(Frame::Ping(_))));
+        assert!((120..124).contains(&begin.elapsed().as_secs()));
+        assert_eq!(test.close_code().await, Some(1001));
+        assert!((130..136).contains(&begin.elapsed().as_secs()));
+        assert!(matches!(test.inbox.recv().await, Some(Inbound::Closed(_))));
+        test.task.await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_queued_leaves_before_the_close() {
+        let mut test = start(false);
+        test.handle.respond(1, &Ok(json!({})));
+        test.handle.close(Close::FINAL);
+        // The first code counts.
+        test.handle.close(Close::TOO_SLOW);
+        assert!(matches!(test.sent.recv().await, Some(Frame::Text(_))));
+        assert_eq!(test.close_code().await, Some(4000));
+        assert!(matches!(test.inbox.recv().await, Some(Inbound::Closed(_))));
+        test.task.await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn too_many_bytes_for_a_client_that_does_not_read() {
+        let mut test = start(true);
+        let name = "x".repeat(MAX_QUEUED_BYTES / 8);
+        let notification = Notification::new("newPeer", &json!({ "name": name }));
+        for _ in 0..9 {
+            test.handle.notify(&notification);
+        }
+        assert!(matches!(test.inbox.recv().await, Some(Inbound::Closed(_))));
+        // Nothing could be sent, the close neither; the task ends all the same.
+        test.task.await.unwrap();
+        assert_eq!(*test.handle.shared.closing.borrow(), Some(Close::TOO_SLOW));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn too_many_frames_for_a_client_that_does_not_read() {
+        let test = start(true);
+        let notification = Notification::new("newPeer", &json!({}));
+        for _ in 0..=MAX_QUEUED_FRAMES {
+            test.handle.notify(&notification);
+        }
+        assert_eq!(*test.handle.shared.closing.borrow(), Some(Close::TOO_SLOW));
+        test.task.await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn too_many_open_requests() {
+        let mut test = start(false);
+        for index in 0..=MAX_PENDING_REQUESTS {
+            test.handle
+                .request("newConsumer", &json!({}), index.to_string());
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(test.close_code().await, Some(1013));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_owner_that_vanishes_closes_the_socket() {
+        let mut test = start(false);
+        drop(test.handle);
+        let closed = async {
+            loop {
+                if let Some(Frame::Close(Some(frame))) = test.sent.recv().await {
+                    return frame.code;
+                }
+            }
+        };
+        assert_eq!(closed.await, 1012);
+    }
 }

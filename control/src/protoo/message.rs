@@ -1,7 +1,8 @@
 //! protoo messages: parsing what a client sent, writing what the server sends.
 //! Pure; a message that makes no sense is `None` and gets dropped.
 
-use serde_json::{Map, Value, json};
+use serde::Serialize;
+use serde_json::{Map, Value};
 
 /// Largest integer that a JavaScript number holds exactly.
 const MAX_SAFE_INTEGER: u64 = (1 << 53) - 1;
@@ -84,26 +85,88 @@ pub fn parse(text: &str) -> Option<Message> {
     }
 }
 
+/// What the server writes; exactly one of the first three is true.
+#[derive(Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Outgoing<'a> {
+    #[serde(skip_serializing_if = "is_false")]
+    request: bool,
+    #[serde(skip_serializing_if = "is_false")]
+    response: bool,
+    #[serde(skip_serializing_if = "is_false")]
+    notification: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    method: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ok: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<&'a Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error_code: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error_reason: Option<&'a str>,
+}
+
+impl Outgoing<'_> {
+    fn to_text(&self) -> String {
+        // Only a map with keys that are no strings could fail; there is none.
+        serde_json::to_string(self).unwrap_or_default()
+    }
+}
+
 /// A request of the server.
 pub fn request(id: u64, method: &str, data: &Value) -> String {
-    json!({ "request": true, "id": id, "method": method, "data": data }).to_string()
+    Outgoing {
+        request: true,
+        id: Some(id),
+        method: Some(method),
+        data: Some(data),
+        ..Outgoing::default()
+    }
+    .to_text()
 }
 
 /// The answer to a request that succeeded.
 pub fn success(id: u64, data: &Value) -> String {
-    json!({ "response": true, "id": id, "ok": true, "data": data }).to_string()
+    Outgoing {
+        response: true,
+        id: Some(id),
+        ok: Some(true),
+        data: Some(data),
+        ..Outgoing::default()
+    }
+    .to_text()
 }
 
 /// The answer to a request that failed. protoo-server leaves `ok` out; clients
 /// test whether it is truthy, so stating it is compatible and clearer.
 pub fn error(id: u64, code: u16, reason: &str) -> String {
-    json!({ "response": true, "id": id, "ok": false, "errorCode": code, "errorReason": reason })
-        .to_string()
+    Outgoing {
+        response: true,
+        id: Some(id),
+        ok: Some(false),
+        error_code: Some(code),
+        error_reason: Some(reason),
+        ..Outgoing::default()
+    }
+    .to_text()
 }
 
 /// A notification of the server.
 pub fn notification(method: &str, data: &Value) -> String {
-    json!({ "notification": true, "method": method, "data": data }).to_string()
+    Outgoing {
+        notification: true,
+        method: Some(method),
+        data: Some(data),
+        ..Outgoing::default()
+    }
+    .to_text()
+}
+
+fn is_false(value: &bool) -> bool {
+    !*value
 }
 
 fn id(message: &Map<String, Value>) -> Option<u64> {
@@ -145,6 +208,8 @@ fn truthy(value: Option<&Value>) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn request_of(text: &str) -> Option<Request> {

@@ -1,0 +1,227 @@
+//! Peers that come, rename themselves, come again, and go.
+
+use std::time::Duration;
+
+use control::rooms::Timings;
+use serde_json::json;
+
+use crate::client::{capabilities, dtls_parameters};
+use crate::fake_worker::Call;
+use crate::server::{TestServer, config};
+
+#[tokio::test]
+async fn two_peers_meet_and_part() {
+    let server = TestServer::start().await;
+    let mut alice = server.connect("room", "alice").await;
+    let caps = alice.ok("getRouterRtpCapabilities", json!({})).await;
+    assert_eq!(caps["codecs"][0]["mimeType"], "audio/opus");
+    assert_eq!(alice.join("Alice").await, json!({ "peers": [] }));
+    let mut bob = server.connect("room", "bob").await;
+    // Somebody who has not joined is nobody yet.
+    alice.not_told("newPeer").await;
+    let peers = bob.join("Bob").await;
+    let expected = json!({ "id": "alice", "displayName": "Alice", "device": { "flag": "chrome" } });
+    assert_eq!(peers, json!({ "peers": [expected] }));
+    let expected = json!({ "id": "bob", "displayName": "Bob", "device": { "flag": "chrome" } });
+    assert_eq!(alice.notified("newPeer").await, expected);
+    assert_eq!(server.rooms.joined_peers(), 2);
+
+    bob.ok("changeDisplayName", json!({ "displayName": "Robert" }))
+        .await;
+    let changed = json!({ "peerId": "bob", "displayName": "Robert", "oldDisplayName": "Bob" });
+    assert_eq!(alice.notified("peerDisplayNameChanged").await, changed);
+    bob.not_told("peerDisplayNameChanged").await;
+
+    assert_eq!(bob.ok("leaveRoom", json!({})).await, json!({}));
+    assert_eq!(bob.close_code().await, 4000);
+    assert_eq!(alice.notified("peerLeft").await, json!({ "peerId": "bob" }));
+    alice.not_told("peerClosed").await;
+    assert_eq!(server.rooms.joined_peers(), 1);
+
+    drop(alice);
+    server
+        .worker
+        .wait_for(|call| matches!(call, Call::CloseRouter(_)).then_some(()))
+        .await;
+    assert_eq!(server.get("/rooms/room").await.status, 404);
+    assert_eq!(server.rooms.joined_peers(), 0);
+}
+
+#[tokio::test]
+async fn a_lost_connection_is_peer_closed() {
+    let server = TestServer::start().await;
+    let mut alice = server.connect("room", "alice").await;
+    alice.join("Alice").await;
+    let mut bob = server.connect("room", "bob").await;
+    bob.join("Bob").await;
+    let transport_id = bob.send_transport().await;
+    // Not even a close frame.
+    drop(bob);
+    assert_eq!(
+        alice.notified("peerClosed").await,
+        json!({ "peerId": "bob" })
+    );
+    let closed = |call: &Call| match call {
+        Call::CloseTransport(request) => Some(request.transport_id.clone()),
+        _ => None,
+    };
+    assert_eq!(server.worker.wait_for(closed).await, transport_id);
+    alice.not_told("peerLeft").await;
+    // One that never joined makes no sound.
+    drop(server.connect("room", "carol").await);
+    let mut carol = server.connect("room", "carol").await;
+    carol.ok("getRouterRtpCapabilities", json!({})).await;
+    alice.not_told("peerClosed").await;
+}
+
+#[tokio::test]
+async fn a_second_session_replaces_the_first() {
+    let server = TestServer::start().await;
+    let mut alice = server.connect("room", "alice").await;
+    alice.join("Alice").await;
+    let router = |call: &Call| match call {
+        Call::CreateRouter(request) => Some(request.router_id.clone()),
+        _ => None,
+    };
+    let first_router = server.worker.wait_for(router).await;
+    // Alone: the room must not close between the two sessions.
+    let mut again = server.connect("room", "alice").await;
+    assert_eq!(alice.close_code().await, 4000);
+    assert_eq!(again.join("Alice II").await, json!({ "peers": [] }));
+    let mut bob = server.connect("room", "bob").await;
+    bob.join("Bob").await;
+    let mut third = server.connect("room", "alice").await;
+    assert_eq!(again.close_code().await, 4000);
+    assert_eq!(
+        bob.notified("peerClosed").await,
+        json!({ "peerId": "alice" })
+    );
+    bob.not_told("newPeer").await;
+    third.join("Alice III").await;
+    assert_eq!(bob.notified("newPeer").await["displayName"], "Alice III");
+    assert_eq!(server.worker.count("CreateRouter"), 1);
+    assert_eq!(server.worker.wait_for(router).await, first_router);
+    assert_eq!(server.rooms.joined_peers(), 2);
+}
+
+#[tokio::test]
+async fn transports_before_join() {
+    let server = TestServer::start().await;
+    let mut alice = server.connect("room", "alice").await;
+    let data = json!({
+        "producing": true, "consuming": false, "forceTcp": false,
+        "sctpCapabilities": { "numStreams": { "OS": 1024, "MIS": 1024 } },
+    });
+    let answer = alice.ok("createWebRtcTransport", data).await;
+    let id = answer["id"].as_str().unwrap();
+    let expected = json!({
+        "id": id,
+        "iceParameters": { "usernameFragment": "first", "password": "p".repeat(32), "iceLite": true },
+        "iceCandidates": [{
+            "foundation": "udpcandidate", "priority": 1_076_302_079, "ip": "192.0.2.1",
+            "address": "192.0.2.1", "protocol": "udp", "port": 40_000, "type": "host",
+        }],
+        "dtlsParameters": {
+            "role": "auto",
+            "fingerprints": [{ "algorithm": "sha-256", "value": (["AB"; 32].join(":")) }],
+        },
+        "iceServer": {
+            "enableIceServer": "yes", "iceServerHost": "turn.example", "iceServerProto": "udp",
+            "iceServerPort": "3478", "iceServerUser": "turn-user", "iceServerPass": "turn-pass",
+        },
+        "iceServers": [{
+            "urls": ["turn:turn.example:3478?transport=udp"], "username": "turn-user",
+            "credential": "turn-pass", "credentialType": "password",
+        }],
+    });
+    assert_eq!(answer, expected);
+    let flags = |call: &Call| match call {
+        Call::CreateTransport(request) => Some((request.producing, request.consuming)),
+        _ => None,
+    };
+    assert_eq!(server.worker.wait_for(flags).await, (true, false));
+
+    let data = json!({ "transportId": id, "dtlsParameters": dtls_parameters() });
+    assert_eq!(
+        alice.ok("connectWebRtcTransport", data.clone()).await,
+        json!({})
+    );
+    let connected = |call: &Call| match call {
+        Call::ConnectTransport(request) => Some(request.clone()),
+        _ => None,
+    };
+    let connected = server.worker.wait_for(connected).await;
+    assert_eq!(connected.role(), proto::DtlsRole::Client);
+    assert_eq!(connected.fingerprint.unwrap().algorithm, "sha-256");
+    let refused = alice.refused("connectWebRtcTransport", data).await;
+    assert_eq!(refused, (500, "connect() already called".into()));
+
+    let restarted = alice.ok("restartIce", json!({ "transportId": id })).await;
+    let expected =
+        json!({ "usernameFragment": "restarted", "password": "p".repeat(32), "iceLite": true });
+    assert_eq!(restarted, expected);
+}
+
+#[tokio::test]
+async fn who_does_not_join_in_time_loses_the_seat() {
+    let timings = Timings {
+        join: Duration::from_millis(200),
+        ..Timings::default()
+    };
+    let server = TestServer::start_with(config(), timings).await;
+    let mut alice = server.connect("room", "alice").await;
+    alice.join("Alice").await;
+    let mut bob = server.connect("room", "bob").await;
+    // Not 4000: a client that was only slow may try again.
+    assert_eq!(bob.close_code().await, 1008);
+    alice.not_told("peerClosed").await;
+    alice
+        .ok("changeDisplayName", json!({ "displayName": "still here" }))
+        .await;
+}
+
+#[tokio::test]
+async fn requests_are_answered_in_order() {
+    let server = TestServer::start().await;
+    let mut alice = server.connect("room", "alice").await;
+    let data = json!({ "displayName": "A", "device": {}, "rtpCapabilities": capabilities() });
+    let join = alice.start("join", data).await;
+    let mut renames = Vec::new();
+    for index in 0..500 {
+        let data = json!({ "displayName": format!("A{index}") });
+        renames.push(alice.start("changeDisplayName", data).await);
+    }
+    alice.response(join).await.unwrap();
+    for rename in renames {
+        alice.response(rename).await.unwrap();
+    }
+    let mut bob = server.connect("room", "bob").await;
+    assert_eq!(bob.join("Bob").await["peers"][0]["displayName"], "A499");
+}
+
+#[tokio::test]
+async fn shutdown_closes_sockets_with_its_code() {
+    let server = TestServer::start().await;
+    let mut alice = server.connect("room", "alice").await;
+    alice.join("Alice").await;
+    let mut bob = server.connect("other", "bob").await;
+    let rooms = server.rooms.clone();
+    let shutdown = tokio::spawn(async move { rooms.shutdown(1001).await });
+    assert_eq!(alice.close_code().await, 1001);
+    assert_eq!(bob.close_code().await, 1001);
+    shutdown.await.unwrap();
+    assert_eq!(server.rooms.joined_peers(), 0);
+    assert_eq!(server.get("/health").await.status, 503);
+    let refused = server.upgrade("/?roomId=a&peerId=b", Some("protoo")).await;
+    assert_eq!(refused.err().unwrap().status, 503);
+    // And then the listener.
+    server.shutdown.cancel();
+    let gone = async {
+        while tokio::net::TcpStream::connect(server.address).await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(5), gone)
+        .await
+        .unwrap();
+}

@@ -1,0 +1,320 @@
+//! A media worker that forwards nothing: it records its calls, answers what a
+//! real one could, and can be told to refuse, to hang, or to be gone.
+
+use std::collections::{HashMap, HashSet};
+use std::fmt::Debug;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use control::workers::{Notice, Worker, WorkerClient, WorkerId, WorkerPool, WorkerStatus};
+use futures_util::{StreamExt, stream};
+use hyper_util::rt::TokioIo;
+use proto::media_worker_server::{MediaWorker, MediaWorkerServer};
+use proto::*;
+use tokio::sync::{mpsc, watch};
+use tonic::transport::{Endpoint, Server};
+use tonic::{Request, Response, Status};
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// One call as the worker got it. Some are only counted.
+#[allow(dead_code)]
+#[derive(Debug, Clone)]
+pub enum Call {
+    CreateRouter(CreateRouterRequest),
+    CloseRouter(CloseRouterRequest),
+    CreateTransport(CreateWebRtcTransportRequest),
+    ConnectTransport(ConnectWebRtcTransportRequest),
+    RestartIce(RestartIceRequest),
+    CloseTransport(CloseTransportRequest),
+    Produce(ProduceRequest),
+    CloseProducer(CloseProducerRequest),
+    PauseProducer(PauseProducerRequest),
+    ResumeProducer(ResumeProducerRequest),
+    Consume(ConsumeRequest),
+    CloseConsumer(CloseConsumerRequest),
+    PauseConsumer(PauseConsumerRequest),
+    ResumeConsumer(ResumeConsumerRequest),
+    RequestKeyFrame(RequestKeyFrameRequest),
+}
+
+impl Call {
+    /// The variant's name.
+    fn name(&self) -> String {
+        let text = format!("{self:?}");
+        text.split('(').next().unwrap().to_owned()
+    }
+}
+
+/// A handle on the worker for the test.
+#[derive(Clone)]
+pub struct FakeWorker {
+    calls: Arc<watch::Sender<Vec<Call>>>,
+    orders: Arc<Mutex<Orders>>,
+}
+
+#[derive(Default)]
+struct Orders {
+    refuse: HashMap<&'static str, Status>,
+    hang: HashSet<&'static str>,
+    refuse_each_consumer: bool,
+}
+
+impl FakeWorker {
+    fn new() -> Self {
+        Self {
+            calls: Arc::new(watch::Sender::new(Vec::new())),
+            orders: Arc::default(),
+        }
+    }
+
+    /// Calls of this name are refused from now on.
+    pub fn refuse(&self, call: &'static str, status: Status) {
+        self.orders.lock().unwrap().refuse.insert(call, status);
+    }
+
+    /// Calls of this name are not answered from now on.
+    pub fn hang(&self, call: &'static str) {
+        self.orders.lock().unwrap().hang.insert(call);
+    }
+
+    /// Every entry of a Consume fails from now on, not the call.
+    pub fn refuse_each_consumer(&self, refuse: bool) {
+        self.orders.lock().unwrap().refuse_each_consumer = refuse;
+    }
+
+    /// Back to normal.
+    pub fn behave(&self) {
+        *self.orders.lock().unwrap() = Orders::default();
+    }
+
+    /// Every call so far.
+    pub fn calls(&self) -> Vec<Call> {
+        self.calls.borrow().clone()
+    }
+
+    /// How many calls of this name there were.
+    pub fn count(&self, name: &str) -> usize {
+        self.calls
+            .borrow()
+            .iter()
+            .filter(|call| call.name() == name)
+            .count()
+    }
+
+    /// The first call that `pick` picks, once it comes.
+    pub async fn wait_for<T>(&self, pick: impl Fn(&Call) -> Option<T>) -> T {
+        let mut calls = self.calls.subscribe();
+        let found = calls.wait_for(|calls| calls.iter().any(|call| pick(call).is_some()));
+        let calls = tokio::time::timeout(PATIENCE, found).await;
+        let calls = calls.expect("the call does not come").unwrap();
+        calls.iter().find_map(&pick).unwrap()
+    }
+
+    async fn answer<T: Debug>(&self, call: Call, answer: T) -> Result<Response<T>, Status> {
+        let name = call.name();
+        self.calls.send_modify(|calls| calls.push(call));
+        let (hangs, refusal) = {
+            let orders = self.orders.lock().unwrap();
+            let refusal = orders.refuse.get(name.as_str()).cloned();
+            (orders.hang.contains(name.as_str()), refusal)
+        };
+        if hangs {
+            std::future::pending::<()>().await;
+        }
+        match refusal {
+            Some(status) => Err(status),
+            None => Ok(Response::new(answer)),
+        }
+    }
+}
+
+macro_rules! recorded {
+    ($($name:ident: $call:ident($request:ty) -> $response:ty = $answer:expr;)*) => {
+        #[tonic::async_trait]
+        impl MediaWorker for FakeWorker {
+            type EventsStream = stream::Pending<Result<Event, Status>>;
+
+            async fn handshake(
+                &self,
+                _: Request<HandshakeRequest>,
+            ) -> Result<Response<HandshakeResponse>, Status> {
+                Ok(Response::new(HandshakeResponse::default()))
+            }
+
+            async fn events(
+                &self,
+                _: Request<EventsRequest>,
+            ) -> Result<Response<Self::EventsStream>, Status> {
+                Ok(Response::new(stream::pending()))
+            }
+
+            async fn dump(&self, _: Request<DumpRequest>) -> Result<Response<DumpResponse>, Status> {
+                Ok(Response::new(DumpResponse::default()))
+            }
+
+            async fn consume(
+                &self,
+                request: Request<ConsumeRequest>,
+            ) -> Result<Response<ConsumeResponse>, Status> {
+                let request = request.into_inner();
+                let refuse = self.orders.lock().unwrap().refuse_each_consumer;
+                let result = |consumer: &ConsumerSpec| ConsumeResult {
+                    consumer_id: consumer.consumer_id.clone(),
+                    error: if refuse { "no".into() } else { String::new() },
+                    producer_paused: false,
+                    score: Some(score()),
+                };
+                let results = request.consumers.iter().map(result).collect();
+                self.answer(Call::Consume(request), ConsumeResponse { results }).await
+            }
+
+            $(async fn $name(
+                &self,
+                request: Request<$request>,
+            ) -> Result<Response<$response>, Status> {
+                self.answer(Call::$call(request.into_inner()), $answer).await
+            })*
+        }
+    };
+}
+
+recorded! {
+    create_router: CreateRouter(CreateRouterRequest) -> Empty = Empty {};
+    close_router: CloseRouter(CloseRouterRequest) -> Empty = Empty {};
+    create_web_rtc_transport: CreateTransport(CreateWebRtcTransportRequest)
+        -> CreateWebRtcTransportResponse = transport();
+    connect_web_rtc_transport: ConnectTransport(ConnectWebRtcTransportRequest) -> Empty = Empty {};
+    restart_ice: RestartIce(RestartIceRequest) -> IceParameters = ice_parameters("restarted");
+    close_transport: CloseTransport(CloseTransportRequest) -> Empty = Empty {};
+    produce: Produce(ProduceRequest) -> Empty = Empty {};
+    close_producer: CloseProducer(CloseProducerRequest) -> Empty = Empty {};
+    pause_producer: PauseProducer(PauseProducerRequest) -> Empty = Empty {};
+    resume_producer: ResumeProducer(ResumeProducerRequest) -> Empty = Empty {};
+    close_consumer: CloseConsumer(CloseConsumerRequest) -> Empty = Empty {};
+    pause_consumer: PauseConsumer(PauseConsumerRequest) -> Empty = Empty {};
+    resume_consumer: ResumeConsumer(ResumeConsumerRequest) -> ConsumerScore = score();
+    request_key_frame: RequestKeyFrame(RequestKeyFrameRequest) -> Empty = Empty {};
+}
+
+fn score() -> ConsumerScore {
+    ConsumerScore {
+        score: 10,
+        producer_score: 9,
+        producer_scores: vec![9],
+    }
+}
+
+fn ice_parameters(username_fragment: &str) -> IceParameters {
+    IceParameters {
+        username_fragment: username_fragment.into(),
+        password: "p".repeat(32),
+    }
+}
+
+fn transport() -> CreateWebRtcTransportResponse {
+    CreateWebRtcTransportResponse {
+        ice_parameters: Some(ice_parameters("first")),
+        ice_candidates: vec![IceCandidate {
+            foundation: "udpcandidate".into(),
+            priority: 1_076_302_079,
+            address: "192.0.2.1".into(),
+            port: 40_000,
+            protocol: "udp".into(),
+        }],
+        dtls_fingerprints: vec![DtlsFingerprint {
+            algorithm: "sha-256".into(),
+            value: ["AB"; 32].join(":"),
+        }],
+    }
+}
+
+/// Media workers, and the channel by which rooms hear of them.
+pub struct FakePool {
+    workers: Mutex<Vec<(Worker, FakeWorker)>>,
+    notices: mpsc::Sender<Notice>,
+    last_id: Mutex<u64>,
+}
+
+impl FakePool {
+    /// No worker yet.
+    pub fn new(notices: mpsc::Sender<Notice>) -> Arc<Self> {
+        Arc::new(Self {
+            workers: Mutex::default(),
+            notices,
+            last_id: Mutex::new(0),
+        })
+    }
+
+    /// Starts a worker and connects to it.
+    pub async fn start_worker(&self) -> FakeWorker {
+        let fake = FakeWorker::new();
+        let (client, server) = tokio::io::duplex(1 << 16);
+        let incoming = stream::iter([Ok::<_, std::io::Error>(server)]).chain(stream::pending());
+        let service = MediaWorkerServer::new(fake.clone());
+        tokio::spawn(
+            Server::builder()
+                .add_service(service)
+                .serve_with_incoming(incoming),
+        );
+        let mut client = Some(client);
+        let connector = tower::service_fn(move |_| {
+            let client = client.take().map(TokioIo::new);
+            async move { client.ok_or(std::io::Error::other("the only connection is used")) }
+        });
+        let endpoint = Endpoint::from_static("http://worker");
+        let channel = endpoint.connect_with_connector(connector).await.unwrap();
+        let id = {
+            let mut last_id = self.last_id.lock().unwrap();
+            *last_id += 1;
+            WorkerId(*last_id)
+        };
+        let worker = Worker {
+            id,
+            index: 0,
+            client: WorkerClient::new(channel),
+        };
+        self.workers.lock().unwrap().push((worker, fake.clone()));
+        fake
+    }
+
+    /// All workers die.
+    pub async fn kill_workers(&self) {
+        let dead = std::mem::take(&mut *self.workers.lock().unwrap());
+        for (worker, _) in dead {
+            self.notices.send(Notice::Died(worker.id)).await.unwrap();
+        }
+    }
+
+    /// A worker says something by itself.
+    pub async fn say(&self, router_id: &str, event: event::Event) {
+        let id = self.workers.lock().unwrap()[0].0.id;
+        let event = Event {
+            router_id: router_id.into(),
+            event: Some(event),
+        };
+        self.notices.send(Notice::Event(id, event)).await.unwrap();
+    }
+}
+
+impl WorkerPool for FakePool {
+    fn pick(&self) -> Option<Worker> {
+        self.live().into_iter().next()
+    }
+
+    fn live(&self) -> Vec<Worker> {
+        let workers = self.workers.lock().unwrap();
+        workers.iter().map(|(worker, _)| worker.clone()).collect()
+    }
+
+    fn status(&self) -> Vec<WorkerStatus> {
+        vec![WorkerStatus {
+            index: 0,
+            pid: Some(4711),
+            cpu: None,
+            ports: (40_000, 44_999),
+            ready: true,
+            restarts: 0,
+        }]
+    }
+}

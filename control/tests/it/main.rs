@@ -1,0 +1,19 @@
+//! The control plane from outside: real HTTPS and WSS on loopback, with media
+//! workers that only keep a record.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
+
+mod admission;
+mod arrivals;
+mod bad_input;
+mod client;
+mod consumers;
+mod fake_worker;
+mod http_api;
+mod patience;
+mod server;
+mod worker_trouble;

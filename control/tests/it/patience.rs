@@ -1,0 +1,180 @@
+//! What takes half a minute and more, on a paused clock: rooms without HTTP,
+//! with sockets that are channels.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::extract::ws::Message;
+use control::rooms::{PeerId, RoomId, Rooms};
+use futures_util::{Sink, Stream};
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use crate::client::{capabilities, produce_data};
+use crate::fake_worker::{FakePool, FakeWorker};
+use crate::server::config;
+
+/// The server's end of a socket.
+struct Socket {
+    incoming: mpsc::UnboundedReceiver<Message>,
+    outgoing: mpsc::UnboundedSender<Message>,
+}
+
+impl Stream for Socket {
+    type Item = Result<Message, axum::Error>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.incoming.poll_recv(cx).map(|message| message.map(Ok))
+    }
+}
+
+impl Sink<Message> for Socket {
+    type Error = axum::Error;
+
+    fn poll_ready(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn start_send(self: Pin<&mut Self>, message: Message) -> Result<(), Self::Error> {
+        self.outgoing.send(message).map_err(axum::Error::new)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// The client's end of it; answers pings, as browsers do.
+struct Peer {
+    incoming: mpsc::UnboundedReceiver<Message>,
+    outgoing: mpsc::UnboundedSender<Message>,
+}
+
+impl Peer {
+    async fn connect(rooms: &Rooms, peer: &str) -> Self {
+        let room = RoomId::parse("room").unwrap();
+        let peer = PeerId::parse(peer).unwrap();
+        let seat = rooms.admit(&room, &peer).await.unwrap();
+        let (to_server, from_client) = mpsc::unbounded_channel();
+        let (to_client, from_server) = mpsc::unbounded_channel();
+        let socket = Socket {
+            incoming: from_client,
+            outgoing: to_client,
+        };
+        tokio::spawn(seat.occupy(socket));
+        Self {
+            incoming: from_server,
+            outgoing: to_server,
+        }
+    }
+
+    async fn read(&mut self) -> Message {
+        loop {
+            match self.incoming.recv().await.expect("socket is gone") {
+                Message::Ping(data) => self.outgoing.send(Message::Pong(data)).unwrap(),
+                message => return message,
+            }
+        }
+    }
+
+    /// Sends a request and returns the data of its response.
+    async fn ok(&mut self, method: &str, data: Value) -> Value {
+        let request = json!({ "request": true, "id": 7, "method": method, "data": data });
+        let request = Message::text(request.to_string());
+        self.outgoing.send(request).unwrap();
+        loop {
+            let Message::Text(text) = self.read().await else {
+                panic!("no text");
+            };
+            let message: Value = serde_json::from_str(&text).unwrap();
+            if message["response"] == true {
+                assert_eq!(message["ok"], true, "{message}");
+                return message["data"].clone();
+            }
+        }
+    }
+
+    async fn join(&mut self) {
+        let data = json!({ "displayName": "P", "rtpCapabilities": capabilities() });
+        self.ok("join", data).await;
+    }
+}
+
+async fn rooms() -> (Rooms, FakeWorker, Arc<FakePool>) {
+    let (notices, notices_receiver) = mpsc::channel(64);
+    let pool = FakePool::new(notices);
+    let worker = pool.start_worker().await;
+    let rooms = Rooms::start(Arc::new(config()), pool.clone(), notices_receiver).unwrap();
+    (rooms, worker, pool)
+}
+
+#[tokio::test(start_paused = true)]
+async fn thirty_seconds_to_join() {
+    let (rooms, _, _pool) = rooms().await;
+    let mut joined = Peer::connect(&rooms, "joined").await;
+    joined.join().await;
+    let begin = Instant::now();
+    let mut late = Peer::connect(&rooms, "late").await;
+    let Message::Close(Some(frame)) = late.read().await else {
+        panic!("not closed");
+    };
+    assert_eq!(frame.code, 1008);
+    assert_eq!(begin.elapsed().as_secs(), 30);
+    joined
+        .ok("changeDisplayName", json!({ "displayName": "Q" }))
+        .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_consumer_that_is_never_accepted_stays_paused() {
+    let (rooms, worker, _pool) = rooms().await;
+    let mut alice = Peer::connect(&rooms, "alice").await;
+    alice.join().await;
+    let transport = alice
+        .ok("createWebRtcTransport", json!({ "producing": true }))
+        .await;
+    let mut silent = Peer::connect(&rooms, "silent").await;
+    silent.join().await;
+    silent
+        .ok("createWebRtcTransport", json!({ "consuming": true }))
+        .await;
+    let mut produce = produce_data("audio");
+    produce["transportId"] = transport["id"].clone();
+    alice.ok("produce", produce).await;
+    let Message::Text(offer) = silent.read().await else {
+        panic!("no newConsumer");
+    };
+    let offer: Value = serde_json::from_str(&offer).unwrap();
+    assert_eq!(offer["method"], "newConsumer");
+    let consumer_id = offer["data"]["id"].clone();
+    tokio::time::advance(Duration::from_secs(40)).await;
+    // By now the time-out has passed through the room.
+    for _ in 0..100 {
+        silent.ok("getRouterRtpCapabilities", json!({})).await;
+    }
+    assert_eq!(worker.count("ResumeConsumer"), 0);
+    assert_eq!(worker.count("CloseConsumer"), 0);
+    silent
+        .ok("resumeConsumer", json!({ "consumerId": consumer_id }))
+        .await;
+    assert_eq!(worker.count("ResumeConsumer"), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_call_lives_on() {
+    let (rooms, _, _pool) = rooms().await;
+    let mut alice = Peer::connect(&rooms, "alice").await;
+    alice.join().await;
+    let idle = tokio::time::timeout(Duration::from_secs(3600), alice.read()).await;
+    assert!(idle.is_err(), "{idle:?}");
+    alice
+        .ok("changeDisplayName", json!({ "displayName": "Q" }))
+        .await;
+}

@@ -1,0 +1,150 @@
+//! Media workers that refuse, hang or die.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use tonic::{Code, Status};
+
+use crate::client::{Client, produce_data};
+use crate::fake_worker::Call;
+use crate::server::TestServer;
+
+async fn caller(server: &TestServer, peer: &str) -> (Client, String) {
+    let mut client = server.connect("room", peer).await;
+    let send = client.send_transport().await;
+    client.recv_transport().await;
+    client.join(peer).await;
+    (client, send)
+}
+
+#[tokio::test]
+async fn a_dead_worker_sends_clients_to_a_fresh_room() {
+    let server = TestServer::start().await;
+    let (mut alice, _) = caller(&server, "alice").await;
+    let mut unjoined = server.connect("room", "bob").await;
+    server.pool.kill_workers().await;
+    // Not 4000: protoo clients come back by themselves.
+    assert_eq!(alice.close_code().await, 1012);
+    assert_eq!(unjoined.close_code().await, 1012);
+    let refused = server
+        .upgrade("/?roomId=room&peerId=alice", Some("protoo"))
+        .await;
+    let refused = refused.err().unwrap();
+    assert_eq!(
+        (refused.status, refused.error()),
+        (503, "no live media worker")
+    );
+    assert_eq!(server.post("/rooms/room", "").await.status, 503);
+    assert_eq!(server.get("/health").await.status, 503);
+    assert_eq!(server.get("/rooms/health").await.status, 503);
+
+    let fresh = server.pool.start_worker().await;
+    assert_eq!(server.get("/health").await.status, 200);
+    let mut alice = server.connect("room", "alice").await;
+    assert_eq!(alice.join("Alice").await, json!({ "peers": [] }));
+    assert_eq!(fresh.count("CreateRouter"), 1);
+}
+
+#[tokio::test]
+async fn death_during_a_call_that_hangs() {
+    let server = TestServer::start().await;
+    let (mut alice, _) = caller(&server, "alice").await;
+    server.worker.hang("RestartIce");
+    let transport_id = alice.send_transport().await;
+    alice
+        .start("restartIce", json!({ "transportId": transport_id }))
+        .await;
+    server
+        .worker
+        .wait_for(|call| matches!(call, Call::RestartIce(_)).then_some(()))
+        .await;
+    let begin = Instant::now();
+    server.pool.kill_workers().await;
+    assert_eq!(alice.close_code().await, 1012);
+    // Well before the call's own deadline of five seconds.
+    assert!(begin.elapsed() < Duration::from_secs(4));
+}
+
+#[tokio::test]
+async fn a_hanging_call_fails_alone() {
+    let server = TestServer::start().await;
+    let (mut alice, _) = caller(&server, "alice").await;
+    server.worker.hang("CreateTransport");
+    let data = json!({ "producing": true, "consuming": false });
+    let refused = alice.refused("createWebRtcTransport", data).await;
+    assert_eq!(refused, (500, "media worker does not answer".into()));
+    server.worker.behave();
+    alice.send_transport().await;
+}
+
+#[tokio::test]
+async fn refusals_leave_nothing_behind() {
+    let server = TestServer::start().await;
+    let (mut alice, send) = caller(&server, "alice").await;
+    let (mut bob, _) = caller(&server, "bob").await;
+    let invalid = Status::new(Code::InvalidArgument, "mid: is taken");
+    server.worker.refuse("Produce", invalid);
+    let mut data = produce_data("audio");
+    data["transportId"] = send.as_str().into();
+    let refused = alice.refused("produce", data).await;
+    assert_eq!(refused, (400, "mid: is taken".into()));
+    server
+        .worker
+        .refuse("ConnectTransport", Status::failed_precondition("not now"));
+    let connect =
+        json!({ "transportId": send, "dtlsParameters": crate::client::dtls_parameters() });
+    let refused = alice
+        .refused("connectWebRtcTransport", connect.clone())
+        .await;
+    assert_eq!(refused, (500, "not now".into()));
+    server
+        .worker
+        .refuse("CreateTransport", Status::resource_exhausted("full"));
+    for _ in 0..40 {
+        let refused = alice.refused("createWebRtcTransport", json!({})).await;
+        assert_eq!(refused, (500, "full".into()));
+    }
+    server.worker.behave();
+    alice.send_transport().await;
+    alice.ok("connectWebRtcTransport", connect).await;
+    // The same SSRCs and MID again: the first try has not taken them.
+    alice.produce(&send, "audio").await;
+    bob.take_consumer().await;
+}
+
+#[tokio::test]
+async fn a_worker_that_refuses_to_consume() {
+    let server = TestServer::start().await;
+    let (mut alice, send) = caller(&server, "alice").await;
+    let (mut bob, _) = caller(&server, "bob").await;
+    server.worker.refuse_each_consumer(true);
+    alice.produce(&send, "audio").await;
+    bob.not_told("newConsumer").await;
+    server.worker.behave();
+    server
+        .worker
+        .refuse("Consume", Status::resource_exhausted("full"));
+    alice.produce(&send, "video").await;
+    bob.not_told("newConsumer").await;
+    // Neither counts as received: the next chance brings both.
+    server.worker.behave();
+    bob.recv_transport().await;
+    bob.take_consumer().await;
+    bob.take_consumer().await;
+}
+
+#[tokio::test]
+async fn a_room_whose_router_cannot_be_created() {
+    let server = TestServer::start().await;
+    server
+        .worker
+        .refuse("CreateRouter", Status::resource_exhausted("full"));
+    assert_eq!(server.post("/rooms/room", "").await.status, 503);
+    let refused = server
+        .upgrade("/?roomId=room&peerId=a", Some("protoo"))
+        .await;
+    assert_eq!(refused.err().unwrap().status, 503);
+    assert_eq!(server.get("/rooms/room").await.status, 404);
+    server.worker.behave();
+    assert_eq!(server.post("/rooms/room", "").await.status, 200);
+}
