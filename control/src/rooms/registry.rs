@@ -104,7 +104,11 @@ impl Rooms {
         workers: Arc<dyn WorkerPool>,
         notices: mpsc::Receiver<Notice>,
     ) -> Result<Rooms, OrtcError> {
-        Self::start_with(config, workers, notices, Timings::default())
+        let timings = Timings {
+            unused_room: config.room_empty_timeout,
+            ..Timings::default()
+        };
+        Self::start_with(config, workers, notices, timings)
     }
 
     /// As [`Rooms::start`], with other timings.

@@ -1,7 +1,6 @@
 //! A whole server on loopback, with one fake worker.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -50,17 +49,6 @@ impl Answer {
 pub fn config() -> Config {
     Config {
         listen_ip: [127, 0, 0, 1].into(),
-        listen_port: 4443,
-        tls_cert: PathBuf::from("certs/fullchain.pem"),
-        tls_key: PathBuf::from("certs/privkey.pem"),
-        ingress_host: None,
-        client_port: 443,
-        media_listen_ip: [127, 0, 0, 1].into(),
-        announced: None,
-        min_port: 40_000,
-        max_port: 49_999,
-        num_workers: None,
-        admin_token: None,
         ice_server: IceServer {
             enabled: true,
             proto: "udp".into(),
@@ -70,6 +58,7 @@ pub fn config() -> Config {
             host: Some("turn.example".into()),
         },
         room_max_peers: 3,
+        ..Config::default()
     }
 }
 
