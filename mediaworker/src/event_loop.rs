@@ -36,6 +36,12 @@ pub struct Worker {
     stop: bool,
 }
 
+/// What ended a wait.
+struct Ready {
+    jobs: bool,
+    datagrams: bool,
+}
+
 /// Why the loop ended.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Ended {
@@ -66,10 +72,14 @@ impl Worker {
     pub fn run(mut self, jobs: &Receiver<Job>, wake: &Arc<EventFd>) -> Ended {
         let mut datagrams: Vec<(Tuple, Vec<u8>)> = Vec::new();
         while !self.stop {
-            self.wait(wake);
+            let ready = self.wait(wake);
             let now = Instant::now();
-            self.receive(now);
-            self.work(now, jobs, wake);
+            if ready.datagrams {
+                self.receive(now);
+            }
+            if ready.jobs {
+                self.work(now, jobs, wake);
+            }
             self.engine.handle_timeouts(now);
             self.engine.flush(now);
             self.engine.take_datagrams(&mut datagrams);
@@ -82,7 +92,8 @@ impl Worker {
         Ended::Stopped
     }
 
-    fn wait(&self, wake: &EventFd) {
+    /// Waits for datagrams, jobs or the next timeout.
+    fn wait(&self, wake: &EventFd) -> Ready {
         let sleep = self.engine.next_timeout().map_or(MAX_SLEEP, |at| {
             at.saturating_duration_since(Instant::now()).min(MAX_SLEEP)
         });
@@ -91,14 +102,22 @@ impl Worker {
             Some(_) => sleep.min(Duration::from_millis(10)),
             None => sleep,
         };
-        let mut fds: Vec<PollFd<'_>> = self
-            .sockets
-            .fds()
-            .chain(std::iter::once(wake.as_fd()))
+        let mut fds: Vec<PollFd<'_>> = std::iter::once(wake.as_fd())
+            .chain(self.sockets.fds())
             .map(|fd| PollFd::new(fd, PollFlags::POLLIN))
             .collect();
-        // Interrupted or not, the next phases look for themselves.
-        let _ = ppoll(&mut fds, Some(TimeSpec::from_duration(sleep)), None);
+        if ppoll(&mut fds, Some(TimeSpec::from_duration(sleep)), None).is_err() {
+            // Interrupted: look at everything.
+            return Ready {
+                jobs: true,
+                datagrams: true,
+            };
+        }
+        let mut ready = fds.iter().map(|fd| fd.any().unwrap_or(true));
+        Ready {
+            jobs: ready.next().unwrap_or(true),
+            datagrams: ready.any(|it| it),
+        }
     }
 
     fn receive(&mut self, now: Instant) {
