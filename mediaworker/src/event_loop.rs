@@ -2,7 +2,7 @@
 //! thread, one function of named phases.
 
 use std::os::fd::AsFd;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
@@ -20,6 +20,10 @@ const MAX_SLEEP: Duration = Duration::from_secs(1);
 /// Events under way to the control plane; more wait in the engine.
 pub const EVENT_CHANNEL: usize = 1024;
 
+/// Jobs done in one tick. A job takes up to 1.5 ms (a new `Rtc`), and packets
+/// wait meanwhile.
+const MAX_JOBS: usize = 16;
+
 /// Something to be done on the media thread.
 pub type Job = Box<dyn FnOnce(&mut Worker, Instant) + Send>;
 
@@ -33,7 +37,6 @@ pub struct Worker {
     pub events: Option<mpsc::Sender<proto::Event>>,
     /// An event that did not fit yet.
     held: Option<proto::Event>,
-    stop: bool,
 }
 
 /// What ended a wait.
@@ -59,19 +62,13 @@ impl Worker {
             sockets,
             events: None,
             held: None,
-            stop: false,
         }
     }
 
-    /// Makes the loop end after this tick.
-    pub fn stop(&mut self) {
-        self.stop = true;
-    }
-
-    /// Runs until told to stop. `wake` is signalled for each job.
-    pub fn run(mut self, jobs: &Receiver<Job>, wake: &Arc<EventFd>) -> Ended {
+    /// Runs until `stop` is set. `wake` is signalled for that and for each job.
+    pub fn run(mut self, jobs: &Receiver<Job>, wake: &EventFd, stop: &AtomicBool) -> Ended {
         let mut datagrams: Vec<(Tuple, Vec<u8>)> = Vec::new();
-        while !self.stop {
+        while !stop.load(Ordering::Acquire) {
             let ready = self.wait(wake);
             let now = Instant::now();
             if ready.datagrams {
@@ -98,9 +95,9 @@ impl Worker {
             at.saturating_duration_since(Instant::now()).min(MAX_SLEEP)
         });
         // A held event waits for room in its channel, which nothing signals.
-        let sleep = match self.held {
-            Some(_) => sleep.min(Duration::from_millis(10)),
-            None => sleep,
+        let sleep = match &self.events {
+            Some(_) if self.held.is_some() => sleep.min(Duration::from_millis(10)),
+            _ => sleep,
         };
         let mut fds: Vec<PollFd<'_>> = std::iter::once(wake.as_fd())
             .chain(self.sockets.fds())
@@ -129,9 +126,12 @@ impl Worker {
     fn work(&mut self, now: Instant, jobs: &Receiver<Job>, wake: &EventFd) {
         // Cleared before looking: a job that comes in between wakes again.
         let _ = wake.read();
-        while let Ok(job) = jobs.try_recv() {
+        for _ in 0..MAX_JOBS {
+            let Ok(job) = jobs.try_recv() else { return };
             job(self, now);
         }
+        // There may be more; packets go first.
+        let _ = wake.write(1);
     }
 
     fn send_events(&mut self) {
@@ -139,9 +139,17 @@ impl Worker {
             return;
         };
         while let Some(event) = self.held.take().or_else(|| self.engine.poll_event()) {
-            if let Err(mpsc::error::TrySendError::Full(event)) = channel.try_send(event) {
-                self.held = Some(event);
-                return;
+            match channel.try_send(event) {
+                Ok(()) => {}
+                Err(mpsc::error::TrySendError::Full(event)) => {
+                    self.held = Some(event);
+                    return;
+                }
+                Err(mpsc::error::TrySendError::Closed(event)) => {
+                    self.held = Some(event);
+                    self.events = None;
+                    return;
+                }
             }
         }
     }

@@ -1,6 +1,7 @@
 //! The gRPC face of a worker: each call becomes a job for the media thread.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::SyncSender;
 use std::time::Instant;
 
@@ -24,12 +25,19 @@ pub const JOB_QUEUE: usize = 1024;
 pub struct Jobs {
     queue: SyncSender<Job>,
     wake: Arc<EventFd>,
+    stop: Arc<AtomicBool>,
 }
 
 impl Jobs {
-    /// Jobs over this queue; `wake` ends the media thread's wait.
-    pub fn new(queue: SyncSender<Job>, wake: Arc<EventFd>) -> Self {
-        Self { queue, wake }
+    /// Jobs over this queue; `wake` ends the media thread's wait, `stop` its loop.
+    pub fn new(queue: SyncSender<Job>, wake: Arc<EventFd>, stop: Arc<AtomicBool>) -> Self {
+        Self { queue, wake, stop }
+    }
+
+    /// Makes the media thread end, however full its queue is.
+    pub fn stop(&self) {
+        self.stop.store(true, Ordering::Release);
+        let _ = self.wake.write(1);
     }
 
     /// Queues a job. False when the queue is full or the thread is gone.
@@ -244,7 +252,8 @@ impl MediaWorker for Service {
         request: Request<proto::PauseConsumerRequest>,
     ) -> Answer<proto::Empty> {
         let id = request.into_inner().consumer_id;
-        self.done(move |w, _| w.engine.pause_consumer(&id)).await
+        self.done(move |w, now| w.engine.pause_consumer(now, &id))
+            .await
     }
 
     async fn resume_consumer(

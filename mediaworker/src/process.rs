@@ -35,6 +35,11 @@ pub fn die_with_parent(parent: i32) -> bool {
     // It follows the parent's thread, which lives as long as the parent does.
     // Not SIGKILL: the worker is to take its socket with it.
     let _ = prctl::set_pdeathsig(Signal::SIGTERM);
+    has_parent(parent)
+}
+
+/// Whether the control plane that started this process still runs.
+pub fn has_parent(parent: i32) -> bool {
     getppid() == Pid::from_raw(parent)
 }
 

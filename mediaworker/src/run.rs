@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::sync_channel;
 use std::time::Instant;
 
@@ -140,23 +141,23 @@ fn serve(args: &Args) -> Result<Ended, StartError> {
     let wake = EventFd::from_value_and_flags(0, flags).map_err(|e| StartError::System(e.into()))?;
     let wake = Arc::new(wake);
     let (queue, jobs) = sync_channel(JOB_QUEUE);
-    let handle = Jobs::new(queue, Arc::clone(&wake));
+    let stop = Arc::new(AtomicBool::new(false));
+    let handle = Jobs::new(queue, Arc::clone(&wake), Arc::clone(&stop));
     let on_parent_end = handle.clone();
-    process::watch_parent(move || {
-        on_parent_end.push(Box::new(|worker, _| worker.stop()));
-    })
-    .map_err(StartError::System)?;
+    process::watch_parent(move || on_parent_end.stop()).map_err(StartError::System)?;
     serve_grpc(args, handle)?;
-    let ended = Worker::new(engine, sockets).run(&jobs, &wake);
-    clean_up(&args.socket);
+    let ended = Worker::new(engine, sockets).run(&jobs, &wake, &stop);
+    clean_up(args);
     Ok(ended)
 }
 
-/// Removes the socket, and its directory with the last one: a control plane that
-/// was killed cannot.
-fn clean_up(socket: &std::path::Path) {
-    let _ = std::fs::remove_file(socket);
-    if let Some(directory) = socket.parent() {
+/// Removes the socket. A control plane that was killed cannot remove the
+/// directory either: then the last worker does.
+fn clean_up(args: &Args) {
+    let _ = std::fs::remove_file(&args.socket);
+    if !process::has_parent(args.parent_pid)
+        && let Some(directory) = args.socket.parent()
+    {
         let _ = std::fs::remove_dir(directory);
     }
 }
@@ -192,7 +193,7 @@ fn serve_grpc(args: &Args, jobs: Jobs) -> Result<(), StartError> {
             }
             _ = terminate.recv() => {}
         }
-        on_signal.push(Box::new(|worker, _| worker.stop()));
+        on_signal.stop();
     };
     std::thread::Builder::new()
         .name("grpc".into())

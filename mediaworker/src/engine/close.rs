@@ -146,10 +146,8 @@ impl Engine {
             .collect();
         if let Some(entry) = entry {
             self.producer_ids.remove(&entry.id);
-            if let Some(transport) = self.transports.get_mut(entry.transport) {
-                transport.inner.close_producer(producer);
-                self.mark_dirty(entry.transport);
-            }
+            self.call(entry.transport, |t| t.close_producer(producer));
+            self.mark_dirty(entry.transport);
         }
         self.act(router);
         ids
@@ -168,10 +166,8 @@ impl Engine {
     fn forget_consumer(&mut self, router: RouterKey, consumer: ConsumerKey) -> Option<String> {
         let entry = self.routers.get_mut(router)?.consumers.remove(consumer)?;
         self.consumer_ids.remove(&entry.id);
-        if let Some(transport) = self.transports.get_mut(entry.transport) {
-            transport.inner.close_consumer(entry.slot);
-            self.mark_dirty(entry.transport);
-        }
+        self.call(entry.transport, |t| t.close_consumer(entry.slot));
+        self.mark_dirty(entry.transport);
         Some(entry.id)
     }
 }

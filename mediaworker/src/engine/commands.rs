@@ -14,6 +14,7 @@ use super::{
     RouterKey, TransportEntry, TransportKey, convert,
 };
 use crate::transport::crypto::Fingerprint;
+use crate::transport::extensions;
 use crate::transport::ice::IceState;
 use crate::transport::slots::PayloadType;
 use crate::transport::webrtc::{DtlsState, Role, RouterMedia, WebRtcTransport};
@@ -95,6 +96,7 @@ impl Engine {
             inner,
             timer: None,
             dirty: false,
+            broken: false,
             restarted: false,
         });
         self.transport_ids.insert(request.transport_id.clone(), key);
@@ -313,6 +315,7 @@ impl Engine {
             )));
         }
         let slot = transport.inner.check_consumer(&wanted)?;
+        let connected = transport.inner.is_connected();
         let consumer = room
             .graph
             .create_consumer(
@@ -323,7 +326,7 @@ impl Engine {
                         transport: sink_of(key),
                         slot,
                     },
-                    paused: spec.paused,
+                    paused: spec.paused || !connected,
                     // RFC 3550 §5.1 wants a random start; the upper half is left
                     // free, so that early reordering cannot reach below zero.
                     initial_sequence: rand::random_range(1..32_768),
@@ -338,17 +341,17 @@ impl Engine {
                 transport: key,
                 slot,
                 producer,
+                wanted: !spec.paused,
             },
         );
         self.consumer_ids
             .insert(spec.consumer_id.clone(), (router, consumer));
-        let negotiated: Vec<String> = spec
+        let mid = spec
             .header_extensions
             .iter()
-            .map(|e| e.uri.clone())
-            .collect();
+            .any(|e| e.uri == extensions::MID);
         self.enter(now, key, |transport, _| {
-            transport.consume(now, consumer, &wanted, &negotiated);
+            transport.consume(now, consumer, &wanted, mid);
         });
         self.act(router);
         Ok(proto::ConsumeResult {
@@ -377,28 +380,37 @@ impl Engine {
     ///
     /// # Errors
     /// [`CommandError::NotFound`].
-    pub fn pause_consumer(&mut self, id: &str) -> Result<()> {
-        let (router, consumer) = self.consumer(id)?;
-        if let Some(entry) = self.routers.get_mut(router) {
-            let result = entry.graph.pause_consumer(consumer);
-            result.map_err(|_| not_found("consumer", id))?;
-        }
-        self.act(router);
-        Ok(())
+    pub fn pause_consumer(&mut self, now: Instant, id: &str) -> Result<()> {
+        self.set_consumer_wanted(now, id, false)
     }
 
-    /// Resumes a consumer and answers its score.
+    /// Resumes a consumer and answers its score. Its packets start once its
+    /// transport is connected.
     ///
     /// # Errors
     /// [`CommandError::NotFound`].
     pub fn resume_consumer(&mut self, now: Instant, id: &str) -> Result<proto::ConsumerScore> {
+        self.set_consumer_wanted(now, id, true)?;
+        self.score(now, id)
+    }
+
+    fn set_consumer_wanted(&mut self, now: Instant, id: &str, wanted: bool) -> Result<()> {
         let (router, consumer) = self.consumer(id)?;
-        if let Some(entry) = self.routers.get_mut(router) {
-            let result = entry.graph.resume_consumer(now, consumer);
+        if let Some(entry) = self.routers.get_mut(router)
+            && let Some(held) = entry.consumers.get_mut(consumer)
+        {
+            held.wanted = wanted;
+            let transport = self.transports.get(held.transport);
+            let connected = transport.is_some_and(|t| t.inner.is_connected());
+            let result = if wanted && connected {
+                entry.graph.resume_consumer(now, consumer)
+            } else {
+                entry.graph.pause_consumer(consumer)
+            };
             result.map_err(|_| not_found("consumer", id))?;
         }
         self.act(router);
-        self.score(now, id)
+        Ok(())
     }
 
     /// Asks a consumer's producer for a keyframe.

@@ -27,6 +27,16 @@ fn payload_type(field: &str, pt: u32) -> Result<u8, CommandError> {
         .ok_or_else(|| CommandError::Invalid(format!("{field}: {pt} is not in 0..=127")))
 }
 
+fn payload_types(pt: u32, rtx: Option<u32>, clock_rate: u32) -> Result<PayloadType, CommandError> {
+    Ok(PayloadType {
+        pt: payload_type("codecs.payload_type", pt)?,
+        rtx: rtx
+            .map(|pt| payload_type("codecs.rtx_payload_type", pt))
+            .transpose()?,
+        clock_rate,
+    })
+}
+
 /// How the keyframes of a codec are recognised.
 fn codec(mime_type: &str) -> Codec {
     match mime_type.to_ascii_lowercase().as_str() {
@@ -41,14 +51,7 @@ fn codec(mime_type: &str) -> Codec {
 
 /// A router's codec.
 pub fn router_codec(codec: &RouterCodec) -> Result<PayloadType, CommandError> {
-    Ok(PayloadType {
-        pt: payload_type("codecs.payload_type", codec.payload_type)?,
-        rtx: codec
-            .rtx_payload_type
-            .map(|pt| payload_type("codecs.rtx_payload_type", pt))
-            .transpose()?,
-        clock_rate: codec.clock_rate,
-    })
+    payload_types(codec.payload_type, codec.rtx_payload_type, codec.clock_rate)
 }
 
 /// A new producer.
@@ -58,14 +61,7 @@ pub fn producer(request: &ProduceRequest) -> Result<ProducerSpec, CommandError> 
         .iter()
         .map(|c| {
             Ok(ProducerCodec {
-                payload_type: PayloadType {
-                    pt: payload_type("codecs.payload_type", c.payload_type)?,
-                    rtx: c
-                        .rtx_payload_type
-                        .map(|pt| payload_type("codecs.rtx_payload_type", pt))
-                        .transpose()?,
-                    clock_rate: c.clock_rate,
-                },
+                payload_type: payload_types(c.payload_type, c.rtx_payload_type, c.clock_rate)?,
                 codec: codec(&c.mime_type),
                 nack: c.nack,
                 pli: c.nack_pli,

@@ -151,6 +151,10 @@ struct ConsumerEntry {
     transport: TransportKey,
     slot: u32,
     producer: ProducerKey,
+    /// Not paused by the control plane. In the media graph it is paused all the
+    /// same while its transport is not connected: a keyframe that nobody can
+    /// receive would be spent, and the next may only be asked for a second later.
+    wanted: bool,
 }
 
 struct TransportEntry {
@@ -160,6 +164,8 @@ struct TransportEntry {
     timer: Option<Instant>,
     /// Has something queued that the next flush sends.
     dirty: bool,
+    /// It panicked; the next flush closes it.
+    broken: bool,
     /// ICE was restarted: a second username fragment is valid until the new one
     /// is used.
     restarted: bool,

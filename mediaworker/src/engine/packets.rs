@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use router::{Action, Forward, RtpIn};
 use slotmap::{Key, KeyData};
@@ -11,8 +11,13 @@ use str0m::ice::StunMessage;
 use super::timers::Timer;
 use super::{Engine, RouterKey, TransportKey};
 use crate::transport::receive::Received;
-use crate::transport::webrtc::{DtlsState, Output, WebRtcTransport};
+use crate::transport::webrtc::{Output, WebRtcTransport};
 use crate::transport::{PacketKind, Tuple, ice};
+
+/// Time after its last connectivity check for which a transport keeps its
+/// addresses. Clients check every few seconds; without this, a check for one
+/// transport with the forged address of another would take over its packets.
+const ADDRESS_HELD: Duration = Duration::from_secs(10);
 
 /// Rounds of one flush. A round sends what the one before it led to (a keyframe
 /// request, say); more than a few would be a loop, and wait for the next tick.
@@ -43,6 +48,16 @@ impl Engine {
             self.counters.dropped += 1;
             return;
         };
+        let held_by_another = self
+            .by_address
+            .get(&tuple.remote)
+            .filter(|owner| **owner != key)
+            .and_then(|owner| self.transports.get(*owner))
+            .is_some_and(|owner| owner.inner.ice().is_fresh(now, ADDRESS_HELD));
+        if held_by_another {
+            self.counters.dropped += 1;
+            return;
+        }
         let mut checked = None;
         self.enter(now, key, |transport, out| {
             checked = transport.handle_check(now, tuple, message, out);
@@ -93,23 +108,64 @@ impl Engine {
         key: TransportKey,
         call: impl FnOnce(&mut WebRtcTransport, &mut Output),
     ) {
-        let Some(entry) = self.transports.get_mut(key) else {
-            return;
-        };
+        let before = self.is_connected(key);
         let mut out = std::mem::take(&mut self.output);
-        let before = entry.inner.dtls_state();
-        let result = catch_unwind(AssertUnwindSafe(|| call(&mut entry.inner, &mut out)));
-        if result.is_err() {
-            self.counters.panics += 1;
-            out.failed = Some("internal error".into());
+        if self
+            .contain(key, |transport| call(transport, &mut out))
+            .is_none()
+        {
+            out.failed.get_or_insert_with(|| "internal error".into());
         }
-        let became_connected =
-            before != DtlsState::Connected && entry.inner.dtls_state() == DtlsState::Connected;
-        self.settle(now, key, &mut out, became_connected);
+        let after = self.is_connected(key);
+        self.settle(now, key, &mut out, (before != after).then_some(after));
         self.output = out;
     }
 
-    fn settle(&mut self, now: Instant, key: TransportKey, out: &mut Output, connected: bool) {
+    fn is_connected(&self, key: TransportKey) -> bool {
+        let entry = self.transports.get(key);
+        entry.is_some_and(|entry| entry.inner.is_connected())
+    }
+
+    /// Calls into one transport; `None` when there is none, or it panicked, in
+    /// which case it must be closed.
+    fn contain<T>(
+        &mut self,
+        key: TransportKey,
+        call: impl FnOnce(&mut WebRtcTransport) -> T,
+    ) -> Option<T> {
+        let entry = self.transports.get_mut(key)?;
+        let result = catch_unwind(AssertUnwindSafe(|| call(&mut entry.inner)));
+        if result.is_err() {
+            self.counters.panics += 1;
+        }
+        result.ok()
+    }
+
+    /// Calls into a transport from within the work on another one. One that
+    /// panics is closed with the next flush.
+    pub(super) fn call<T>(
+        &mut self,
+        key: TransportKey,
+        call: impl FnOnce(&mut WebRtcTransport) -> T,
+    ) -> Option<T> {
+        let panics = self.counters.panics;
+        let result = self.contain(key, call);
+        if self.counters.panics != panics
+            && let Some(entry) = self.transports.get_mut(key)
+        {
+            entry.broken = true;
+            self.mark_dirty(key);
+        }
+        result
+    }
+
+    fn settle(
+        &mut self,
+        now: Instant,
+        key: TransportKey,
+        out: &mut Output,
+        connected: Option<bool>,
+    ) {
         let Some(router) = self.transports.get(key).map(|entry| entry.router) else {
             return;
         };
@@ -127,8 +183,8 @@ impl Engine {
             }
             touched = true;
         }
-        if connected {
-            self.refresh_consumers(now, router, key);
+        if let Some(connected) = connected {
+            self.switch_consumers(now, router, key, connected);
             touched = true;
         }
         if touched {
@@ -143,17 +199,29 @@ impl Engine {
         }
     }
 
-    /// Consumers that were resumed before the client could receive have missed
-    /// the keyframe that they asked for.
-    fn refresh_consumers(&mut self, now: Instant, router: RouterKey, transport: TransportKey) {
-        if let Some(entry) = self.routers.get_mut(router) {
-            for (consumer, _) in entry
-                .consumers
-                .iter()
-                .filter(|(_, c)| c.transport == transport)
-            {
-                let _ = entry.graph.request_key_frame(now, consumer);
-            }
+    /// Starts or stops the consumers of a transport that has just been connected
+    /// or disconnected.
+    fn switch_consumers(
+        &mut self,
+        now: Instant,
+        router: RouterKey,
+        transport: TransportKey,
+        connected: bool,
+    ) {
+        let Some(entry) = self.routers.get_mut(router) else {
+            return;
+        };
+        for (consumer, _) in entry
+            .consumers
+            .iter()
+            .filter(|(_, c)| c.transport == transport && c.wanted)
+        {
+            // Both know the consumer: the tables agree.
+            let _ = if connected {
+                entry.graph.resume_consumer(now, consumer)
+            } else {
+                entry.graph.pause_consumer(consumer)
+            };
         }
     }
 
@@ -191,15 +259,10 @@ impl Engine {
 
     fn write(&mut self, forward: &Forward, received: &Received, at: Instant) {
         let key = TransportKey::from(KeyData::from_ffi(forward.sink.transport));
-        let Some(entry) = self.transports.get_mut(key) else {
-            return;
-        };
-        if entry.inner.write(forward, &received.packet, at) {
+        let written = self.call(key, |t| t.write(forward, &received.packet, at));
+        if written == Some(true) {
             self.counters.rtp_forwarded += 1;
-            if !entry.dirty {
-                entry.dirty = true;
-                self.dirty.push(key);
-            }
+            self.mark_dirty(key);
         }
     }
 
@@ -218,11 +281,8 @@ impl Engine {
                         .and_then(|entry| entry.producers.get(producer))
                         .map(|p| p.transport);
                     let Some(key) = transport else { continue };
-                    let asked = self
-                        .transports
-                        .get_mut(key)
-                        .is_some_and(|t| t.inner.request_key_frame(producer, stream));
-                    if asked {
+                    let asked = self.call(key, |t| t.request_key_frame(producer, stream));
+                    if asked == Some(true) {
                         self.mark_dirty(key);
                     }
                 }
@@ -263,10 +323,18 @@ impl Engine {
                 return;
             }
             for key in dirty.drain(..) {
+                let mut broken = false;
                 if let Some(entry) = self.transports.get_mut(key) {
                     entry.dirty = false;
+                    broken = entry.broken;
                 }
-                self.enter(now, key, |transport, out| transport.flush(now, out));
+                self.enter(now, key, |transport, out| {
+                    if broken {
+                        out.failed = Some("internal error".into());
+                    } else {
+                        transport.flush(now, out);
+                    }
+                });
             }
             if self.dirty.is_empty() {
                 // Keep the allocation.

@@ -149,7 +149,7 @@ impl MediaSockets {
             let (now, later) = rest.split_at_checked(run).unwrap_or((rest, &[]));
             rest = later;
             if let [_] = now {
-                let sent = transmit(socket, tuple, first, None);
+                let sent = transmit(socket, tuple, first, None).is_ok();
                 self.counters.count(1, sent);
                 continue;
             }
@@ -157,13 +157,18 @@ impl MediaSockets {
             for (_, datagram) in now {
                 self.segments.extend_from_slice(datagram);
             }
-            if transmit(socket, tuple, &self.segments, Some(first.len())) {
-                self.counters.count(now.len(), true);
-            } else {
-                // The device may not know segmentation: one by one.
-                for (_, datagram) in now {
-                    let sent = transmit(socket, tuple, datagram, None);
-                    self.counters.count(1, sent);
+            match transmit(socket, tuple, &self.segments, Some(first.len())) {
+                Ok(()) => self.counters.count(now.len(), true),
+                // No room: one by one there is none either.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.counters.count(now.len(), false);
+                }
+                // The device may not know segmentation.
+                Err(_) => {
+                    for (_, datagram) in now {
+                        let sent = transmit(socket, tuple, datagram, None).is_ok();
+                        self.counters.count(1, sent);
+                    }
                 }
             }
         }
@@ -204,7 +209,12 @@ fn run_length(datagrams: &[(Tuple, Vec<u8>)], max_segments: usize) -> usize {
     run
 }
 
-fn transmit(socket: &MediaSocket, tuple: &Tuple, contents: &[u8], segment: Option<usize>) -> bool {
+fn transmit(
+    socket: &MediaSocket,
+    tuple: &Tuple,
+    contents: &[u8],
+    segment: Option<usize>,
+) -> io::Result<()> {
     let transmit = Transmit {
         destination: tuple.remote,
         ecn: None,
@@ -213,7 +223,7 @@ fn transmit(socket: &MediaSocket, tuple: &Tuple, contents: &[u8], segment: Optio
         src_ip: Some(tuple.local),
     };
     let socket_ref = UdpSockRef::from(&socket.socket);
-    socket.state.try_send(socket_ref, &transmit).is_ok()
+    socket.state.try_send(socket_ref, &transmit)
 }
 
 fn bind_port(listen_ip: IpAddr, port: u16) -> io::Result<Vec<MediaSocket>> {

@@ -11,7 +11,8 @@ pub const ABS_CAPTURE_TIME: &str = "http://www.webrtc.org/experiments/rtp-hdrext
 const RTP_STREAM_ID: &str = "urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id";
 const REPAIRED_RTP_STREAM_ID: &str = "urn:ietf:params:rtp-hdrext:sdes:repaired-rtp-stream-id";
 const ABS_SEND_TIME: &str = "http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time";
-const TRANSPORT_CC: &str =
+/// Transport-wide congestion control sequence number.
+pub const TRANSPORT_CC: &str =
     "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01";
 const AUDIO_LEVEL: &str = "urn:ietf:params:rtp-hdrext:ssrc-audio-level";
 const VIDEO_ORIENTATION: &str = "urn:3gpp:video-orientation";
@@ -59,35 +60,39 @@ pub fn registered(uri: &str) -> Option<&'static str> {
     URIS.into_iter().find(|known| *known == uri)
 }
 
+/// Id of transport-cc in a transport that has not learnt the client's: one that
+/// no client can name, so that it is always known which packets carry it.
+pub const UNTAUGHT_TRANSPORT_CC: u8 = 16;
+
 /// Every extension that a producer may use, at ids that its first offer moves
 /// to the client's own.
 pub fn receiving_map() -> ExtensionMap {
     let mut map = ExtensionMap::empty();
-    for (id, ext) in (1..).zip(URIS.into_iter().filter_map(known)) {
+    let others = URIS.into_iter().filter(|uri| *uri != TRANSPORT_CC);
+    for (id, ext) in (1..).zip(others.filter_map(known)) {
         map.set(id, ext);
     }
+    map.set(UNTAUGHT_TRANSPORT_CC, Extension::TransportSequenceNumber);
     map
 }
 
-/// The router's extensions, as far as `allowed` lets them be written.
+/// The router's extensions, as far as they can be written.
 ///
-/// Some extensions are written by str0m wherever its map has them: MID and
-/// abs-send-time are in the map only when the client negotiated them, and
-/// transport-cc never is, because str0m would put it on audio too, where no
-/// client negotiates it, and an estimator would take that for loss. The rest is
-/// written only where a value is given, so [`Written`] decides for each consumer.
-pub fn sending_map<'a>(
-    router: impl Iterator<Item = (u32, &'a str)>,
-    allowed: impl Fn(&str) -> bool,
-) -> ExtensionMap {
+/// str0m has one map for all of a transport's media, and writes MID,
+/// abs-send-time and transport-cc wherever the map has them. Clients negotiate
+/// the latter two for some kinds of media only, and an estimator takes what it
+/// did not negotiate for loss, so they are left out until something here needs
+/// them. The rest is written only where a value is given: [`Written`] decides
+/// for each consumer.
+pub fn sending_map<'a>(router: impl Iterator<Item = (u32, &'a str)>, mid: bool) -> ExtensionMap {
     let mut map = ExtensionMap::empty();
     for (id, uri) in router {
         let (Ok(id), Some(ext)) = (u8::try_from(id), known(uri)) else {
             continue;
         };
         let wanted = match uri {
-            TRANSPORT_CC | RTP_STREAM_ID | REPAIRED_RTP_STREAM_ID => false,
-            MID | ABS_SEND_TIME => allowed(uri),
+            TRANSPORT_CC | ABS_SEND_TIME | RTP_STREAM_ID | REPAIRED_RTP_STREAM_ID => false,
+            MID => mid,
             _ => true,
         };
         if wanted {

@@ -126,6 +126,12 @@ impl IceAgent {
         &self.tuples
     }
 
+    /// Whether an authentic check has come within `time`.
+    pub fn is_fresh(&self, now: Instant, time: Duration) -> bool {
+        self.last_check
+            .is_some_and(|at| now.saturating_duration_since(at) < time)
+    }
+
     /// Username fragments that checks for this transport may carry.
     pub fn ufrags(&self) -> impl Iterator<Item = &str> {
         std::iter::once(self.local.ufrag.as_str())
@@ -153,6 +159,8 @@ impl IceAgent {
     pub fn handle_timeout(&mut self, now: Instant) -> bool {
         if self.consent_deadline().is_some_and(|t| t <= now) {
             self.state = IceState::Disconnected;
+            // RFC 7675 §5.1: nothing may be sent without consent.
+            self.selected = None;
             return true;
         }
         false
@@ -206,11 +214,8 @@ impl IceAgent {
             self.selected = Some(tuple);
             self.state = IceState::Completed;
         } else {
-            let selected = self.selected.get_or_insert(tuple);
-            if self.state == IceState::New {
-                self.state = IceState::Connected;
-            } else if self.state == IceState::Disconnected {
-                *selected = tuple;
+            self.selected.get_or_insert(tuple);
+            if self.state != IceState::Completed {
                 self.state = IceState::Connected;
             }
         }
@@ -374,6 +379,7 @@ mod tests {
         assert!(!agent.handle_timeout(almost));
         assert!(agent.handle_timeout(now + CONSENT_TIMEOUT));
         assert_eq!(agent.state(), IceState::Disconnected);
+        assert_eq!(agent.selected(), None);
         let later = now + CONSENT_TIMEOUT * 2;
         check(&mut agent, later, tuple(2), &nominate).unwrap();
         assert_eq!(agent.selected(), Some(tuple(2)));

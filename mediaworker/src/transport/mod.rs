@@ -3,6 +3,7 @@
 pub mod clock;
 pub mod crypto;
 pub mod extensions;
+mod guard;
 pub mod ice;
 mod offer;
 pub mod receive;

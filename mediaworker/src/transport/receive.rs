@@ -1,7 +1,7 @@
 //! The producing side of a WebRtcTransport: teaches str0m what a client will
 //! send, and finds the producer that a packet belongs to.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use router::{Codec, ProducerKey};
 use str0m::Rtc;
@@ -12,6 +12,7 @@ use str0m::rtp::{RtpPacket, Ssrc};
 use super::TransportError;
 use super::clock::{Report, SenderClock};
 use super::extensions;
+use super::guard::{self, TransportCcGuard};
 use super::offer::Lesson;
 use super::slots::{PayloadType, SlotCodec, Slots};
 
@@ -21,6 +22,9 @@ const MAX_PRODUCERS: usize = 64;
 const MAX_ENCODINGS: usize = 8;
 /// Most codecs of one producer, RTX not counted.
 const MAX_CODECS: usize = 16;
+/// New SSRCs of known encodings after which a client is taken for hostile: str0m
+/// remembers each one for ever. A browser has a new one when it starts anew.
+const MAX_REPLACED: u32 = 1000;
 /// Longest MID and RID that str0m carries whole.
 const MAX_MID: usize = 16;
 const MAX_RID: usize = 8;
@@ -99,8 +103,8 @@ struct Entry {
 #[derive(Debug, Default)]
 pub struct Receiving {
     slots: Slots,
-    /// URI at each extension id (index 0 is id 1), as str0m has learnt it.
-    extension_ids: [Option<&'static str>; extensions::MAX_ID as usize],
+    /// What each extension id means (index 0 is id 1).
+    extension_ids: [Option<ExtensionId>; extensions::MAX_ID as usize],
     entries: Vec<Entry>,
     /// Media SSRC → (producer, encoding), filled as packets come.
     streams: HashMap<u32, (ProducerKey, usize)>,
@@ -108,6 +112,20 @@ pub struct Receiving {
     lesson: Option<String>,
     lessons: u64,
     clock: SenderClock,
+    /// SSRCs that the client has signalled, media and RTX.
+    signalled: HashSet<u32>,
+    /// Encodings whose SSRC was not signalled, so that unknown ones may be theirs.
+    unsignalled: usize,
+    /// SSRCs that took the place of another.
+    replaced: u32,
+    transport_cc: TransportCcGuard,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct ExtensionId {
+    uri: &'static str,
+    /// str0m has learnt it.
+    taught: bool,
 }
 
 /// Remote ICE credentials that the `Rtc` holds.
@@ -140,14 +158,21 @@ impl Receiving {
         if spec.codecs.is_empty() || spec.codecs.len() > MAX_CODECS {
             return invalid(format!("codecs: must be 1 to {MAX_CODECS}"));
         }
+        // A rehearsal: what fails, fails before anything has changed.
+        let mut slots = self.slots.clone();
+        let mut seen = Vec::new();
         for codec in &spec.codecs {
             let pt = codec.payload_type;
             for pt in [Some(pt.pt), pt.rtx].into_iter().flatten() {
                 // 64–95 would look like RTCP (RFC 5761 §4).
-                if pt > 127 || (64..=95).contains(&pt) {
-                    return invalid(format!("codecs.payloadType: {pt} cannot be received"));
+                if pt > 127 || (64..=95).contains(&pt) || seen.contains(&pt) {
+                    return invalid(format!(
+                        "codecs.payloadType: {pt} cannot be received, or is not unique"
+                    ));
                 }
+                seen.push(pt);
             }
+            slots.take(pt)?;
         }
         if let Some((id, _)) = spec
             .extensions
@@ -216,6 +241,12 @@ impl Receiving {
             .iter()
             .map(|e| e.rid.as_deref().map(Rid::from))
             .collect();
+        for codec in &spec.codecs {
+            // Cannot fail: it has been rehearsed.
+            let _ = self.slots.take(codec.payload_type);
+        }
+        self.learn_extensions(&spec.extensions);
+        self.count_ssrcs(&spec, true);
         self.entries.push(Entry {
             key,
             mid: mid.as_str().into(),
@@ -242,11 +273,12 @@ impl Receiving {
     /// been started: an offer before that would start it in the wrong role.
     ///
     /// # Errors
-    /// [`TransportError`]; the producer that caused it is removed.
+    /// [`TransportError::Internal`]; the producer that caused it is removed.
     pub fn teach(&mut self, rtc: &mut Rtc, ice: RemoteIce<'_>) -> Result<(), TransportError> {
         while let Some(at) = self.entries.iter().position(|e| !e.taught) {
             if let Err(error) = self.teach_one(rtc, at, ice) {
-                self.entries.remove(at);
+                let entry = self.entries.remove(at);
+                self.count_ssrcs(&entry.spec, false);
                 return Err(error);
             }
         }
@@ -263,16 +295,26 @@ impl Receiving {
             return Ok(());
         };
         let spec = entry.spec.clone();
-        let known = spec.codecs.iter().all(|c| self.slots.knows(c.payload_type));
-        let codecs = spec
-            .codecs
-            .iter()
-            .map(|c| Ok((c.payload_type, self.slots.take(c.payload_type)?)))
-            .collect::<Result<Vec<_>, TransportError>>()?;
-        let lessons = self.learn_extensions(&spec.extensions);
+        if self.lesson.as_deref() == Some(&*entry.mid) {
+            rtc.direct_api().remove_media(entry.mid);
+            self.lesson = None;
+        }
+        let payload_types = || spec.codecs.iter().map(|c| c.payload_type);
+        let known = payload_types().all(|pt| self.slots.is_taught(pt));
+        let lessons: Vec<(u8, &str)> = (1u8..)
+            .zip(&self.extension_ids)
+            .filter_map(|(id, held)| Some((id, held.filter(|held| !held.taught)?.uri)))
+            .collect();
         if !known || !lessons.is_empty() {
+            let codecs = payload_types()
+                .map(|pt| Ok((pt, self.slots.take(pt)?)))
+                .collect::<Result<Vec<_>, TransportError>>()?;
             let transport_cc = spec.codecs.iter().any(|c| c.transport_cc);
             self.offer(rtc, spec.kind, &codecs, &lessons, transport_cc, ice)?;
+            self.slots.set_taught(payload_types());
+            for held in self.extension_ids.iter_mut().flatten() {
+                held.taught = true;
+            }
         }
         if let Some(entry) = self.entries.get_mut(at) {
             entry.taught = true;
@@ -281,12 +323,11 @@ impl Receiving {
         Ok(())
     }
 
-    /// Notes a producer's extension ids and returns those that str0m does not
-    /// know yet. The first meaning of an id stays, for str0m has one map for
-    /// the whole transport; only abs-capture-time gives way, because old clients
-    /// list it without sending it, with ids that belong to others.
-    fn learn_extensions(&mut self, wanted: &[(u32, String)]) -> Vec<(u8, &'static str)> {
-        let mut lessons = Vec::new();
+    /// Notes a producer's extension ids. The first meaning of an id stays, for
+    /// str0m has one map for the whole transport; only abs-capture-time gives
+    /// way, because old clients list it without sending it, with ids that belong
+    /// to others.
+    fn learn_extensions(&mut self, wanted: &[(u32, String)]) {
         let (last, first): (Vec<_>, Vec<_>) = wanted
             .iter()
             .partition(|(_, uri)| uri == extensions::ABS_CAPTURE_TIME);
@@ -294,21 +335,67 @@ impl Receiving {
             let Some(uri) = extensions::registered(uri) else {
                 continue;
             };
-            if self.extension_ids.contains(&Some(uri)) {
+            if self.extension_ids.iter().flatten().any(|e| e.uri == uri) {
                 continue;
             }
             let index = usize::try_from(*id).unwrap_or(0).wrapping_sub(1);
-            let Some(place) = self.extension_ids.get_mut(index) else {
-                continue;
-            };
-            if place.is_none_or(|held| held == extensions::ABS_CAPTURE_TIME) {
-                *place = Some(uri);
-                if let Ok(id) = u8::try_from(*id) {
-                    lessons.push((id, uri));
-                }
+            if let Some(place) = self.extension_ids.get_mut(index)
+                && place.is_none_or(|held| held.uri == extensions::ABS_CAPTURE_TIME)
+            {
+                *place = Some(ExtensionId { uri, taught: false });
             }
         }
-        lessons
+    }
+
+    /// Counts the SSRCs of a producer in or out.
+    fn count_ssrcs(&mut self, spec: &ProducerSpec, there: bool) {
+        for encoding in &spec.encodings {
+            for ssrc in [encoding.ssrc, encoding.rtx_ssrc].into_iter().flatten() {
+                if there {
+                    self.signalled.insert(ssrc);
+                } else {
+                    self.signalled.remove(&ssrc);
+                }
+            }
+            if encoding.ssrc.is_none() {
+                self.unsignalled = if there {
+                    self.unsignalled + 1
+                } else {
+                    self.unsignalled.saturating_sub(1)
+                };
+            }
+        }
+    }
+
+    /// Whether str0m may see an RTP packet, which is not authenticated yet.
+    ///
+    /// str0m moves a stream to a new SSRC before it has authenticated the packet
+    /// that says so, which lets a forged one silence a producer: where all SSRCs
+    /// are signalled, others have no business here. SSRC 0 probes the bandwidth.
+    pub fn admits(&mut self, rtp: &[u8]) -> bool {
+        let known = guard::ssrc(rtp).is_some_and(|ssrc| {
+            ssrc == 0 || self.unsignalled > 0 || self.signalled.contains(&ssrc)
+        });
+        if !known {
+            return false;
+        }
+        let id = self.transport_cc_id();
+        guard::extension_u16(rtp, id).is_none_or(|number| self.transport_cc.admits(number))
+    }
+
+    /// The id at which str0m reads transport-cc now.
+    fn transport_cc_id(&self) -> u8 {
+        (1u8..)
+            .zip(&self.extension_ids)
+            .find(|(_, held)| {
+                held.is_some_and(|held| held.taught && held.uri == extensions::TRANSPORT_CC)
+            })
+            .map_or(extensions::UNTAUGHT_TRANSPORT_CC, |(id, _)| id)
+    }
+
+    /// True when a client changes its SSRCs more than any honest one.
+    pub fn is_abused(&self) -> bool {
+        self.replaced > MAX_REPLACED
     }
 
     fn offer(
@@ -372,6 +459,9 @@ impl Receiving {
     /// Finds the producer of a packet. `None`: it belongs to none, or is not of
     /// the producer's media codec.
     pub fn accept(&mut self, rtc: &mut Rtc, packet: RtpPacket) -> Option<Received> {
+        if let Some(number) = packet.header.ext_vals.transport_cc {
+            self.transport_cc.took(number);
+        }
         let ssrc = *packet.header.ssrc;
         let (bound, new_source) = match self.streams.get(&ssrc) {
             Some(&bound) => (bound, false),
@@ -424,6 +514,7 @@ impl Receiving {
         let before = self.streams.len();
         self.streams.retain(|_, bound| *bound != found);
         let replaced = self.streams.len() < before;
+        self.replaced += u32::from(replaced);
         self.streams.insert(*ssrc, found);
         Some((found, replaced))
     }
@@ -471,6 +562,7 @@ impl Receiving {
             return;
         };
         let entry = self.entries.remove(at);
+        self.count_ssrcs(&entry.spec, false);
         self.streams.retain(|_, (key, _)| *key != producer);
         if let Some(rtc) = rtc.filter(|_| entry.taught) {
             rtc.direct_api().remove_media(entry.mid);

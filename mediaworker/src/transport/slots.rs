@@ -66,10 +66,12 @@ struct Slot {
     /// Which private codec of its clock.
     number: usize,
     taken: PayloadType,
+    /// str0m has learnt it.
+    taught: bool,
 }
 
 /// The payload types of one transport.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Slots {
     slots: Vec<Slot>,
 }
@@ -84,9 +86,18 @@ pub struct SlotCodec {
 }
 
 impl Slots {
-    /// True when this payload type has been taken before, as it is.
-    pub fn knows(&self, wanted: PayloadType) -> bool {
-        self.slots.iter().any(|s| s.taken == wanted)
+    /// True when str0m has learnt this payload type, as it is.
+    pub fn is_taught(&self, wanted: PayloadType) -> bool {
+        self.slots.iter().any(|s| s.taken == wanted && s.taught)
+    }
+
+    /// Notes that str0m has learnt these payload types.
+    pub fn set_taught(&mut self, learnt: impl Iterator<Item = PayloadType>) {
+        for payload_type in learnt {
+            for slot in &mut self.slots {
+                slot.taught |= slot.taken == payload_type;
+            }
+        }
     }
 
     /// Takes a slot for a payload type, or finds the one that it has.
@@ -130,6 +141,7 @@ impl Slots {
             clock,
             number,
             taken: wanted,
+            taught: false,
         });
         Ok(codec(clock, number))
     }
@@ -235,7 +247,10 @@ mod tests {
         let first = slots.take(video(96, 97)).unwrap();
         let second = slots.take(video(98, 99)).unwrap();
         assert_ne!(first, second);
-        assert!(slots.knows(video(96, 97)));
+        assert!(!slots.is_taught(video(96, 97)));
+        slots.set_taught(std::iter::once(video(96, 97)));
+        assert!(slots.is_taught(video(96, 97)));
+        assert!(!slots.is_taught(video(98, 99)));
         assert_eq!(slots.take(video(96, 97)).unwrap(), first);
     }
 

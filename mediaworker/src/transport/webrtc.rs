@@ -18,6 +18,7 @@ use str0m::rtp::RtpPacket;
 use str0m::{Candidate, Event, IceCreds, Input, Output as RtcOutput, Rtc};
 
 use super::crypto::{self, Fingerprint};
+use super::guard::{self, ReplayGuard, Resend, ResendBudget};
 use super::ice::{self, Checked, IceAgent, IceState};
 use super::receive::{ProducerSpec, Received, Receiving, RemoteIce};
 use super::send::{ConsumerSpec, Sending};
@@ -114,6 +115,10 @@ pub struct WebRtcTransport {
     early: Vec<Vec<u8>>,
     unsent: Vec<Vec<u8>>,
     rtc_timeout: Option<Instant>,
+    /// As DTLS client: the handshake starts once there is somewhere to send to.
+    start_active: bool,
+    replay: ReplayGuard,
+    resends: ResendBudget,
 }
 
 impl WebRtcTransport {
@@ -134,6 +139,9 @@ impl WebRtcTransport {
             early: Vec::new(),
             unsent: Vec::new(),
             rtc_timeout: None,
+            start_active: false,
+            replay: ReplayGuard::default(),
+            resends: ResendBudget::default(),
         }
     }
 
@@ -169,6 +177,9 @@ impl WebRtcTransport {
         if let Some(selected) = self.ice.selected() {
             let unsent = self.unsent.drain(..);
             out.datagrams.extend(unsent.map(|d| (selected, d)));
+            if std::mem::take(&mut self.start_active) {
+                self.start_dtls(now, true, out);
+            }
         }
         Some(checked)
     }
@@ -187,7 +198,7 @@ impl WebRtcTransport {
         out: &mut Output,
     ) {
         match kind {
-            PacketKind::Dtls if self.dtls == DtlsState::New => {
+            PacketKind::Dtls if self.dtls == DtlsState::New || self.start_active => {
                 if self.early.len() < MAX_EARLY {
                     self.early.push(datagram.to_vec());
                 } else {
@@ -202,7 +213,12 @@ impl WebRtcTransport {
                 return;
             }
         }
-        let Some(rtc) = self.rtc.as_deref_mut() else {
+        let admitted = match kind {
+            PacketKind::Rtp => self.receiving.admits(datagram),
+            PacketKind::Rtcp => self.replay.admits(datagram),
+            PacketKind::Dtls | PacketKind::Stun => true,
+        };
+        let Some(rtc) = self.rtc.as_deref_mut().filter(|_| admitted) else {
             out.dropped += 1;
             return;
         };
@@ -249,25 +265,40 @@ impl WebRtcTransport {
         self.remote = Some(fingerprint);
         self.dtls = DtlsState::Connecting;
         out.state_changed = true;
-        let rtc = match self.rtc.as_deref_mut() {
-            Some(rtc) => rtc,
-            None => self.build(now, role, &[]),
-        };
-        rtc.direct_api()
-            .start_dtls(active)
-            .map_err(|e| TransportError::Internal(format!("str0m: {e}")))?;
-        for datagram in std::mem::take(&mut self.early) {
-            self.handle_datagram(now, PacketKind::Dtls, &datagram, out);
+        if self.rtc.is_none() {
+            self.build(now, role, true);
         }
-        if let Some(rtc) = self.rtc.as_deref_mut() {
-            self.receiving.teach(rtc, remote_ice())?;
+        // A handshake that nobody can receive would only time out.
+        if active && self.ice.selected().is_none() {
+            self.start_active = true;
+        } else {
+            self.start_dtls(now, active, out);
         }
-        self.flush(now, out);
         Ok(())
     }
 
-    /// Builds the `Rtc` for a role. `negotiated`: extensions of the first consumer.
-    fn build(&mut self, now: Instant, role: Role, negotiated: &[String]) -> &mut Rtc {
+    fn start_dtls(&mut self, now: Instant, active: bool, out: &mut Output) {
+        let Some(rtc) = self.rtc.as_deref_mut() else {
+            return;
+        };
+        if let Err(error) = rtc.direct_api().start_dtls(active) {
+            out.failed = Some(error.to_string());
+            return;
+        }
+        for datagram in std::mem::take(&mut self.early) {
+            self.handle_datagram(now, PacketKind::Dtls, &datagram, out);
+        }
+        if let Some(rtc) = self.rtc.as_deref_mut()
+            && let Err(error) = self.receiving.teach(rtc, remote_ice())
+        {
+            out.failed = Some(error.to_string());
+        }
+        self.flush(now, out);
+    }
+
+    /// Builds the `Rtc` for a role. `mid`: the client has negotiated MID for what
+    /// it receives.
+    fn build(&mut self, now: Instant, role: Role, mid: bool) {
         let mut config = Rtc::builder()
             .set_rtp_mode(true)
             .set_ice_lite(true)
@@ -284,10 +315,8 @@ impl WebRtcTransport {
             Role::Consuming => {
                 slots::sending_codecs(config.codec_config(), &self.media.codecs);
                 let router = self.media.extensions.iter();
-                let map =
-                    extensions::sending_map(router.map(|(id, uri)| (*id, uri.as_str())), |uri| {
-                        negotiated.iter().any(|n| n == uri)
-                    });
+                let router = router.map(|(id, uri)| (*id, uri.as_str()));
+                let map = extensions::sending_map(router, mid);
                 config = config.set_extension_map(map);
             }
         }
@@ -298,28 +327,26 @@ impl WebRtcTransport {
             hash_func: "sha-256".into(),
             bytes: vec![0; 32],
         });
-        rtc
     }
 
-    /// Fixes the role, or refuses the other one.
-    fn become_role(&mut self, role: Role) -> Result<(), TransportError> {
-        match *self.role.get_or_insert(role) {
-            is if is == role => Ok(()),
-            Role::Producing => Err(TransportError::State(
-                "transport is for producing; create another one for consuming".into(),
-            )),
-            Role::Consuming => Err(TransportError::State(
-                "transport is for consuming; create another one for producing".into(),
-            )),
-        }
+    /// Refuses what the transport is not for.
+    fn check_role(&self, role: Role) -> Result<(), TransportError> {
+        let text = match self.role {
+            Some(is) if is != role => match is {
+                Role::Producing => "transport is for producing; create another one for consuming",
+                Role::Consuming => "transport is for consuming; create another one for producing",
+            },
+            _ => return Ok(()),
+        };
+        Err(TransportError::State(text.into()))
     }
 
     /// Checks whether [`WebRtcTransport::produce`] will take a producer.
     ///
     /// # Errors
     /// [`TransportError`], naming the field.
-    pub fn check_producer(&mut self, spec: &ProducerSpec) -> Result<(), TransportError> {
-        self.become_role(Role::Producing)?;
+    pub fn check_producer(&self, spec: &ProducerSpec) -> Result<(), TransportError> {
+        self.check_role(Role::Producing)?;
         self.receiving.check(spec)
     }
 
@@ -334,9 +361,12 @@ impl WebRtcTransport {
         spec: ProducerSpec,
         out: &mut Output,
     ) -> Result<(), TransportError> {
+        self.role = Some(Role::Producing);
         self.receiving.add(key, spec);
-        // Before connect the DTLS role is not known; connect() teaches then.
+        // An offer before the handshake would start it in the wrong role; what
+        // is there by then is taught with it.
         if self.remote.is_some()
+            && !self.start_active
             && let Some(rtc) = self.rtc.as_deref_mut()
         {
             self.receiving.teach(rtc, remote_ice())?;
@@ -363,22 +393,17 @@ impl WebRtcTransport {
     ///
     /// # Errors
     /// [`TransportError`], naming the field.
-    pub fn check_consumer(&mut self, spec: &ConsumerSpec) -> Result<u32, TransportError> {
-        self.become_role(Role::Consuming)?;
+    pub fn check_consumer(&self, spec: &ConsumerSpec) -> Result<u32, TransportError> {
+        self.check_role(Role::Consuming)?;
         self.sending.check(spec)?;
         Ok(self.sending.next_slot())
     }
 
-    /// Adds a checked consumer. `negotiated`: URIs of its header extensions.
-    pub fn consume(
-        &mut self,
-        now: Instant,
-        key: ConsumerKey,
-        spec: &ConsumerSpec,
-        negotiated: &[String],
-    ) {
+    /// Adds a checked consumer. `mid`: it has negotiated the MID extension.
+    pub fn consume(&mut self, now: Instant, key: ConsumerKey, spec: &ConsumerSpec, mid: bool) {
+        self.role = Some(Role::Consuming);
         if self.rtc.is_none() {
-            self.build(now, Role::Consuming, negotiated);
+            self.build(now, Role::Consuming, mid);
         }
         if let Some(rtc) = self.rtc.as_deref_mut() {
             self.sending.add(rtc, key, spec);
@@ -395,13 +420,13 @@ impl WebRtcTransport {
     /// Queues a packet for a consumer; it leaves with the next flush. `at`: when
     /// it was captured, on the local clock.
     pub fn write(&mut self, forward: &Forward, packet: &RtpPacket, at: Instant) -> bool {
+        // Nobody receives it, and before the keys are there str0m would queue it.
+        if !self.is_connected() {
+            return false;
+        }
         let Some(rtc) = self.rtc.as_deref_mut() else {
             return false;
         };
-        // Before the keys are there str0m would queue without bound.
-        if self.dtls != DtlsState::Connected {
-            return false;
-        }
         self.sending.write(rtc, forward, packet, at);
         true
     }
@@ -422,6 +447,8 @@ impl WebRtcTransport {
         let Some(rtc) = self.rtc.as_deref_mut() else {
             return;
         };
+        // What another transport left behind when it failed.
+        let _ = crypto::take_peer_certificate();
         loop {
             let output = match rtc.poll_output() {
                 Ok(output) => output,
@@ -447,12 +474,30 @@ impl WebRtcTransport {
                 }
                 RtcOutput::Transmit(transmit) => {
                     let datagram: Vec<u8> = transmit.contents.into();
-                    if PacketKind::of(&datagram) == Some(PacketKind::Stun) {
-                        continue;
+                    match PacketKind::of(&datagram) {
+                        Some(PacketKind::Stun) => continue,
+                        Some(PacketKind::Rtp) => {
+                            match pay(&mut self.resends, &self.media, &datagram) {
+                                Resend::Send => {}
+                                Resend::Drop => {
+                                    out.dropped += 1;
+                                    continue;
+                                }
+                                Resend::Close => {
+                                    out.failed = Some("asks for too many retransmissions".into());
+                                    return;
+                                }
+                            }
+                        }
+                        _ => {}
                     }
                     match self.ice.selected() {
                         Some(tuple) => out.datagrams.push((tuple, datagram)),
-                        None if self.unsent.len() < MAX_UNSENT => self.unsent.push(datagram),
+                        None if self.ice.state() == IceState::New
+                            && self.unsent.len() < MAX_UNSENT =>
+                        {
+                            self.unsent.push(datagram);
+                        }
                         None => out.dropped += 1,
                     }
                 }
@@ -460,6 +505,10 @@ impl WebRtcTransport {
                     match self.receiving.accept(rtc, packet) {
                         Some(received) => out.received.push(received),
                         None => out.dropped += 1,
+                    }
+                    if self.receiving.is_abused() {
+                        out.failed = Some("changes its SSRCs too often".into());
+                        return;
                     }
                 }
                 RtcOutput::Event(Event::KeyframeRequest(request)) => {
@@ -497,6 +546,17 @@ impl WebRtcTransport {
     pub fn is_connected(&self) -> bool {
         self.dtls == DtlsState::Connected
             && matches!(self.ice.state(), IceState::Connected | IceState::Completed)
+    }
+}
+
+/// Charges a packet to the budget of retransmissions; media packets fill it up.
+fn pay(budget: &mut ResendBudget, media: &RouterMedia, datagram: &[u8]) -> Resend {
+    let pt = guard::payload_type(datagram);
+    if pt.is_some() && media.codecs.iter().any(|c| c.rtx == pt) {
+        budget.resend()
+    } else {
+        budget.media();
+        Resend::Send
     }
 }
 
