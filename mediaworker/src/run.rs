@@ -94,8 +94,11 @@ pub fn run(args: impl Iterator<Item = String>) -> ExitCode {
         .without_time()
         .with_target(false)
         .with_ansi(false)
+        .log_internal_errors(false)
         .init();
-    match serve(&args) {
+    let result = serve(&args);
+    clean_up(&args);
+    match result {
         Ok(Ended::Stopped) => ExitCode::SUCCESS,
         Ok(Ended::Congested) => {
             tracing::error!("events are not read by the control plane");
@@ -146,9 +149,7 @@ fn serve(args: &Args) -> Result<Ended, StartError> {
     let on_parent_end = handle.clone();
     process::watch_parent(move || on_parent_end.stop()).map_err(StartError::System)?;
     serve_grpc(args, handle)?;
-    let ended = Worker::new(engine, sockets).run(&jobs, &wake, &stop);
-    clean_up(args);
-    Ok(ended)
+    Ok(Worker::new(engine, sockets).run(&jobs, &wake, &stop))
 }
 
 /// Removes the socket. A control plane that was killed cannot remove the

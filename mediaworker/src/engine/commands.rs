@@ -351,7 +351,7 @@ impl Engine {
             .iter()
             .any(|e| e.uri == extensions::MID);
         self.enter(now, key, |transport, _| {
-            transport.consume(now, consumer, &wanted, mid);
+            transport.consume(consumer, &wanted, mid);
         });
         self.act(router);
         Ok(proto::ConsumeResult {

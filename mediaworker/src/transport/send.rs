@@ -45,6 +45,9 @@ struct SendStream {
     ssrc: Ssrc,
     rtx: Option<Ssrc>,
     written: Written,
+    kind: MediaKind,
+    /// str0m has its media.
+    known: bool,
     /// str0m has the stream. It gets it with the first packet, so that no sender
     /// report with an RTP time of zero goes out before, and idle streams cost
     /// nothing.
@@ -102,17 +105,18 @@ impl Sending {
         u32::try_from(at.unwrap_or(self.slots.len())).unwrap_or(u32::MAX)
     }
 
-    /// Adds a checked consumer at [`Sending::next_slot`].
-    pub fn add(&mut self, rtc: &mut Rtc, consumer: ConsumerKey, spec: &ConsumerSpec) {
-        let mid = Mid::from(spec.mid.as_str());
-        rtc.direct_api().declare_media(mid, spec.kind);
+    /// Adds a checked consumer at [`Sending::next_slot`]. str0m does not know it
+    /// before [`Sending::declare`].
+    pub fn add(&mut self, consumer: ConsumerKey, spec: &ConsumerSpec) {
         let stream = SendStream {
             consumer,
-            mid,
+            mid: Mid::from(spec.mid.as_str()),
             pt: spec.pt.into(),
             ssrc: spec.ssrc.into(),
             rtx: spec.rtx_ssrc.map(Into::into),
             written: spec.written,
+            kind: spec.kind,
+            known: false,
             declared: false,
         };
         match self.slots.iter_mut().find(|s| s.is_none()) {
@@ -121,12 +125,23 @@ impl Sending {
         }
     }
 
+    /// Tells str0m about the consumers that it does not know.
+    pub fn declare(&mut self, rtc: &mut Rtc) {
+        for stream in self.slots.iter_mut().flatten().filter(|s| !s.known) {
+            rtc.direct_api().declare_media(stream.mid, stream.kind);
+            stream.known = true;
+        }
+    }
+
     /// Removes the consumer in a slot.
-    pub fn remove(&mut self, rtc: &mut Rtc, slot: u32) {
+    pub fn remove(&mut self, rtc: Option<&mut Rtc>, slot: u32) {
         let place = usize::try_from(slot)
             .ok()
             .and_then(|slot| self.slots.get_mut(slot));
-        if let Some(stream) = place.and_then(Option::take) {
+        if let Some(stream) = place.and_then(Option::take)
+            && stream.known
+            && let Some(rtc) = rtc
+        {
             rtc.direct_api().remove_media(stream.mid);
         }
     }

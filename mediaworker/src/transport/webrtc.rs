@@ -2,8 +2,8 @@
 //!
 //! str0m believes in one constant pair of addresses; the ICE agent decides where
 //! datagrams really go. So a client may change its address, or restart ICE,
-//! without str0m noticing. The `Rtc` is built when the first command says what
-//! for, because codecs and extension ids are fixed from then on.
+//! without str0m noticing. The `Rtc` is built when the handshake can start: by
+//! then it is known what for, and its codecs are fixed from then on.
 
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -42,8 +42,6 @@ const VIRTUAL_PASSWORD: &str = "virtual-pair-inside-the-process";
 /// DTLS records held while the connect command is under way. A ClientHello
 /// takes two.
 const MAX_EARLY: usize = 8;
-/// Datagrams held while there is no address to send them to.
-const MAX_UNSENT: usize = 32;
 /// Longest RTP or RTCP packet that is taken in, bytes. str0m writes packets of
 /// at most 2,000 bytes, and a forwarded one grows by header extensions.
 const MAX_RTP_LEN: usize = 1600;
@@ -70,6 +68,13 @@ pub enum DtlsState {
     Failed,
     /// The client has closed.
     Closed,
+}
+
+/// Which side of the DTLS handshake is ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Handshake {
+    Client,
+    Server,
 }
 
 /// What the router's consumers receive: fixed for all its transports.
@@ -113,10 +118,12 @@ pub struct WebRtcTransport {
     receiving: Receiving,
     sending: Sending,
     early: Vec<Vec<u8>>,
-    unsent: Vec<Vec<u8>>,
     rtc_timeout: Option<Instant>,
-    /// As DTLS client: the handshake starts once there is somewhere to send to.
-    start_active: bool,
+    /// The handshake to start once ICE knows where the client is, and whether as
+    /// DTLS client. A handshake that nobody can receive would only time out.
+    pending: Option<Handshake>,
+    /// The client has negotiated MID for what it receives.
+    mid: bool,
     replay: ReplayGuard,
     resends: ResendBudget,
 }
@@ -137,9 +144,9 @@ impl WebRtcTransport {
             receiving: Receiving::default(),
             sending: Sending::default(),
             early: Vec::new(),
-            unsent: Vec::new(),
             rtc_timeout: None,
-            start_active: false,
+            pending: None,
+            mid: true,
             replay: ReplayGuard::default(),
             resends: ResendBudget::default(),
         }
@@ -174,13 +181,7 @@ impl WebRtcTransport {
         let before = self.ice.state();
         let checked = self.ice.handle_check(now, tuple, message)?;
         out.state_changed |= before != self.ice.state();
-        if let Some(selected) = self.ice.selected() {
-            let unsent = self.unsent.drain(..);
-            out.datagrams.extend(unsent.map(|d| (selected, d)));
-            if std::mem::take(&mut self.start_active) {
-                self.start_dtls(now, true, out);
-            }
-        }
+        self.start_if_ready(now, out);
         Some(checked)
     }
 
@@ -198,7 +199,7 @@ impl WebRtcTransport {
         out: &mut Output,
     ) {
         match kind {
-            PacketKind::Dtls if self.dtls == DtlsState::New || self.start_active => {
+            PacketKind::Dtls if self.rtc.is_none() => {
                 if self.early.len() < MAX_EARLY {
                     self.early.push(datagram.to_vec());
                 } else {
@@ -261,72 +262,47 @@ impl WebRtcTransport {
         if self.remote.is_some() {
             return Err(TransportError::State("connect() already called".into()));
         }
-        let role = *self.role.get_or_insert(Role::Producing);
         self.remote = Some(fingerprint);
         self.dtls = DtlsState::Connecting;
-        out.state_changed = true;
-        if self.rtc.is_none() {
-            self.build(now, role, true);
-        }
-        // A handshake that nobody can receive would only time out.
-        if active && self.ice.selected().is_none() {
-            self.start_active = true;
+        self.pending = Some(if active {
+            Handshake::Client
         } else {
-            self.start_dtls(now, active, out);
-        }
+            Handshake::Server
+        });
+        out.state_changed = true;
+        self.start_if_ready(now, out);
         Ok(())
     }
 
-    fn start_dtls(&mut self, now: Instant, active: bool, out: &mut Output) {
-        let Some(rtc) = self.rtc.as_deref_mut() else {
+    /// Builds the `Rtc` and starts the handshake, once both sides are known.
+    fn start_if_ready(&mut self, now: Instant, out: &mut Output) {
+        if self.ice.selected().is_none() {
+            return;
+        }
+        let Some(handshake) = self.pending.take() else {
             return;
         };
+        let role = *self.role.get_or_insert(Role::Producing);
+        let rtc = self.rtc.insert(Box::new(build(
+            now,
+            role,
+            &self.media,
+            &self.cert,
+            self.mid,
+        )));
+        self.sending.declare(rtc);
+        let active = handshake == Handshake::Client;
         if let Err(error) = rtc.direct_api().start_dtls(active) {
             out.failed = Some(error.to_string());
             return;
         }
+        if let Err(error) = self.receiving.teach(rtc, remote_ice()) {
+            out.failed = Some(error.to_string());
+        }
         for datagram in std::mem::take(&mut self.early) {
             self.handle_datagram(now, PacketKind::Dtls, &datagram, out);
         }
-        if let Some(rtc) = self.rtc.as_deref_mut()
-            && let Err(error) = self.receiving.teach(rtc, remote_ice())
-        {
-            out.failed = Some(error.to_string());
-        }
         self.flush(now, out);
-    }
-
-    /// Builds the `Rtc` for a role. `mid`: the client has negotiated MID for what
-    /// it receives.
-    fn build(&mut self, now: Instant, role: Role, mid: bool) {
-        let mut config = Rtc::builder()
-            .set_rtp_mode(true)
-            .set_ice_lite(true)
-            .set_crypto_provider(Arc::new(crypto::provider().clone()))
-            .set_dtls_cert(self.cert.clone())
-            .set_fingerprint_verification(false)
-            .set_local_ice_credentials(virtual_credentials())
-            .set_stats_interval(None);
-        match role {
-            Role::Producing => {
-                slots::receiving_codecs(config.codec_config());
-                config = config.set_extension_map(extensions::receiving_map());
-            }
-            Role::Consuming => {
-                slots::sending_codecs(config.codec_config(), &self.media.codecs);
-                let router = self.media.extensions.iter();
-                let router = router.map(|(id, uri)| (*id, uri.as_str()));
-                let map = extensions::sending_map(router, mid);
-                config = config.set_extension_map(map);
-            }
-        }
-        let rtc = self.rtc.insert(Box::new(config.build(now)));
-        connect_virtual_pair(rtc, now);
-        // str0m wants one to compare with; we compare ourselves.
-        rtc.direct_api().set_remote_fingerprint(Str0mFingerprint {
-            hash_func: "sha-256".into(),
-            bytes: vec![0; 32],
-        });
     }
 
     /// Refuses what the transport is not for.
@@ -363,12 +339,8 @@ impl WebRtcTransport {
     ) -> Result<(), TransportError> {
         self.role = Some(Role::Producing);
         self.receiving.add(key, spec);
-        // An offer before the handshake would start it in the wrong role; what
-        // is there by then is taught with it.
-        if self.remote.is_some()
-            && !self.start_active
-            && let Some(rtc) = self.rtc.as_deref_mut()
-        {
+        // What is there when the handshake starts is taught then.
+        if let Some(rtc) = self.rtc.as_deref_mut() {
             self.receiving.teach(rtc, remote_ice())?;
             self.flush(now, out);
         }
@@ -400,21 +372,19 @@ impl WebRtcTransport {
     }
 
     /// Adds a checked consumer. `mid`: it has negotiated the MID extension.
-    pub fn consume(&mut self, now: Instant, key: ConsumerKey, spec: &ConsumerSpec, mid: bool) {
+    pub fn consume(&mut self, key: ConsumerKey, spec: &ConsumerSpec, mid: bool) {
         self.role = Some(Role::Consuming);
-        if self.rtc.is_none() {
-            self.build(now, Role::Consuming, mid);
-        }
-        if let Some(rtc) = self.rtc.as_deref_mut() {
-            self.sending.add(rtc, key, spec);
+        self.sending.add(key, spec);
+        match self.rtc.as_deref_mut() {
+            Some(rtc) => self.sending.declare(rtc),
+            // str0m has one map for the whole transport: all have to want it.
+            None => self.mid &= mid,
         }
     }
 
     /// Removes the consumer in a slot.
     pub fn close_consumer(&mut self, slot: u32) {
-        if let Some(rtc) = self.rtc.as_deref_mut() {
-            self.sending.remove(rtc, slot);
-        }
+        self.sending.remove(self.rtc.as_deref_mut(), slot);
     }
 
     /// Queues a packet for a consumer; it leaves with the next flush. `at`: when
@@ -493,11 +463,6 @@ impl WebRtcTransport {
                     }
                     match self.ice.selected() {
                         Some(tuple) => out.datagrams.push((tuple, datagram)),
-                        None if self.ice.state() == IceState::New
-                            && self.unsent.len() < MAX_UNSENT =>
-                        {
-                            self.unsent.push(datagram);
-                        }
                         None => out.dropped += 1,
                     }
                 }
@@ -571,6 +536,39 @@ fn verify(expected: Option<&Fingerprint>, verified: &mut bool) -> bool {
         }
         (Some(_), None) => false,
     }
+}
+
+/// Builds the `Rtc` for a role. `mid`: the client has negotiated MID for what it
+/// receives.
+fn build(now: Instant, role: Role, media: &RouterMedia, cert: &DtlsCert, mid: bool) -> Rtc {
+    let mut config = Rtc::builder()
+        .set_rtp_mode(true)
+        .set_ice_lite(true)
+        .set_crypto_provider(Arc::new(crypto::provider().clone()))
+        .set_dtls_cert(cert.clone())
+        .set_fingerprint_verification(false)
+        .set_local_ice_credentials(virtual_credentials())
+        .set_stats_interval(None);
+    match role {
+        Role::Producing => {
+            slots::receiving_codecs(config.codec_config());
+            config = config.set_extension_map(extensions::receiving_map());
+        }
+        Role::Consuming => {
+            slots::sending_codecs(config.codec_config(), &media.codecs);
+            let router = media.extensions.iter();
+            let router = router.map(|(id, uri)| (*id, uri.as_str()));
+            config = config.set_extension_map(extensions::sending_map(router, mid));
+        }
+    }
+    let mut rtc = config.build(now);
+    connect_virtual_pair(&mut rtc, now);
+    // str0m wants one to compare with; we compare ourselves.
+    rtc.direct_api().set_remote_fingerprint(Str0mFingerprint {
+        hash_func: "sha-256".into(),
+        bytes: vec![0; 32],
+    });
+    rtc
 }
 
 fn feed(rtc: &mut Rtc, now: Instant, datagram: &[u8]) -> bool {

@@ -7,6 +7,7 @@
     clippy::indexing_slicing
 )]
 
+mod abuse;
 mod connecting;
 mod hostile;
 mod media;

@@ -56,6 +56,8 @@ pub struct Client {
     pub peer: Peer,
     /// Where the network sees it; a NAT may change that.
     pub address: SocketAddr,
+    /// Nothing goes to it or comes from it.
+    pub cut: bool,
 }
 
 pub struct Network {
@@ -106,7 +108,11 @@ impl Network {
         let id = self.clients.len();
         let address = SocketAddr::from(([10, 0, 1, 1], 5000 + u16::try_from(id).unwrap()));
         let peer = Peer::new(self.now, config, address);
-        self.clients.push(Client { peer, address });
+        self.clients.push(Client {
+            peer,
+            address,
+            cut: false,
+        });
         id
     }
 
@@ -215,7 +221,10 @@ impl Network {
         self.engine.take_datagrams(&mut datagrams);
         for (tuple, datagram) in datagrams {
             assert_eq!(tuple.local, server_address().ip());
-            let client = self.clients.iter().position(|c| c.address == tuple.remote);
+            let client = self
+                .clients
+                .iter()
+                .position(|c| c.address == tuple.remote && !c.cut);
             // To an address that nobody has any more: lost.
             if let Some(client) = client {
                 self.send(To::Peer(client), datagram);
@@ -228,9 +237,11 @@ impl Network {
         for id in 0..self.clients.len() {
             let client = &mut self.clients[id];
             client.peer.advance(now);
-            let from = client.address;
+            let (from, cut) = (client.address, client.cut);
             while let Some(datagram) = self.clients[id].peer.poll_datagram() {
-                self.send(To::Server { from }, datagram);
+                if !cut {
+                    self.send(To::Server { from }, datagram);
+                }
             }
         }
     }
