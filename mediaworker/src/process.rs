@@ -12,6 +12,9 @@ use nix::unistd::{Pid, getppid};
 /// How long a worker may take to end by itself once its parent is gone.
 const LAST_GRACE: Duration = Duration::from_secs(1);
 
+/// Signal that says that the control plane is gone.
+pub const PARENT_DEATH: Signal = Signal::SIGUSR2;
+
 /// Names the process, so that ps and top show which worker it is.
 pub fn set_title(index: usize) {
     if let Ok(title) = std::ffi::CString::new(format!("mediaworker-{index}")) {
@@ -33,13 +36,9 @@ pub fn pin(cpu: usize) -> nix::Result<()> {
 /// already.
 pub fn die_with_parent(parent: i32) -> bool {
     // It follows the parent's thread, which lives as long as the parent does.
-    // Not SIGKILL: the worker is to take its socket with it.
-    let _ = prctl::set_pdeathsig(Signal::SIGTERM);
-    has_parent(parent)
-}
-
-/// Whether the control plane that started this process still runs.
-pub fn has_parent(parent: i32) -> bool {
+    // Not SIGKILL: the worker is to take its socket with it. Not SIGTERM: it is to
+    // know that nobody is left to clean up.
+    let _ = prctl::set_pdeathsig(PARENT_DEATH);
     getppid() == Pid::from_raw(parent)
 }
 

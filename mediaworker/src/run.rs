@@ -4,14 +4,16 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::time::Instant;
 
 use clap::Parser;
 use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::signal::Signal;
 use proto::media_worker_server::MediaWorkerServer;
 use tokio::net::UnixListener;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::transport::Server;
 
@@ -96,8 +98,9 @@ pub fn run(args: impl Iterator<Item = String>) -> ExitCode {
         .with_ansi(false)
         .log_internal_errors(false)
         .init();
-    let result = serve(&args);
-    clean_up(&args);
+    let orphaned = Arc::new(AtomicBool::new(false));
+    let result = serve(&args, &orphaned);
+    clean_up(&args, orphaned.load(Ordering::Acquire));
     match result {
         Ok(Ended::Stopped) => ExitCode::SUCCESS,
         Ok(Ended::Congested) => {
@@ -111,7 +114,7 @@ pub fn run(args: impl Iterator<Item = String>) -> ExitCode {
     }
 }
 
-fn serve(args: &Args) -> Result<Ended, StartError> {
+fn serve(args: &Args, orphaned: &Arc<AtomicBool>) -> Result<Ended, StartError> {
     if !process::die_with_parent(args.parent_pid) {
         return Err(StartError::Orphan);
     }
@@ -147,24 +150,27 @@ fn serve(args: &Args) -> Result<Ended, StartError> {
     let stop = Arc::new(AtomicBool::new(false));
     let handle = Jobs::new(queue, Arc::clone(&wake), Arc::clone(&stop));
     let on_parent_end = handle.clone();
-    process::watch_parent(move || on_parent_end.stop()).map_err(StartError::System)?;
-    serve_grpc(args, handle)?;
+    let on_end = Arc::clone(orphaned);
+    process::watch_parent(move || {
+        on_end.store(true, Ordering::Release);
+        on_parent_end.stop();
+    })
+    .map_err(StartError::System)?;
+    serve_grpc(args, handle, Arc::clone(orphaned))?;
     Ok(Worker::new(engine, sockets).run(&jobs, &wake, &stop))
 }
 
 /// Removes the socket. A control plane that was killed cannot remove the
 /// directory either: then the last worker does.
-fn clean_up(args: &Args) {
+fn clean_up(args: &Args, orphaned: bool) {
     let _ = std::fs::remove_file(&args.socket);
-    if !process::has_parent(args.parent_pid)
-        && let Some(directory) = args.socket.parent()
-    {
+    if orphaned && let Some(directory) = args.socket.parent() {
         let _ = std::fs::remove_dir(directory);
     }
 }
 
 /// Serves gRPC and handles SIGTERM on a thread of its own.
-fn serve_grpc(args: &Args, jobs: Jobs) -> Result<(), StartError> {
+fn serve_grpc(args: &Args, jobs: Jobs, orphaned: Arc<AtomicBool>) -> Result<(), StartError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -176,11 +182,12 @@ fn serve_grpc(args: &Args, jobs: Jobs) -> Result<(), StartError> {
             source,
         })?
     };
-    let mut terminate = {
+    let listen = |kind: i32| {
         let _entered = runtime.enter();
-        tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
-            .map_err(StartError::System)?
+        signal(SignalKind::from_raw(kind)).map_err(StartError::System)
     };
+    let mut terminate = listen(Signal::SIGTERM as i32)?;
+    let mut parent_death = listen(process::PARENT_DEATH as i32)?;
     let on_signal = jobs.clone();
     let serve = async move {
         let server = Server::builder()
@@ -193,6 +200,7 @@ fn serve_grpc(args: &Args, jobs: Jobs) -> Result<(), StartError> {
                 }
             }
             _ = terminate.recv() => {}
+            _ = parent_death.recv() => orphaned.store(true, Ordering::Release),
         }
         on_signal.stop();
     };

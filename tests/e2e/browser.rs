@@ -71,10 +71,15 @@ impl Browser {
 
     /// Opens the call page and joins a room at once.
     fn join(&mut self, server: &Server, page: &str, room: &str, more: &str) {
+        self.join_with(server, page, room, more, "ok");
+    }
+
+    /// `media`: what the browser says when asked for camera and microphone.
+    fn join_with(&mut self, server: &Server, page: &str, room: &str, more: &str, media: &str) {
         let url = server.url(&format!(
             "/?room={room}&name={page}&peerId={page}&join=1&resolution=vga{more}"
         ));
-        self.command(json!({"cmd": "open", "page": page, "url": url}));
+        self.command(json!({"cmd": "open", "page": page, "url": url, "media": media}));
     }
 
     fn stats(&mut self, page: &str) -> Value {
@@ -86,7 +91,7 @@ impl Browser {
     }
 
     /// Waits until the statistics of a page satisfy a condition.
-    fn wait(&mut self, page: &str, what: &str, holds: impl Fn(&Value) -> bool) -> Value {
+    fn wait(&mut self, page: &str, what: &str, mut holds: impl FnMut(&Value) -> bool) -> Value {
         let end = Instant::now() + DEADLINE;
         loop {
             let stats = self.stats(page);
@@ -99,6 +104,17 @@ impl Browser {
             }
             std::thread::sleep(Duration::from_millis(100));
         }
+    }
+
+    /// Waits until a page has decoded so many more frames of another peer.
+    fn sees(&mut self, page: &str, other: &str, more: u64) {
+        let frames = |stats: &Value| {
+            consumer(stats, other, "video").map_or(0, |c| c["framesDecoded"].as_u64().unwrap_or(0))
+        };
+        let before = frames(&self.stats(page));
+        self.wait(page, &format!("sees {other}"), |s| {
+            frames(s) > before + more
+        });
     }
 
     /// Waits until a page decodes another peer's video and hears its sound: both
@@ -175,6 +191,17 @@ fn a_call_between_browsers() {
     browser.wait("bob", "alice is muted", |s| {
         consumer(s, "alice", "audio").is_some_and(|c| c["paused"] == true)
     });
+    // What was under way has arrived; from then on nothing comes.
+    let received =
+        |s: &Value| consumer(s, "alice", "audio").map(|c| c["packetsReceived"].as_u64().unwrap());
+    let mut last = None;
+    browser.wait("bob", "no more sound of alice", |s| {
+        let now = received(s);
+        last.replace(now) == Some(now)
+    });
+    let silent = received(&browser.stats("bob"));
+    browser.sees("bob", "alice", 20);
+    assert_eq!(received(&browser.stats("bob")), silent);
     browser.click("alice", "#mic");
     browser.wait("bob", "alice is unmuted", |s| {
         consumer(s, "alice", "audio").is_some_and(|c| c["paused"] == false)
@@ -263,6 +290,41 @@ fn h264_and_simulcast_are_seen() {
         consumer(&stats, "bob", "video").unwrap()["codec"],
         "video/VP8"
     );
+}
+
+#[test]
+fn without_a_camera_one_still_joins_and_is_told() {
+    let server = server();
+    let mut browser = Browser::start();
+    browser.join(&server, "alice", "devices", "");
+    browser.join_with(&server, "bob", "devices", "", "missing");
+    browser.join_with(&server, "carol", "devices", "", "denied");
+    for page in ["bob", "carol"] {
+        let stats = browser.sees_and_hears(page, "alice");
+        assert_eq!(stats["state"], "joined");
+        for kind in ["audio", "video"] {
+            assert!(
+                stats["local"][kind]["problem"].is_string(),
+                "{page}: {stats}"
+            );
+        }
+    }
+}
+
+#[test]
+fn the_page_tells_when_the_server_is_gone() {
+    let mut server = server();
+    let mut browser = Browser::start();
+    browser.join(&server, "alice", "gone", "");
+    browser.wait("alice", "joined", |s| s["state"] == "joined");
+    server.signal(Signal::SIGINT);
+    assert!(server.wait_for_end(DEADLINE).is_some());
+    let stats = browser.wait("alice", "tries to reconnect", |s| {
+        s["state"] == "reconnecting"
+    });
+    let status = browser.command(json!({"cmd": "text", "page": "alice", "selector": "#status"}));
+    let shown = format!("{} {}", status, stats["notice"]["text"]);
+    assert!(shown.to_lowercase().contains("reconnect"), "{shown}");
 }
 
 #[test]

@@ -262,7 +262,9 @@ async fn bad_requests_are_answered_and_the_peer_lives_on() {
             .request(method, data.clone())
             .await
             .expect_err(&format!("{method} {data}"));
-        assert!(code == 400 || code == 500, "{method}: {code}");
+        let unknown_or_state = ["nonsense", "already joined", "\"x\""].contains(&named);
+        let expected = if unknown_or_state { 500 } else { 400 };
+        assert_eq!(code, expected, "{method} {data}: {reason}");
         assert!(
             reason.to_lowercase().contains(&named.to_lowercase()),
             "{method} {data}: {reason:?} does not name {named:?}"
@@ -322,5 +324,7 @@ async fn an_oversized_frame_closes_the_socket() {
     let mut a = Client::join(server.address(), "room", "alice").await;
     let frame = format!("{{\"x\": \"{}\"}}", "y".repeat(960_000));
     a.protoo.send_unwelcome(&frame).await;
-    assert_ne!(a.protoo.closed().await, Some(4000));
+    // The close frame can be lost to a reset, for the server does not read on.
+    let code = a.protoo.closed().await;
+    assert!(matches!(code, Some(1009) | None), "{code:?}");
 }

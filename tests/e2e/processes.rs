@@ -28,20 +28,22 @@ fn the_start_block_tells_everything() {
 
 #[test]
 fn workers_have_cores_and_disjoint_ports_of_their_own() {
-    let server = Options::new()
+    let min = u64::from(crate::server::media_ports());
+    let mut server = Options::new()
         .env("MEDIASOUP_NUM_WORKERS", 2)
-        .env("MEDIASOUP_MIN_PORT", 33_000)
-        .env("MEDIASOUP_MAX_PORT", 33_009)
+        .env("MEDIASOUP_MIN_PORT", min)
+        .env("MEDIASOUP_MAX_PORT", min + 9)
         .start();
     let (_, config) = https::get(&server.url("/config"));
     let workers = config["workers"].as_array().unwrap();
+    assert_eq!(server.workers().len(), 2);
     let slices: Vec<_> = workers
         .iter()
         .map(|w| (w["minPort"].as_u64(), w["maxPort"].as_u64()))
         .collect();
     assert_eq!(
         slices,
-        [(Some(33_000), Some(33_004)), (Some(33_005), Some(33_009))]
+        [(Some(min), Some(min + 4)), (Some(min + 5), Some(min + 9))]
     );
     for (worker, (_, pid)) in workers.iter().zip(server.workers()) {
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
@@ -50,8 +52,10 @@ fn workers_have_cores_and_disjoint_ports_of_their_own() {
             .find_map(|l| l.strip_prefix("Cpus_allowed_list:"))
             .unwrap()
             .trim();
-        if let Some(cpu) = worker["cpu"].as_u64() {
-            assert_eq!(allowed, cpu.to_string());
+        match worker["cpu"].as_u64() {
+            Some(cpu) => assert_eq!(allowed, cpu.to_string()),
+            // Only where the start says so.
+            None => assert!(server.log().contains("left unpinned")),
         }
     }
 }
@@ -94,6 +98,33 @@ fn workers_end_when_the_control_plane_is_killed() {
     wait_until("workers end", || {
         workers.iter().all(|(_, pid)| !is_alive(*pid))
     });
+    wait_until("sockets and their directory go", || {
+        server.leftovers().is_empty()
+    });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_terminated_worker_is_replaced_too() {
+    let server = Options::new().env("MEDIASOUP_NUM_WORKERS", 1).start();
+    let (_, pid) = server.workers()[0];
+    kill(pid, Signal::SIGTERM).unwrap();
+    wait_until("another worker", || {
+        server.workers().first().is_some_and(|(_, new)| *new != pid)
+            && https::get(&server.url("/health")).0 == 200
+    });
+    Client::join(server.address(), "room", "alice").await;
+}
+
+#[test]
+fn both_ip_versions_are_served() {
+    let server = Options::new()
+        .env("PROTOO_LISTEN_IP", "::")
+        .env("MEDIASOUP_LISTEN_IP", "::")
+        .start();
+    for host in ["127.0.0.1", "[::1]"] {
+        let url = format!("https://{host}:{}/health", server.port);
+        assert_eq!(https::get(&url).0, 200, "{host}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

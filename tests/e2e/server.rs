@@ -124,7 +124,7 @@ fn free_port() -> u16 {
 
 /// The first of 40 ports for media, below the ephemeral range and another one
 /// for each server of this process and of processes around it.
-fn media_ports() -> u16 {
+pub fn media_ports() -> u16 {
     use std::sync::atomic::{AtomicU16, Ordering};
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let slot = NEXT.fetch_add(1, Ordering::Relaxed);
