@@ -11,6 +11,7 @@ mod registry;
 mod requests;
 mod room;
 mod router_media;
+mod tenure;
 mod worker_events;
 
 pub use ids::{PeerId, RoomId};

@@ -284,7 +284,13 @@ impl Rooms {
     fn find_or_insert(&self, id: &RoomId) -> Result<RoomHandle, Error> {
         let mut table = self.table();
         if let Some(handle) = table.rooms.get(id) {
-            return Ok(handle.clone());
+            if !handle.inbox.is_closed() {
+                return Ok(handle.clone());
+            }
+            // A room leaves the table before it closes its inbox; one that did
+            // not must not block its name.
+            let router_id = handle.router_id.clone();
+            table.by_router.remove(&router_id);
         }
         self.insert(&mut table, id, &RoomOptions::default(), Origin::Peer)
     }

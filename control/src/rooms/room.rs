@@ -18,6 +18,7 @@ use super::peer::Peer;
 use super::registry::{RoomOptions, Rooms, Seat, Timings};
 use super::requests;
 use super::router_media::RouterMedia;
+use super::tenure::Tenure;
 use crate::config::Config;
 use crate::error::Error;
 use crate::protoo::connection::{Close, Handle, Inbound, Notification, SessionId};
@@ -217,6 +218,8 @@ impl Room {
     /// The room's whole life. It leaves the registry before it drops its inbox,
     /// so whoever finds the inbox closed gets a fresh room on the next try.
     pub async fn run(mut self, mut mailbox: Mailbox, registry: Rooms) {
+        let client = self.worker.client.clone();
+        let tenure = Tenure::new(registry, self.id.clone(), self.router_id.clone(), client);
         let mut stop = mailbox.stop.clone();
         let created = tokio::select! {
             stop = stopped(&mut stop) => Err(End::Stopped(stop)),
@@ -233,7 +236,7 @@ impl Room {
             }
             Err(end) => end,
         };
-        registry.remove(&self.id, &self.router_id);
+        tenure.end();
         let (close, router_lives) = match end {
             End::Empty => (Close::ROOM_LOST, true),
             End::Stopped(Stop::Overrun) => (Close::ROOM_LOST, true),

@@ -2,12 +2,13 @@
 
 use std::time::{Duration, Instant};
 
+use control::rooms::Timings;
 use serde_json::json;
 use tonic::{Code, Status};
 
 use crate::client::{Client, produce_data};
 use crate::fake_worker::Call;
-use crate::server::TestServer;
+use crate::server::{TestServer, config};
 
 async fn caller(server: &TestServer, peer: &str) -> (Client, String) {
     let mut client = server.connect("room", peer).await;
@@ -147,4 +148,30 @@ async fn a_room_whose_router_cannot_be_created() {
     assert_eq!(server.get("/rooms/room").await.status, 404);
     server.worker.behave();
     assert_eq!(server.post("/rooms/room", "").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_room_that_panics_leaves_nothing_behind() {
+    // No clock reaches the end of this: working it out when a peer connects is
+    // what makes the room panic.
+    let timings = Timings {
+        join: Duration::MAX,
+        ..Timings::default()
+    };
+    let server = TestServer::start_with(config(), timings).await;
+    assert_eq!(server.post("/rooms/room", "").await.status, 200);
+    let mut alice = server.connect("room", "alice").await;
+    assert_eq!(alice.close_code().await, 1012);
+    assert_eq!(server.get("/rooms/room").await.status, 404);
+    assert_eq!(server.post("/rooms/room", "").await.status, 200);
+    let closed = |call: &Call| match call {
+        Call::CloseRouter(request) => Some(request.router_id.clone()),
+        _ => None,
+    };
+    let created = |call: &Call| match call {
+        Call::CreateRouter(request) => Some(request.router_id.clone()),
+        _ => None,
+    };
+    let closed = server.worker.wait_for(closed).await;
+    assert_eq!(closed, server.worker.wait_for(created).await);
 }
