@@ -5,6 +5,7 @@
 //! it never waits for a client, and for its media worker under a deadline only.
 
 mod consuming;
+mod counted;
 mod ids;
 mod peer;
 mod registry;
@@ -15,4 +16,4 @@ mod tenure;
 mod worker_events;
 
 pub use ids::{PeerId, RoomId};
-pub use registry::{RoomOptions, Rooms, Seat, Timings};
+pub use registry::{MAX_WAITING_ROOMS, RoomOptions, Rooms, Seat, Timings};

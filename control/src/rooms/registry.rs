@@ -11,11 +11,12 @@ use axum::extract::ws::Message;
 use futures_util::{Sink, Stream};
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_util::task::TaskTracker;
 use tracing::{error, info};
 use url::Url;
 
+use super::counted::Counted;
 use super::ids::{PeerId, RoomId};
 use super::room::{self, Command, Origin, Room, RoomHandle, Stop};
 use super::router_media::RouterMedia;
@@ -32,6 +33,15 @@ const ATTEMPTS: usize = 3;
 /// Time for all sockets to close at shutdown.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(1);
 
+/// Most rooms made over HTTP that nobody has joined yet. Whoever asks for rooms
+/// need not come with a socket for each, and workers hold a limited number.
+pub const MAX_WAITING_ROOMS: usize = 1000;
+
+/// How long new rooms count as impossible after no worker took one, unless one
+/// does meanwhile.
+const REFUSAL_HOLDS: Duration = Duration::from_secs(5);
+
+const TOO_MANY_WAITING: Error = Error::Unavailable("too many rooms that nobody has joined yet");
 const NO_WORKER: Error = Error::Unavailable("no live media worker");
 const SHUTTING_DOWN: Error = Error::Unavailable("the server is shutting down");
 
@@ -84,6 +94,10 @@ struct Inner {
     table: Mutex<Table>,
     draining: AtomicBool,
     joined_peers: Arc<AtomicUsize>,
+    /// Rooms made over HTTP that nobody has joined.
+    waiting_rooms: Arc<AtomicUsize>,
+    /// When no worker took a room, and why, if none took one since.
+    refusal: Mutex<Option<(Instant, Error)>>,
     tasks: TaskTracker,
 }
 
@@ -129,6 +143,8 @@ impl Rooms {
             table: Mutex::default(),
             draining: AtomicBool::new(false),
             joined_peers: Arc::default(),
+            waiting_rooms: Arc::default(),
+            refusal: Mutex::default(),
             tasks: TaskTracker::new(),
         });
         let rooms = Rooms { inner };
@@ -150,16 +166,24 @@ impl Rooms {
     /// Creates a room; without `id`, under a random one.
     ///
     /// # Errors
-    /// [`Error::RoomExists`], or [`Error::Unavailable`] when no worker takes it.
+    /// [`Error::RoomExists`]; [`Error::Unavailable`] when there is no worker or
+    /// [`MAX_WAITING_ROOMS`] wait already; [`Error::NoRouter`] when no worker
+    /// takes it.
     pub async fn create(&self, id: Option<RoomId>, options: RoomOptions) -> Result<RoomId, Error> {
+        let mut refusal = NO_WORKER;
         for _ in 0..ATTEMPTS {
             let (id, handle) = self.insert_new(id.clone(), &options)?;
             let (reply, ready) = oneshot::channel();
-            if handle.inbox.send(Command::Ready(reply)).await.is_ok() && ready.await.is_ok() {
-                return Ok(id);
+            // A failure to send shows in the answer.
+            let _ = handle.inbox.send(Command::Ready(reply)).await;
+            match ready.await {
+                Ok(Ok(())) => return Ok(id),
+                // Another worker may take it.
+                Ok(Err(error)) => refusal = error,
+                Err(_) => {}
             }
         }
-        Err(NO_WORKER)
+        Err(self.refused(refusal))
     }
 
     /// Whether there is such a room.
@@ -171,8 +195,9 @@ impl Rooms {
     /// peer that is there already keeps its seat until the new session attaches.
     ///
     /// # Errors
-    /// [`Error::RoomFull`] or [`Error::Unavailable`].
+    /// [`Error::RoomFull`], [`Error::Unavailable`] or [`Error::NoRouter`].
     pub async fn admit(&self, room: &RoomId, peer: &PeerId) -> Result<Seat, Error> {
+        let mut refusal = NO_WORKER;
         for _ in 0..ATTEMPTS {
             let handle = self.find_or_insert(room)?;
             let (reply, answer) = oneshot::channel();
@@ -185,35 +210,39 @@ impl Rooms {
             if handle.inbox.send(command).await.is_err() {
                 continue;
             }
-            if let Ok(answer) = answer.await {
-                return answer;
+            match answer.await {
+                // Another worker may take it.
+                Ok(Err(error @ Error::NoRouter(_))) => refusal = error,
+                Ok(answer) => return answer,
+                Err(_) => {}
             }
         }
-        Err(NO_WORKER)
+        Err(self.refused(refusal))
     }
 
-    /// What [`Rooms::admit`] would answer; changes nothing.
+    /// What [`Rooms::admit`] would answer, as far as is known; changes nothing.
     ///
     /// # Errors
     /// As [`Rooms::admit`].
     pub async fn check_admission(&self, room: &RoomId, peer: &PeerId) -> Result<(), Error> {
-        self.health()?;
         let found = self.table().rooms.get(room).cloned();
-        let Some(handle) = found else { return Ok(()) };
+        let Some(handle) = found else {
+            return self.health();
+        };
         let (reply, answer) = oneshot::channel();
         let peer = peer.clone();
         let command = Command::CheckAdmission { peer, reply };
-        if handle.inbox.send(command).await.is_err() {
-            return Ok(());
-        }
-        // A room that closes meanwhile is replaced by a fresh one.
-        answer.await.unwrap_or(Ok(()))
+        // A failure to send shows in the answer.
+        let _ = handle.inbox.send(command).await;
+        // A room that closes meanwhile would be replaced by a fresh one.
+        answer.await.unwrap_or_else(|_| self.health())
     }
 
-    /// Whether new rooms and peers are taken.
+    /// Whether new rooms are taken, as far as is known.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] with the reason.
+    /// [`Error::Unavailable`], or [`Error::NoRouter`] for some seconds after no
+    /// worker took a room.
     pub fn health(&self) -> Result<(), Error> {
         if self.inner.draining.load(Ordering::Acquire) {
             return Err(SHUTTING_DOWN);
@@ -221,7 +250,26 @@ impl Rooms {
         if self.inner.workers.live().is_empty() {
             return Err(NO_WORKER);
         }
-        Ok(())
+        match &*self.refusal() {
+            Some((when, error)) if when.elapsed() < REFUSAL_HOLDS => Err(error.clone()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Takes note of why no room could be made.
+    fn refused(&self, error: Error) -> Error {
+        *self.refusal() = Some((Instant::now(), error.clone()));
+        error
+    }
+
+    /// A worker took a room.
+    pub(super) fn router_created(&self) {
+        *self.refusal() = None;
+    }
+
+    fn refusal(&self) -> MutexGuard<'_, Option<(Instant, Error)>> {
+        let refusal = self.inner.refusal.lock();
+        refusal.unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Peers that have joined and not left, in all rooms.
@@ -265,10 +313,13 @@ impl Rooms {
         options: &RoomOptions,
     ) -> Result<(RoomId, RoomHandle), Error> {
         let mut table = self.table();
+        // Only ever raised under the table's lock.
+        let waiting = self.inner.waiting_rooms.load(Ordering::Relaxed);
         let id = match id {
             Some(id) if table.rooms.contains_key(&id) => {
                 return Err(Error::RoomExists(id.to_string()));
             }
+            _ if waiting >= MAX_WAITING_ROOMS => return Err(TOO_MANY_WAITING),
             Some(id) => id,
             None => loop {
                 let id = RoomId::generate();
@@ -319,6 +370,7 @@ impl Rooms {
             origin,
             timings: self.inner.timings,
             joined_peers: self.inner.joined_peers.clone(),
+            waiting: (origin == Origin::Http).then(|| Counted::new(&self.inner.waiting_rooms)),
         });
         table.rooms.insert(id.clone(), handle.clone());
         table.by_router.insert(handle.router_id.clone(), id.clone());
@@ -329,7 +381,11 @@ impl Rooms {
     fn notice(&self, notice: Notice) {
         match notice {
             Notice::Event(_, event) => self.event(event),
-            Notice::Died(worker) => self.worker_died(worker),
+            Notice::Died(worker) => {
+                // What it refused counts no more.
+                *self.refusal() = None;
+                self.worker_died(worker);
+            }
         }
     }
 

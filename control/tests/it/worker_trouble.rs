@@ -140,14 +140,22 @@ async fn a_room_whose_router_cannot_be_created() {
     server
         .worker
         .refuse("CreateRouter", Status::resource_exhausted("full"));
-    assert_eq!(server.post("/rooms/room", "").await.status, 503);
+    let reason = |answer: crate::server::Answer| {
+        let reason = "no media worker takes the room: full";
+        assert_eq!((answer.status, answer.error()), (503, reason));
+    };
+    reason(server.post("/rooms/room", "").await);
     let refused = server
         .upgrade("/?roomId=room&peerId=a", Some("protoo"))
         .await;
-    assert_eq!(refused.err().unwrap().status, 503);
+    reason(refused.err().unwrap());
     assert_eq!(server.get("/rooms/room").await.status, 404);
+    // Nobody is told to come where the upgrade would be refused.
+    reason(server.get("/rooms/room/admission?peerId=a").await);
+    reason(server.get("/health").await);
     server.worker.behave();
     assert_eq!(server.post("/rooms/room", "").await.status, 200);
+    assert_eq!(server.get("/health").await.status, 200);
 }
 
 #[tokio::test]
