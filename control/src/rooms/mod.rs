@@ -12,6 +12,7 @@ mod registry;
 mod requests;
 mod room;
 mod router_media;
+mod table;
 mod tenure;
 mod worker_events;
 

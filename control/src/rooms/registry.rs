@@ -1,8 +1,6 @@
 //! All rooms: finding, creating and closing them, and telling them what their
 //! media worker says.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -20,6 +18,7 @@ use super::counted::Counted;
 use super::ids::{PeerId, RoomId};
 use super::room::{self, Command, Origin, Room, RoomHandle, Stop};
 use super::router_media::RouterMedia;
+use super::table::Table;
 use crate::config::Config;
 use crate::error::Error;
 use crate::ortc::OrtcError;
@@ -70,7 +69,7 @@ impl Default for Timings {
 }
 
 /// What POST `/rooms` may say of a room.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RoomOptions {
     /// Most peers, ≥ 2; the configured limit when absent.
     pub max_peers: Option<u32>,
@@ -99,13 +98,6 @@ struct Inner {
     /// When no worker took a room, and why, if none took one since.
     refusal: Mutex<Option<(Instant, Error)>>,
     tasks: TaskTracker,
-}
-
-/// Invariant: `by_router` holds the router id of each room, nothing else.
-#[derive(Default)]
-struct Table {
-    rooms: HashMap<RoomId, RoomHandle>,
-    by_router: HashMap<String, RoomId>,
 }
 
 impl Rooms {
@@ -170,9 +162,10 @@ impl Rooms {
     /// [`MAX_WAITING_ROOMS`] wait already; [`Error::NoRouter`] when no worker
     /// takes it.
     pub async fn create(&self, id: Option<RoomId>, options: RoomOptions) -> Result<RoomId, Error> {
+        let options = Arc::new(options);
         let mut refusal = NO_WORKER;
         for _ in 0..ATTEMPTS {
-            let (id, handle) = self.insert_new(id.clone(), &options)?;
+            let (id, handle) = self.insert_new(id.clone(), options.clone())?;
             let (reply, ready) = oneshot::channel();
             // A failure to send shows in the answer.
             let _ = handle.inbox.send(Command::Ready(reply)).await;
@@ -263,7 +256,8 @@ impl Rooms {
     }
 
     /// A worker took a room.
-    pub(super) fn router_created(&self) {
+    pub(super) fn router_created(&self, router_id: &str) {
+        self.table().found_again(router_id);
         *self.refusal() = None;
     }
 
@@ -283,10 +277,9 @@ impl Rooms {
         let rooms = {
             let mut table = self.table();
             self.inner.draining.store(true, Ordering::Release);
-            table.by_router.clear();
-            std::mem::take(&mut table.rooms)
+            table.clear()
         };
-        for room in rooms.values() {
+        for room in &rooms {
             room.stop(Stop::Shutdown(Close::new(code, "server shutdown")));
         }
         self.inner.tasks.close();
@@ -300,17 +293,19 @@ impl Rooms {
     }
 
     /// Forgets a room that is about to end. Another of the same name stays.
-    pub(super) fn remove(&self, id: &RoomId, router_id: &str) {
-        let mut table = self.table();
-        if table.by_router.remove(router_id).is_some() {
-            table.rooms.remove(id);
-        }
+    pub(super) fn remove(&self, router_id: &str) {
+        self.table().remove(router_id);
+    }
+
+    /// As [`Rooms::remove`], for a room that its peers may come back to.
+    pub(super) fn lose(&self, router_id: &str) {
+        self.table().lose(router_id, self.lost_until());
     }
 
     fn insert_new(
         &self,
         id: Option<RoomId>,
-        options: &RoomOptions,
+        options: Arc<RoomOptions>,
     ) -> Result<(RoomId, RoomHandle), Error> {
         let mut table = self.table();
         // Only ever raised under the table's lock.
@@ -334,16 +329,18 @@ impl Rooms {
 
     fn find_or_insert(&self, id: &RoomId) -> Result<RoomHandle, Error> {
         let mut table = self.table();
-        if let Some(handle) = table.rooms.get(id) {
-            if !handle.inbox.is_closed() {
-                return Ok(handle.clone());
-            }
-            // A room leaves the table before it closes its inbox; one that did
-            // not must not block its name.
-            let router_id = handle.router_id.clone();
-            table.by_router.remove(&router_id);
+        // A room leaves the table before it closes its inbox; one that did not
+        // must not block its name.
+        if let Some(handle) = table.rooms.get(id)
+            && !handle.inbox.is_closed()
+        {
+            return Ok(handle.clone());
         }
-        self.insert(&mut table, id, &RoomOptions::default(), Origin::Peer)
+        // Who made a room that was lost may not come to make it again.
+        match table.lost_options(id) {
+            Some(options) => self.insert(&mut table, id, options, Origin::Http),
+            None => self.insert(&mut table, id, Arc::default(), Origin::Peer),
+        }
     }
 
     /// Spawns a room and enters it, under the table's lock: nobody can find a
@@ -352,28 +349,27 @@ impl Rooms {
         &self,
         table: &mut Table,
         id: &RoomId,
-        options: &RoomOptions,
+        options: Arc<RoomOptions>,
         origin: Origin,
     ) -> Result<RoomHandle, Error> {
         if self.inner.draining.load(Ordering::Acquire) {
             return Err(SHUTTING_DOWN);
         }
         let worker = self.inner.workers.pick().ok_or(NO_WORKER)?;
-        let (handle, mailbox) = room::channel(worker.id);
+        let (handle, mailbox) = room::channel(worker.id, options.clone());
         let room = Room::new(room::Setup {
             id: id.clone(),
             router_id: handle.router_id.clone(),
             worker,
             router: self.inner.router.clone(),
             config: self.inner.config.clone(),
-            options: options.clone(),
+            options,
             origin,
             timings: self.inner.timings,
             joined_peers: self.inner.joined_peers.clone(),
             waiting: (origin == Origin::Http).then(|| Counted::new(&self.inner.waiting_rooms)),
         });
-        table.rooms.insert(id.clone(), handle.clone());
-        table.by_router.insert(handle.router_id.clone(), id.clone());
+        table.insert(id, handle.clone());
         self.inner.tasks.spawn(room.run(mailbox, self.clone()));
         Ok(handle)
     }
@@ -391,17 +387,16 @@ impl Rooms {
 
     fn event(&self, event: proto::Event) {
         let mut table = self.table();
-        let Some(id) = table.by_router.get(&event.router_id).cloned() else {
+        let Some((_, room)) = table.by_router(&event.router_id) else {
             // The router was closed while the event was on its way.
             return;
         };
-        let Entry::Occupied(room) = table.rooms.entry(id) else {
+        let Err(error) = room.events.try_send(event) else {
             return;
         };
-        if room.get().events.try_send(event).is_err() {
-            // Its picture of the worker would be wrong from here on.
-            let (id, room) = room.remove_entry();
-            table.by_router.remove(&room.router_id);
+        // Its picture of the worker would be wrong from here on.
+        let router_id = error.into_inner().router_id;
+        if let Some((id, room)) = table.lose(&router_id, self.lost_until()) {
             error!(room = %id, "room does not keep up with its worker, closing it");
             room.stop(Stop::Overrun);
         }
@@ -410,15 +405,7 @@ impl Rooms {
     /// Closes the worker's rooms, first in the table, so that clients which
     /// come back at once get fresh ones.
     fn worker_died(&self, worker: WorkerId) {
-        let lost: Vec<_> = {
-            let mut table = self.table();
-            let of_worker = |_: &RoomId, room: &mut RoomHandle| room.worker_id == worker;
-            let lost: Vec<_> = table.rooms.extract_if(of_worker).collect();
-            for (_, room) in &lost {
-                table.by_router.remove(&room.router_id);
-            }
-            lost
-        };
+        let lost = self.table().lose_worker(worker, self.lost_until());
         if !lost.is_empty() {
             info!(
                 ?worker,
@@ -429,6 +416,11 @@ impl Rooms {
         for (_, room) in lost {
             room.stop(Stop::WorkerDied);
         }
+    }
+
+    /// Until when a room that is lost now may be found again.
+    fn lost_until(&self) -> Instant {
+        Instant::now() + self.inner.timings.unused_room
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {

@@ -79,6 +79,8 @@ pub(super) enum Stop {
 pub(super) struct RoomHandle {
     pub router_id: String,
     pub worker_id: WorkerId,
+    /// What the room was made with.
+    pub options: Arc<RoomOptions>,
     pub inbox: mpsc::Sender<Command>,
     pub events: mpsc::Sender<proto::Event>,
     stop: Arc<watch::Sender<Option<Stop>>>,
@@ -100,13 +102,14 @@ pub(super) struct Mailbox {
 }
 
 /// The two ends of a new room's mailbox.
-pub(super) fn channel(worker_id: WorkerId) -> (RoomHandle, Mailbox) {
+pub(super) fn channel(worker_id: WorkerId, options: Arc<RoomOptions>) -> (RoomHandle, Mailbox) {
     let (inbox_sender, inbox) = mpsc::channel(INBOX);
     let (events_sender, events) = mpsc::channel(EVENTS);
     let (stop_sender, stop) = watch::channel(None);
     let handle = RoomHandle {
         router_id: Uuid::new_v4().to_string(),
         worker_id,
+        options,
         inbox: inbox_sender,
         events: events_sender,
         stop: Arc::new(stop_sender),
@@ -135,7 +138,7 @@ pub(super) struct Setup {
     pub worker: Worker,
     pub router: Arc<RouterMedia>,
     pub config: Arc<Config>,
-    pub options: RoomOptions,
+    pub options: Arc<RoomOptions>,
     pub origin: Origin,
     pub timings: Timings,
     pub joined_peers: Arc<AtomicUsize>,
@@ -212,7 +215,7 @@ impl Room {
             ssrcs: HashSet::new(),
             joined_peers: setup.joined_peers,
             max_peers: usize::try_from(max_peers).unwrap_or(usize::MAX),
-            event_notification_uri: setup.options.event_notification_uri,
+            event_notification_uri: setup.options.event_notification_uri.clone(),
             origin: setup.origin,
             timings: setup.timings,
             unused_until: Instant::now() + waits,
@@ -239,7 +242,7 @@ impl Room {
         };
         let end = match created {
             Ok(()) => {
-                registry.router_created();
+                registry.router_created(&self.router_id);
                 self.log_life("room created");
                 self.serve(&mut mailbox).await
             }

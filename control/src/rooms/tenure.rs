@@ -30,7 +30,7 @@ impl Tenure {
     /// The room leaves the registry in order, and sees to its router itself.
     pub fn end(mut self) {
         self.ended = true;
-        self.registry.remove(&self.room, &self.router_id);
+        self.registry.remove(&self.router_id);
     }
 }
 
@@ -40,7 +40,7 @@ impl Drop for Tenure {
             return;
         }
         error!(room = %self.room, "room broke off");
-        self.registry.remove(&self.room, &self.router_id);
+        self.registry.lose(&self.router_id);
         let Ok(runtime) = tokio::runtime::Handle::try_current() else {
             return;
         };

@@ -183,3 +183,38 @@ async fn a_room_that_panics_leaves_nothing_behind() {
     let closed = server.worker.wait_for(closed).await;
     assert_eq!(closed, server.worker.wait_for(created).await);
 }
+
+#[tokio::test]
+async fn the_limits_of_a_room_outlive_its_worker() {
+    let server = TestServer::start().await;
+    let created = server.post("/rooms/room", r#"{"maxPeerCount":2}"#).await;
+    assert_eq!(created.status, 200);
+    let mut alice = server.connect("room", "alice").await;
+    alice.join("Alice").await;
+    // The second time nobody has joined the room that was lost.
+    for _ in 0..2 {
+        server.pool.kill_workers().await;
+        assert_eq!(alice.close_code().await, 1012);
+        let worker = server.pool.start_worker().await;
+        worker.refuse("CreateRouter", Status::resource_exhausted("full"));
+        let path = "/?roomId=room&peerId=alice";
+        let refused = server.upgrade(path, Some("protoo")).await;
+        assert_eq!(refused.err().unwrap().status, 503);
+        worker.behave();
+        alice = server.connect("room", "alice").await;
+        let _bob = server.connect("room", "bob").await;
+        let path = "/?roomId=room&peerId=carol";
+        let refused = server.upgrade(path, Some("protoo")).await;
+        assert_eq!(refused.err().unwrap().error(), "room is full");
+    }
+    // A room that ended by itself is not remembered.
+    alice.join("Alice").await;
+    alice.ok("leaveRoom", json!({})).await;
+    let mut peers = Vec::new();
+    while server.get("/rooms/room").await.status == 200 {
+        tokio::task::yield_now().await;
+    }
+    for peer in ["a", "b", "c"] {
+        peers.push(server.connect("room", peer).await);
+    }
+}
