@@ -14,6 +14,7 @@ mod room;
 mod router_media;
 mod table;
 mod tenure;
+mod undo;
 mod worker_events;
 
 pub use ids::{PeerId, RoomId};

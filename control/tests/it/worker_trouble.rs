@@ -218,3 +218,52 @@ async fn the_limits_of_a_room_outlive_its_worker() {
         peers.push(server.connect("room", peer).await);
     }
 }
+
+#[tokio::test]
+async fn what_a_late_worker_may_have_made_is_closed() {
+    let server = TestServer::start().await;
+    let worker = &server.worker;
+    let (mut alice, send) = caller(&server, "alice").await;
+    let (_bob, _) = caller(&server, "bob").await;
+    worker.hang("Consume");
+    worker.hang("CreateTransport");
+    // The room waits for the consumer of Bob's.
+    alice.produce(&send, "audio").await;
+    let closed = |call: &Call| match call {
+        Call::CloseConsumer(request) => Some(request.consumer_id.clone()),
+        _ => None,
+    };
+    let closed = worker.wait_for(closed).await;
+    let asked = |call: &Call| match call {
+        Call::Consume(request) => Some(request.consumers[0].consumer_id.clone()),
+        _ => None,
+    };
+    assert_eq!(Some(closed), worker.calls().iter().rev().find_map(asked));
+
+    alice.refused("createWebRtcTransport", json!({})).await;
+    let closed = |call: &Call| match call {
+        Call::CloseTransport(request) => Some(request.transport_id.clone()),
+        _ => None,
+    };
+    let closed = worker.wait_for(closed).await;
+    let asked = |call: &Call| match call {
+        Call::CreateTransport(request) => Some(request.transport_id.clone()),
+        _ => None,
+    };
+    assert_eq!(Some(closed), worker.calls().iter().rev().find_map(asked));
+
+    worker.hang("Produce");
+    let mut data = produce_data("video");
+    data["transportId"] = send.as_str().into();
+    alice.refused("produce", data).await;
+    let closed = |call: &Call| match call {
+        Call::CloseProducer(request) => Some(request.producer_id.clone()),
+        _ => None,
+    };
+    let closed = worker.wait_for(closed).await;
+    let asked = |call: &Call| match call {
+        Call::Produce(request) => Some(request.producer_id.clone()),
+        _ => None,
+    };
+    assert_eq!(Some(closed), worker.calls().iter().rev().find_map(asked));
+}
