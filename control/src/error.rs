@@ -57,6 +57,9 @@ pub enum Error {
     /// The server takes nobody in at the moment.
     #[error("{0}")]
     Unavailable(&'static str),
+    /// No worker took the room that was to be made.
+    #[error("no media worker takes the room: {0}")]
+    NoRouter(WorkerError),
     /// An admin path without the right bearer token.
     #[error("a valid bearer token is required")]
     Unauthorized,
@@ -118,7 +121,7 @@ impl Error {
             Error::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Error::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
             Error::BodyTooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
-            Error::Unavailable(_) | Error::Worker(WorkerError::Gone) => {
+            Error::Unavailable(_) | Error::NoRouter(_) | Error::Worker(WorkerError::Gone) => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
             Error::Worker(WorkerError::Refused { code, .. }) if *code == Code::InvalidArgument => {

@@ -2,9 +2,11 @@
 //! and the page. [`app`] is the whole of it, [`serve`](serve::serve) puts it
 //! on a socket.
 
+mod accept;
 mod body;
 mod config;
 pub mod page;
+mod progress;
 mod rooms;
 pub mod serve;
 mod signaling;

@@ -14,20 +14,17 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::net::TcpStream;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
-use tracing::{debug, warn};
+use tracing::debug;
 
+use super::accept::Acceptor;
+use super::progress::Watched;
 use super::signaling::ConnectionPermit;
-
-/// Most connections at a time, WebSockets included. More wait in the kernel's
-/// backlog until one ends.
-pub const MAX_CONNECTIONS: usize = 16_384;
 
 /// Connections that the kernel keeps until they are accepted.
 const BACKLOG: i32 = 1024;
@@ -39,10 +36,15 @@ const TLS_DEADLINE: Duration = Duration::from_secs(10);
 /// closed after it.
 const HEADER_DEADLINE: Duration = Duration::from_secs(30);
 
-/// Pause after an accept that failed for want of descriptors or memory.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Time for a client to take anything at all of an answer.
+const WRITE_DEADLINE: Duration = Duration::from_secs(30);
 
-/// Time for requests under way to be answered at shutdown.
+/// Longest life of a connection that is not upgraded: one that takes a byte now
+/// and then must not keep its place for ever.
+const PLAIN_LIFE: Duration = Duration::from_secs(300);
+
+/// Time for requests under way to be answered at shutdown, or at the end of a
+/// connection's life.
 const SHUTDOWN_GRACE: Duration = Duration::from_millis(500);
 
 /// Binds the listener of HTTPS and WSS; `::` takes IPv4 as well.
@@ -81,49 +83,39 @@ pub async fn serve(
     listener.set_nonblocking(true)?;
     let listener = tokio::net::TcpListener::from_std(listener)?;
     let acceptor = TlsAcceptor::from(tls);
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let mut incoming = Acceptor::new(listener);
     let connections = TaskTracker::new();
     loop {
         let accepted = tokio::select! {
             biased;
             () = shutdown.cancelled() => break,
-            accepted = accept(&listener, &places) => accepted,
+            accepted = incoming.accept() => accepted,
         };
-        match accepted {
-            Ok((stream, remote, permit)) => {
-                let connection = Connection {
-                    app: app.clone(),
-                    remote,
-                    permit: ConnectionPermit {
-                        _held: Arc::new(permit),
-                    },
-                };
-                let (acceptor, shutdown) = (acceptor.clone(), shutdown.clone());
-                connections.spawn(connection.run(stream, acceptor, shutdown));
-            }
-            Err(error) => {
-                warn!(%error, "cannot accept a connection");
-                tokio::select! {
-                    () = shutdown.cancelled() => break,
-                    () = sleep(ACCEPT_PAUSE) => {}
-                }
-            }
+        let (stream, remote, permit) = accepted?;
+        // Signaling is small messages that somebody waits for.
+        if let Err(error) = stream.set_nodelay(true) {
+            debug!(%remote, %error, "cannot set TCP_NODELAY");
         }
+        let connection = Connection {
+            app: app.clone(),
+            remote,
+            permit: ConnectionPermit {
+                _held: Arc::new(permit),
+            },
+        };
+        connections.spawn(connection.run(stream, acceptor.clone(), shutdown.clone()));
     }
-    drop(listener);
+    drop(incoming);
     connections.close();
     connections.wait().await;
     Ok(())
 }
 
-async fn accept(
-    listener: &tokio::net::TcpListener,
-    places: &Arc<Semaphore>,
-) -> io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
-    let permit = places.clone().acquire_owned().await;
-    let permit = permit.map_err(io::Error::other)?;
-    let (stream, remote) = listener.accept().await?;
-    Ok((stream, remote, permit))
+async fn either(one: impl Future<Output = ()>, other: impl Future<Output = ()>) {
+    tokio::select! {
+        () = one => {}
+        () = other => {}
+    }
 }
 
 /// One accepted connection.
@@ -134,12 +126,12 @@ struct Connection {
 }
 
 impl Connection {
-    async fn run(self, stream: TcpStream, acceptor: TlsAcceptor, shutdown: CancellationToken) {
+    async fn run<S>(self, stream: S, acceptor: TlsAcceptor, shutdown: CancellationToken)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
         let remote = self.remote;
-        // Signaling is small messages that somebody waits for.
-        if let Err(error) = stream.set_nodelay(true) {
-            debug!(%remote, %error, "cannot set TCP_NODELAY");
-        }
+        let (stream, watch) = Watched::new(stream);
         let handshake = timeout(TLS_DEADLINE, acceptor.accept(stream));
         let stream = tokio::select! {
             () = shutdown.cancelled() => return,
@@ -155,9 +147,11 @@ impl Connection {
             .header_read_timeout(HEADER_DEADLINE)
             .serve_connection(TokioIo::new(stream), service)
             .with_upgrades();
+        // An upgrade ends this, and with it what plain HTTP is held to.
         let result = tokio::select! {
             result = &mut connection => result,
-            () = shutdown.cancelled() => {
+            () = watch.stuck(WRITE_DEADLINE) => return debug!(%remote, "client does not read"),
+            () = either(shutdown.cancelled(), sleep(PLAIN_LIFE)) => {
                 std::pin::Pin::new(&mut connection).graceful_shutdown();
                 match timeout(SHUTDOWN_GRACE, connection).await {
                     Ok(result) => result,
@@ -179,5 +173,119 @@ impl Connection {
         extensions.insert(ConnectInfo(self.remote));
         extensions.insert(self.permit.clone());
         self.app.clone().oneshot(request)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::routing::get;
+    use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+    use tokio::sync::Semaphore;
+    use tokio::task::JoinHandle;
+    use tokio::time::Instant;
+    use tokio_rustls::TlsConnector;
+    use tokio_rustls::client::TlsStream;
+
+    use super::*;
+
+    /// Leaves HTTP, and sends back one byte.
+    async fn echo(mut request: axum::extract::Request) -> axum::response::Response {
+        let upgrade = hyper::upgrade::on(&mut request);
+        tokio::spawn(async move {
+            let mut upgraded = TokioIo::new(upgrade.await.unwrap());
+            let byte = upgraded.read_u8().await.unwrap();
+            upgraded.write_u8(byte).await.unwrap();
+            upgraded.flush().await.unwrap();
+        });
+        let answer = http::Response::builder().status(101);
+        let answer = answer.header("connection", "upgrade");
+        answer
+            .header("upgrade", "echo")
+            .body(Body::empty())
+            .unwrap()
+    }
+
+    /// A connection in memory to an app with a large page, and the task that
+    /// serves it.
+    async fn connect() -> (TlsStream<DuplexStream>, JoinHandle<()>) {
+        let key = rcgen::generate_simple_self_signed(vec!["localhost".into()]).unwrap();
+        let certificate = key.cert.der().clone();
+        let private = PrivatePkcs8KeyDer::from(key.signing_key.serialize_der());
+        let server = rustls::ServerConfig::builder()
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate.clone()], PrivateKeyDer::Pkcs8(private))
+            .unwrap();
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(certificate).unwrap();
+        let client = rustls::ClientConfig::builder()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let (here, there) = duplex(4096);
+        let permit = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
+        let connection = Connection {
+            app: Router::new()
+                .route("/", get(async || "x".repeat(1 << 20)))
+                .route("/upgrade", get(echo)),
+            remote: SocketAddr::from(([127, 0, 0, 1], 1)),
+            permit: ConnectionPermit {
+                _held: Arc::new(permit),
+            },
+        };
+        let acceptor = TlsAcceptor::from(Arc::new(server));
+        let task = tokio::spawn(connection.run(there, acceptor, CancellationToken::new()));
+        let name = ServerName::try_from("localhost").unwrap();
+        let connector = TlsConnector::from(Arc::new(client));
+        (connector.connect(name, here).await.unwrap(), task)
+    }
+
+    const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_does_not_read_is_dropped() {
+        let (mut client, task) = connect().await;
+        let begin = Instant::now();
+        client.write_all(REQUEST).await.unwrap();
+        client.flush().await.unwrap();
+        timeout(PLAIN_LIFE, task).await.unwrap().unwrap();
+        assert!((30..32).contains(&begin.elapsed().as_secs()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_reads_very_slowly_is_dropped() {
+        let (mut client, task) = connect().await;
+        let begin = Instant::now();
+        client.write_all(REQUEST).await.unwrap();
+        client.flush().await.unwrap();
+        let mut piece = [0; 4096];
+        let reads = async {
+            while client.read(&mut piece).await.is_ok_and(|size| size > 0) {
+                // Several such pieces are one TLS record.
+                sleep(Duration::from_secs(5)).await;
+            }
+        };
+        tokio::select! {
+            () = reads => panic!("read to the end"),
+            ended = timeout(2 * PLAIN_LIFE, task) => ended.unwrap().unwrap(),
+        }
+        assert!((300..302).contains(&begin.elapsed().as_secs()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_upgraded_connection_lives_on() {
+        let (mut client, task) = connect().await;
+        let request = "GET /upgrade HTTP/1.1\r\nHost: localhost\r\n\
+            Connection: upgrade\r\nUpgrade: echo\r\n\r\n";
+        client.write_all(request.as_bytes()).await.unwrap();
+        client.flush().await.unwrap();
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(client.read_u8().await.unwrap());
+        }
+        task.await.unwrap();
+        sleep(2 * PLAIN_LIFE).await;
+        client.write_u8(7).await.unwrap();
+        client.flush().await.unwrap();
+        assert_eq!(client.read_u8().await.unwrap(), 7);
     }
 }

@@ -11,7 +11,7 @@ use axum::extract::ws::{CloseFrame, Message as Frame, Utf8Bytes};
 use futures_util::{Sink, SinkExt, Stream, StreamExt};
 use serde_json::Value;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout};
 use tokio_tungstenite::tungstenite;
 use tracing::debug;
 
@@ -34,7 +34,8 @@ const MAX_PENDING_REQUESTS: usize = 8192;
 /// Interval of the WebSocket pings.
 const PING_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Time for anything to arrive after a ping before the client counts as gone.
+/// Time for anything to arrive after a ping before the client counts as gone:
+/// it is gone when nothing was heard for [`PING_INTERVAL`] and this.
 const PING_GRACE: Duration = Duration::from_secs(10);
 
 /// Time for what is queued to leave, and then for the client's own close frame.
@@ -251,6 +252,18 @@ impl Shared {
         close
     }
 
+    /// Waits until nothing was heard for so long that a ping must have gone
+    /// unanswered, or could not even be sent.
+    async fn silent(&self) -> Close {
+        loop {
+            let gone = *lock(&self.last_heard) + PING_INTERVAL + PING_GRACE;
+            if gone <= Instant::now() {
+                return Close::KEEPALIVE;
+            }
+            sleep_until(gone).await;
+        }
+    }
+
     fn answered(&self, id: u64) -> Option<String> {
         let (tag, _) = lock(&self.pending).requests.remove(&id)?;
         Some(tag)
@@ -284,6 +297,9 @@ where
     let close = tokio::select! {
         close = read(&mut stream, session, &shared, &inbox) => close,
         close = write(&mut sink, &mut wire, &inbox) => close,
+        // Neither may depend on a sink that takes nothing, or on a full inbox.
+        close = shared.closed_and_overdue() => Some(close),
+        close = shared.silent() => Some(close),
     };
     debug!(?session, ?close, "connection closing");
     let tell_owner = inbox.send(Inbound::Closed(session).into());
@@ -355,7 +371,8 @@ fn close_for(error: axum::Error) -> Option<Close> {
 }
 
 /// Writes what is queued, pings, and expires requests, until the socket breaks
-/// (`None`) or has to be closed.
+/// (`None`) or has to be closed. A client that does not read makes this wait
+/// without end; [`run`] watches for that.
 async fn write<E: From<Inbound>>(
     sink: &mut (impl Sink<Frame> + Unpin),
     wire: &mut Wire,
@@ -364,7 +381,6 @@ async fn write<E: From<Inbound>>(
     let mut tick = interval(Duration::from_secs(1));
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut pinged = Instant::now();
-    let mut awaiting_pong = false;
     let shared = wire.shared.clone();
     loop {
         tokio::select! {
@@ -373,11 +389,7 @@ async fn write<E: From<Inbound>>(
             frame = wire.frames.recv() => {
                 // No handle is left: the owner vanished without a word.
                 let Some(frame) = frame else { return Some(Close::ROOM_LOST) };
-                tokio::select! {
-                    biased;
-                    written = write_all(sink, wire, frame) => written.ok()?,
-                    close = shared.closed_and_overdue() => return Some(close),
-                }
+                write_all(sink, wire, frame).await.ok()?;
                 continue;
             }
             _ = tick.tick() => {}
@@ -390,12 +402,8 @@ async fn write<E: From<Inbound>>(
                 return Some(Close::ROOM_LOST);
             }
         }
-        awaiting_pong &= *lock(&wire.shared.last_heard) < pinged;
-        if awaiting_pong && now >= pinged + PING_GRACE {
-            return Some(Close::KEEPALIVE);
-        }
-        if !awaiting_pong && now >= pinged + PING_INTERVAL {
-            (pinged, awaiting_pong) = (now, true);
+        if now >= pinged + PING_INTERVAL {
+            pinged = now;
             sink.send(Frame::Ping(Default::default())).await.ok()?;
         }
     }
@@ -616,6 +624,28 @@ mod tests {
         assert!((130..136).contains(&begin.elapsed().as_secs()));
         assert!(matches!(test.inbox.recv().await, Some(Inbound::Closed(_))));
         test.task.await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_close_takes_effect_while_a_ping_cannot_be_sent() {
+        let mut test = start(true);
+        sleep(PING_INTERVAL + Duration::from_secs(3)).await;
+        let begin = Instant::now();
+        test.handle.close(Close::FINAL);
+        assert!(matches!(test.inbox.recv().await, Some(Inbound::Closed(_))));
+        test.task.await.unwrap();
+        assert!(begin.elapsed() < Duration::from_secs(2));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_neither_reads_nor_speaks_is_gone() {
+        let mut test = start(true);
+        let begin = Instant::now();
+        let notification = Notification::new("newPeer", &json!({}));
+        test.handle.notify(&notification);
+        assert!(matches!(test.inbox.recv().await, Some(Inbound::Closed(_))));
+        test.task.await.unwrap();
+        assert!((70..72).contains(&begin.elapsed().as_secs()));
     }
 
     #[tokio::test(start_paused = true)]

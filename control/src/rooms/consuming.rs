@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::peer::{Consumer, Peer, Producer};
 use super::room::Room;
+use super::undo::Made;
 use crate::error::Error;
 use crate::ortc::worker::{ConsumerIds, consumer_spec};
 use crate::ortc::{
@@ -84,6 +85,8 @@ impl Room {
             Ok(response) => response.results.into_iter(),
             Err(error) => {
                 warn!(room = %self.id, %error, "cannot consume");
+                let ids = prepared.iter().map(|it| it.consumer_id.clone()).collect();
+                self.undo(Made::Consumers(ids), &error);
                 Vec::new().into_iter()
             }
         };

@@ -5,13 +5,17 @@
 //! it never waits for a client, and for its media worker under a deadline only.
 
 mod consuming;
+mod counted;
 mod ids;
 mod peer;
 mod registry;
 mod requests;
 mod room;
 mod router_media;
+mod table;
+mod tenure;
+mod undo;
 mod worker_events;
 
 pub use ids::{PeerId, RoomId};
-pub use registry::{RoomOptions, Rooms, Seat, Timings};
+pub use registry::{MAX_WAITING_ROOMS, RoomOptions, Rooms, Seat, Timings};

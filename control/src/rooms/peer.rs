@@ -3,11 +3,11 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
+use super::counted::Counted;
 use super::ids::PeerId;
 use crate::error::Error;
 use crate::ortc::{
@@ -46,12 +46,8 @@ pub(super) struct Joined {
     pub device: Value,
     /// `None`: the client receives nothing.
     pub rtp_capabilities: Option<Arc<RtpCapabilities>>,
-    pub _counted: CountedPeer,
+    pub _counted: Counted,
 }
-
-/// Counts a joined peer for as long as it exists.
-#[derive(Debug)]
-pub(super) struct CountedPeer(Arc<AtomicUsize>);
 
 /// A WebRtcTransport of a peer.
 #[derive(Debug)]
@@ -96,19 +92,6 @@ pub(super) struct Consumer {
     pub paused_by_client: bool,
     /// SSRC of the media; retransmissions have the next one.
     pub ssrc: u32,
-}
-
-impl CountedPeer {
-    pub fn new(counter: &Arc<AtomicUsize>) -> Self {
-        counter.fetch_add(1, Ordering::Relaxed);
-        Self(counter.clone())
-    }
-}
-
-impl Drop for CountedPeer {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
 }
 
 impl Peer {

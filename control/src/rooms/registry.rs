@@ -1,8 +1,6 @@
 //! All rooms: finding, creating and closing them, and telling them what their
 //! media worker says.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -11,14 +9,16 @@ use axum::extract::ws::Message;
 use futures_util::{Sink, Stream};
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_util::task::TaskTracker;
 use tracing::{error, info};
 use url::Url;
 
+use super::counted::Counted;
 use super::ids::{PeerId, RoomId};
 use super::room::{self, Command, Origin, Room, RoomHandle, Stop};
 use super::router_media::RouterMedia;
+use super::table::Table;
 use crate::config::Config;
 use crate::error::Error;
 use crate::ortc::OrtcError;
@@ -32,6 +32,15 @@ const ATTEMPTS: usize = 3;
 /// Time for all sockets to close at shutdown.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(1);
 
+/// Most rooms made over HTTP that nobody has joined yet. Whoever asks for rooms
+/// need not come with a socket for each, and workers hold a limited number.
+pub const MAX_WAITING_ROOMS: usize = 1000;
+
+/// How long new rooms count as impossible after no worker took one, unless one
+/// does meanwhile.
+const REFUSAL_HOLDS: Duration = Duration::from_secs(5);
+
+const TOO_MANY_WAITING: Error = Error::Unavailable("too many rooms that nobody has joined yet");
 const NO_WORKER: Error = Error::Unavailable("no live media worker");
 const SHUTTING_DOWN: Error = Error::Unavailable("the server is shutting down");
 
@@ -60,7 +69,7 @@ impl Default for Timings {
 }
 
 /// What POST `/rooms` may say of a room.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RoomOptions {
     /// Most peers, ≥ 2; the configured limit when absent.
     pub max_peers: Option<u32>,
@@ -84,14 +93,11 @@ struct Inner {
     table: Mutex<Table>,
     draining: AtomicBool,
     joined_peers: Arc<AtomicUsize>,
+    /// Rooms made over HTTP that nobody has joined.
+    waiting_rooms: Arc<AtomicUsize>,
+    /// When no worker took a room, and why, if none took one since.
+    refusal: Mutex<Option<(Instant, Error)>>,
     tasks: TaskTracker,
-}
-
-/// Invariant: `by_router` holds the router id of each room, nothing else.
-#[derive(Default)]
-struct Table {
-    rooms: HashMap<RoomId, RoomHandle>,
-    by_router: HashMap<String, RoomId>,
 }
 
 impl Rooms {
@@ -129,6 +135,8 @@ impl Rooms {
             table: Mutex::default(),
             draining: AtomicBool::new(false),
             joined_peers: Arc::default(),
+            waiting_rooms: Arc::default(),
+            refusal: Mutex::default(),
             tasks: TaskTracker::new(),
         });
         let rooms = Rooms { inner };
@@ -150,16 +158,25 @@ impl Rooms {
     /// Creates a room; without `id`, under a random one.
     ///
     /// # Errors
-    /// [`Error::RoomExists`], or [`Error::Unavailable`] when no worker takes it.
+    /// [`Error::RoomExists`]; [`Error::Unavailable`] when there is no worker or
+    /// [`MAX_WAITING_ROOMS`] wait already; [`Error::NoRouter`] when no worker
+    /// takes it.
     pub async fn create(&self, id: Option<RoomId>, options: RoomOptions) -> Result<RoomId, Error> {
+        let options = Arc::new(options);
+        let mut refusal = NO_WORKER;
         for _ in 0..ATTEMPTS {
-            let (id, handle) = self.insert_new(id.clone(), &options)?;
+            let (id, handle) = self.insert_new(id.clone(), options.clone())?;
             let (reply, ready) = oneshot::channel();
-            if handle.inbox.send(Command::Ready(reply)).await.is_ok() && ready.await.is_ok() {
-                return Ok(id);
+            // A failure to send shows in the answer.
+            let _ = handle.inbox.send(Command::Ready(reply)).await;
+            match ready.await {
+                Ok(Ok(())) => return Ok(id),
+                // Another worker may take it.
+                Ok(Err(error)) => refusal = error,
+                Err(_) => {}
             }
         }
-        Err(NO_WORKER)
+        Err(self.refused(refusal))
     }
 
     /// Whether there is such a room.
@@ -171,8 +188,9 @@ impl Rooms {
     /// peer that is there already keeps its seat until the new session attaches.
     ///
     /// # Errors
-    /// [`Error::RoomFull`] or [`Error::Unavailable`].
+    /// [`Error::RoomFull`], [`Error::Unavailable`] or [`Error::NoRouter`].
     pub async fn admit(&self, room: &RoomId, peer: &PeerId) -> Result<Seat, Error> {
+        let mut refusal = NO_WORKER;
         for _ in 0..ATTEMPTS {
             let handle = self.find_or_insert(room)?;
             let (reply, answer) = oneshot::channel();
@@ -185,35 +203,39 @@ impl Rooms {
             if handle.inbox.send(command).await.is_err() {
                 continue;
             }
-            if let Ok(answer) = answer.await {
-                return answer;
+            match answer.await {
+                // Another worker may take it.
+                Ok(Err(error @ Error::NoRouter(_))) => refusal = error,
+                Ok(answer) => return answer,
+                Err(_) => {}
             }
         }
-        Err(NO_WORKER)
+        Err(self.refused(refusal))
     }
 
-    /// What [`Rooms::admit`] would answer; changes nothing.
+    /// What [`Rooms::admit`] would answer, as far as is known; changes nothing.
     ///
     /// # Errors
     /// As [`Rooms::admit`].
     pub async fn check_admission(&self, room: &RoomId, peer: &PeerId) -> Result<(), Error> {
-        self.health()?;
         let found = self.table().rooms.get(room).cloned();
-        let Some(handle) = found else { return Ok(()) };
+        let Some(handle) = found else {
+            return self.health();
+        };
         let (reply, answer) = oneshot::channel();
         let peer = peer.clone();
         let command = Command::CheckAdmission { peer, reply };
-        if handle.inbox.send(command).await.is_err() {
-            return Ok(());
-        }
-        // A room that closes meanwhile is replaced by a fresh one.
-        answer.await.unwrap_or(Ok(()))
+        // A failure to send shows in the answer.
+        let _ = handle.inbox.send(command).await;
+        // A room that closes meanwhile would be replaced by a fresh one.
+        answer.await.unwrap_or_else(|_| self.health())
     }
 
-    /// Whether new rooms and peers are taken.
+    /// Whether new rooms are taken, as far as is known.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] with the reason.
+    /// [`Error::Unavailable`], or [`Error::NoRouter`] for some seconds after no
+    /// worker took a room.
     pub fn health(&self) -> Result<(), Error> {
         if self.inner.draining.load(Ordering::Acquire) {
             return Err(SHUTTING_DOWN);
@@ -221,7 +243,27 @@ impl Rooms {
         if self.inner.workers.live().is_empty() {
             return Err(NO_WORKER);
         }
-        Ok(())
+        match &*self.refusal() {
+            Some((when, error)) if when.elapsed() < REFUSAL_HOLDS => Err(error.clone()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Takes note of why no room could be made.
+    fn refused(&self, error: Error) -> Error {
+        *self.refusal() = Some((Instant::now(), error.clone()));
+        error
+    }
+
+    /// A worker took a room.
+    pub(super) fn router_created(&self, router_id: &str) {
+        self.table().found_again(router_id);
+        *self.refusal() = None;
+    }
+
+    fn refusal(&self) -> MutexGuard<'_, Option<(Instant, Error)>> {
+        let refusal = self.inner.refusal.lock();
+        refusal.unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Peers that have joined and not left, in all rooms.
@@ -235,10 +277,9 @@ impl Rooms {
         let rooms = {
             let mut table = self.table();
             self.inner.draining.store(true, Ordering::Release);
-            table.by_router.clear();
-            std::mem::take(&mut table.rooms)
+            table.clear()
         };
-        for room in rooms.values() {
+        for room in &rooms {
             room.stop(Stop::Shutdown(Close::new(code, "server shutdown")));
         }
         self.inner.tasks.close();
@@ -252,23 +293,28 @@ impl Rooms {
     }
 
     /// Forgets a room that is about to end. Another of the same name stays.
-    pub(super) fn remove(&self, id: &RoomId, router_id: &str) {
-        let mut table = self.table();
-        if table.by_router.remove(router_id).is_some() {
-            table.rooms.remove(id);
-        }
+    pub(super) fn remove(&self, router_id: &str) {
+        self.table().remove(router_id);
+    }
+
+    /// As [`Rooms::remove`], for a room that its peers may come back to.
+    pub(super) fn lose(&self, router_id: &str) {
+        self.table().lose(router_id, self.lost_until());
     }
 
     fn insert_new(
         &self,
         id: Option<RoomId>,
-        options: &RoomOptions,
+        options: Arc<RoomOptions>,
     ) -> Result<(RoomId, RoomHandle), Error> {
         let mut table = self.table();
+        // Only ever raised under the table's lock.
+        let waiting = self.inner.waiting_rooms.load(Ordering::Relaxed);
         let id = match id {
             Some(id) if table.rooms.contains_key(&id) => {
                 return Err(Error::RoomExists(id.to_string()));
             }
+            _ if waiting >= MAX_WAITING_ROOMS => return Err(TOO_MANY_WAITING),
             Some(id) => id,
             None => loop {
                 let id = RoomId::generate();
@@ -283,10 +329,18 @@ impl Rooms {
 
     fn find_or_insert(&self, id: &RoomId) -> Result<RoomHandle, Error> {
         let mut table = self.table();
-        if let Some(handle) = table.rooms.get(id) {
+        // A room leaves the table before it closes its inbox; one that did not
+        // must not block its name.
+        if let Some(handle) = table.rooms.get(id)
+            && !handle.inbox.is_closed()
+        {
             return Ok(handle.clone());
         }
-        self.insert(&mut table, id, &RoomOptions::default(), Origin::Peer)
+        // Who made a room that was lost may not come to make it again.
+        match table.lost_options(id) {
+            Some(options) => self.insert(&mut table, id, options, Origin::Http),
+            None => self.insert(&mut table, id, Arc::default(), Origin::Peer),
+        }
     }
 
     /// Spawns a room and enters it, under the table's lock: nobody can find a
@@ -295,27 +349,27 @@ impl Rooms {
         &self,
         table: &mut Table,
         id: &RoomId,
-        options: &RoomOptions,
+        options: Arc<RoomOptions>,
         origin: Origin,
     ) -> Result<RoomHandle, Error> {
         if self.inner.draining.load(Ordering::Acquire) {
             return Err(SHUTTING_DOWN);
         }
         let worker = self.inner.workers.pick().ok_or(NO_WORKER)?;
-        let (handle, mailbox) = room::channel(worker.id);
+        let (handle, mailbox) = room::channel(worker.id, options.clone());
         let room = Room::new(room::Setup {
             id: id.clone(),
             router_id: handle.router_id.clone(),
             worker,
             router: self.inner.router.clone(),
             config: self.inner.config.clone(),
-            options: options.clone(),
+            options,
             origin,
             timings: self.inner.timings,
             joined_peers: self.inner.joined_peers.clone(),
+            waiting: (origin == Origin::Http).then(|| Counted::new(&self.inner.waiting_rooms)),
         });
-        table.rooms.insert(id.clone(), handle.clone());
-        table.by_router.insert(handle.router_id.clone(), id.clone());
+        table.insert(id, handle.clone());
         self.inner.tasks.spawn(room.run(mailbox, self.clone()));
         Ok(handle)
     }
@@ -323,23 +377,26 @@ impl Rooms {
     fn notice(&self, notice: Notice) {
         match notice {
             Notice::Event(_, event) => self.event(event),
-            Notice::Died(worker) => self.worker_died(worker),
+            Notice::Died(worker) => {
+                // What it refused counts no more.
+                *self.refusal() = None;
+                self.worker_died(worker);
+            }
         }
     }
 
     fn event(&self, event: proto::Event) {
         let mut table = self.table();
-        let Some(id) = table.by_router.get(&event.router_id).cloned() else {
+        let Some((_, room)) = table.by_router(&event.router_id) else {
             // The router was closed while the event was on its way.
             return;
         };
-        let Entry::Occupied(room) = table.rooms.entry(id) else {
+        let Err(error) = room.events.try_send(event) else {
             return;
         };
-        if room.get().events.try_send(event).is_err() {
-            // Its picture of the worker would be wrong from here on.
-            let (id, room) = room.remove_entry();
-            table.by_router.remove(&room.router_id);
+        // Its picture of the worker would be wrong from here on.
+        let router_id = error.into_inner().router_id;
+        if let Some((id, room)) = table.lose(&router_id, self.lost_until()) {
             error!(room = %id, "room does not keep up with its worker, closing it");
             room.stop(Stop::Overrun);
         }
@@ -348,15 +405,7 @@ impl Rooms {
     /// Closes the worker's rooms, first in the table, so that clients which
     /// come back at once get fresh ones.
     fn worker_died(&self, worker: WorkerId) {
-        let lost: Vec<_> = {
-            let mut table = self.table();
-            let of_worker = |_: &RoomId, room: &mut RoomHandle| room.worker_id == worker;
-            let lost: Vec<_> = table.rooms.extract_if(of_worker).collect();
-            for (_, room) in &lost {
-                table.by_router.remove(&room.router_id);
-            }
-            lost
-        };
+        let lost = self.table().lose_worker(worker, self.lost_until());
         if !lost.is_empty() {
             info!(
                 ?worker,
@@ -367,6 +416,11 @@ impl Rooms {
         for (_, room) in lost {
             room.stop(Stop::WorkerDied);
         }
+    }
+
+    /// Until when a room that is lost now may be found again.
+    fn lost_until(&self) -> Instant {
+        Instant::now() + self.inner.timings.unused_room
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {

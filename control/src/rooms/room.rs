@@ -13,11 +13,13 @@ use tracing::{debug, info, warn};
 use url::Url;
 use uuid::Uuid;
 
+use super::counted::Counted;
 use super::ids::{PeerId, RoomId};
 use super::peer::Peer;
 use super::registry::{RoomOptions, Rooms, Seat, Timings};
 use super::requests;
 use super::router_media::RouterMedia;
+use super::tenure::Tenure;
 use crate::config::Config;
 use crate::error::Error;
 use crate::protoo::connection::{Close, Handle, Inbound, Notification, SessionId};
@@ -34,8 +36,8 @@ const EVENTS: usize = 4096;
 /// What a room is asked to do.
 #[derive(Debug)]
 pub(super) enum Command {
-    /// Answers once the room works.
-    Ready(oneshot::Sender<()>),
+    /// Answers once the room works, or when it does not come about.
+    Ready(oneshot::Sender<Result<(), Error>>),
     /// Gives the seat to this peer, or says why not.
     Admit {
         peer: PeerId,
@@ -77,6 +79,8 @@ pub(super) enum Stop {
 pub(super) struct RoomHandle {
     pub router_id: String,
     pub worker_id: WorkerId,
+    /// What the room was made with.
+    pub options: Arc<RoomOptions>,
     pub inbox: mpsc::Sender<Command>,
     pub events: mpsc::Sender<proto::Event>,
     stop: Arc<watch::Sender<Option<Stop>>>,
@@ -98,13 +102,14 @@ pub(super) struct Mailbox {
 }
 
 /// The two ends of a new room's mailbox.
-pub(super) fn channel(worker_id: WorkerId) -> (RoomHandle, Mailbox) {
+pub(super) fn channel(worker_id: WorkerId, options: Arc<RoomOptions>) -> (RoomHandle, Mailbox) {
     let (inbox_sender, inbox) = mpsc::channel(INBOX);
     let (events_sender, events) = mpsc::channel(EVENTS);
     let (stop_sender, stop) = watch::channel(None);
     let handle = RoomHandle {
         router_id: Uuid::new_v4().to_string(),
         worker_id,
+        options,
         inbox: inbox_sender,
         events: events_sender,
         stop: Arc::new(stop_sender),
@@ -133,10 +138,12 @@ pub(super) struct Setup {
     pub worker: Worker,
     pub router: Arc<RouterMedia>,
     pub config: Arc<Config>,
-    pub options: RoomOptions,
+    pub options: Arc<RoomOptions>,
     pub origin: Origin,
     pub timings: Timings,
     pub joined_peers: Arc<AtomicUsize>,
+    /// Counts the room until somebody joins it, if it is to be counted.
+    pub waiting: Option<Counted>,
 }
 
 /// What happens in a room that the outside may want to know.
@@ -176,6 +183,7 @@ pub(super) struct Room {
     /// When to give up waiting for a first peer.
     unused_until: Instant,
     ever_joined: bool,
+    waiting: Option<Counted>,
     /// Seats of connections that are being upgraded.
     reserved: HashMap<SessionId, PeerId>,
 }
@@ -184,6 +192,8 @@ pub(super) struct Room {
 enum End {
     /// The last peer left, or nobody came.
     Empty,
+    /// The worker did not take it.
+    Refused(WorkerError),
     Stopped(Stop),
 }
 
@@ -205,11 +215,12 @@ impl Room {
             ssrcs: HashSet::new(),
             joined_peers: setup.joined_peers,
             max_peers: usize::try_from(max_peers).unwrap_or(usize::MAX),
-            event_notification_uri: setup.options.event_notification_uri,
+            event_notification_uri: setup.options.event_notification_uri.clone(),
             origin: setup.origin,
             timings: setup.timings,
             unused_until: Instant::now() + waits,
             ever_joined: false,
+            waiting: setup.waiting,
             reserved: HashMap::new(),
         }
     }
@@ -217,25 +228,36 @@ impl Room {
     /// The room's whole life. It leaves the registry before it drops its inbox,
     /// so whoever finds the inbox closed gets a fresh room on the next try.
     pub async fn run(mut self, mut mailbox: Mailbox, registry: Rooms) {
+        let client = self.worker.client.clone();
+        let tenure = Tenure::new(
+            registry.clone(),
+            self.id.clone(),
+            self.router_id.clone(),
+            client,
+        );
         let mut stop = mailbox.stop.clone();
         let created = tokio::select! {
             stop = stopped(&mut stop) => Err(End::Stopped(stop)),
-            created = self.create_router() => Ok(created),
+            created = self.create_router() => created.map_err(End::Refused),
         };
         let end = match created {
-            Ok(Ok(())) => {
-                info!(room = %self.id, worker = self.worker.index, "room created");
+            Ok(()) => {
+                registry.router_created(&self.router_id);
+                self.log_life("room created");
                 self.serve(&mut mailbox).await
-            }
-            Ok(Err(error)) => {
-                warn!(room = %self.id, %error, "cannot create a router");
-                End::Empty
             }
             Err(end) => end,
         };
-        registry.remove(&self.id, &self.router_id);
+        tenure.end();
+        self.waiting = None;
         let (close, router_lives) = match end {
             End::Empty => (Close::ROOM_LOST, true),
+            End::Refused(error) => {
+                warn!(room = %self.id, %error, "cannot create a router");
+                turn_away(&mut mailbox, &error).await;
+                // It may have been made after the deadline.
+                (Close::ROOM_LOST, error == WorkerError::Gone)
+            }
             End::Stopped(Stop::Overrun) => (Close::ROOM_LOST, true),
             End::Stopped(Stop::WorkerDied) => (Close::ROOM_LOST, false),
             // The workers stop as well.
@@ -248,16 +270,28 @@ impl Room {
             }
         }
         drop(mailbox);
-        info!(room = %self.id, "room closed");
+        self.log_life("room closed");
         if router_lives {
-            let router_id = self.router_id.clone();
-            let call = self
-                .worker
-                .client
-                .close_router(proto::CloseRouterRequest { router_id });
-            if let Err(error) = call.await {
-                warn!(room = %self.id, %error, "cannot close the router");
-            }
+            self.close_router().await;
+        }
+    }
+
+    /// Rooms that nobody joined come by the thousand where somebody asks for
+    /// them without coming.
+    fn log_life(&self, what: &'static str) {
+        let worker = self.worker.index;
+        if self.origin == Origin::Http && !self.ever_joined {
+            debug!(room = %self.id, worker, "{what}");
+        } else {
+            info!(room = %self.id, worker, "{what}");
+        }
+    }
+
+    async fn close_router(&self) {
+        let router_id = self.router_id.clone();
+        let request = proto::CloseRouterRequest { router_id };
+        if let Err(error) = self.worker.client.close_router(request).await {
+            warn!(room = %self.id, %error, "cannot close the router");
         }
     }
 
@@ -307,7 +341,7 @@ impl Room {
         match command {
             // Whoever asked may have gone meanwhile: then the answer is
             // dropped, and a seat in it gives itself back.
-            Command::Ready(reply) => drop(reply.send(())),
+            Command::Ready(reply) => drop(reply.send(Ok(()))),
             Command::CheckAdmission { peer, reply } => drop(reply.send(self.has_seat_for(&peer))),
             Command::Admit { peer, seat, reply } => drop(reply.send(self.admit(peer, seat))),
             Command::Release(session) => drop(self.reserved.remove(&session)),
@@ -417,7 +451,10 @@ impl Room {
 
     /// Takes note of what the outside may want to know.
     pub fn emit(&mut self, event: RoomEvent) {
-        self.ever_joined |= matches!(event, RoomEvent::PeerJoined(_));
+        if matches!(event, RoomEvent::PeerJoined(_)) {
+            self.ever_joined = true;
+            self.waiting = None;
+        }
         // The URI itself may carry credentials.
         let reported = self.event_notification_uri.is_some();
         info!(room = %self.id, ?event, reported, "peers changed");
@@ -449,6 +486,20 @@ impl Room {
         let sessions = self.peers.iter().filter(|(_, peer)| late(peer));
         for session in sessions.map(|(session, _)| *session).collect::<Vec<_>>() {
             self.close_peer(session, Close::NOT_JOINED).await;
+        }
+    }
+}
+
+/// Tells everybody who waits for a room why it does not come about.
+async fn turn_away(mailbox: &mut Mailbox, error: &WorkerError) {
+    mailbox.inbox.close();
+    while let Some(command) = mailbox.inbox.recv().await {
+        let error = Error::NoRouter(error.clone());
+        match command {
+            Command::Ready(reply) => drop(reply.send(Err(error))),
+            Command::Admit { reply, .. } => drop(reply.send(Err(error))),
+            Command::CheckAdmission { reply, .. } => drop(reply.send(Err(error))),
+            Command::Release(_) | Command::Attach(_) | Command::Inbound(_) => {}
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use control::error::Error;
-use control::rooms::{PeerId, RoomId, Timings};
+use control::rooms::{MAX_WAITING_ROOMS, PeerId, RoomId, RoomOptions, Timings};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -226,4 +226,30 @@ async fn rooms_made_over_http_wait_for_a_while() {
     assert_eq!(server.get("/rooms/used").await.status, 200);
     // The name is free again.
     assert_eq!(server.post("/rooms/unused", "").await.status, 200);
+}
+
+#[tokio::test]
+async fn rooms_that_nobody_joins_are_limited() {
+    let server = TestServer::start().await;
+    assert_eq!(server.post("/rooms/first", "").await.status, 200);
+    for _ in 1..MAX_WAITING_ROOMS {
+        let options = RoomOptions::default();
+        server.rooms.create(None, options).await.unwrap();
+    }
+    let refused = |answer: crate::server::Answer| {
+        let reason = "too many rooms that nobody has joined yet";
+        assert_eq!((answer.status, answer.error()), (503, reason));
+    };
+    refused(server.get("/getRoomId").await);
+    refused(server.post("/rooms", "").await);
+    refused(server.post("/rooms/other", "").await);
+    // Whoever comes with a socket is taken, in old rooms and in new ones.
+    assert_eq!(server.get("/health").await.status, 200);
+    server.connect("new", "alice").await.join("Alice").await;
+    let mut bob = server.connect("first", "bob").await;
+    refused(server.post("/rooms/other", "").await);
+    // That makes one fewer.
+    bob.join("Bob").await;
+    assert_eq!(server.post("/rooms/other", "").await.status, 200);
+    refused(server.post("/rooms/another", "").await);
 }

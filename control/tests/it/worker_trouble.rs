@@ -2,12 +2,13 @@
 
 use std::time::{Duration, Instant};
 
+use control::rooms::Timings;
 use serde_json::json;
 use tonic::{Code, Status};
 
 use crate::client::{Client, produce_data};
 use crate::fake_worker::Call;
-use crate::server::TestServer;
+use crate::server::{TestServer, config};
 
 async fn caller(server: &TestServer, peer: &str) -> (Client, String) {
     let mut client = server.connect("room", peer).await;
@@ -139,12 +140,130 @@ async fn a_room_whose_router_cannot_be_created() {
     server
         .worker
         .refuse("CreateRouter", Status::resource_exhausted("full"));
-    assert_eq!(server.post("/rooms/room", "").await.status, 503);
+    let reason = |answer: crate::server::Answer| {
+        let reason = "no media worker takes the room: full";
+        assert_eq!((answer.status, answer.error()), (503, reason));
+    };
+    reason(server.post("/rooms/room", "").await);
     let refused = server
         .upgrade("/?roomId=room&peerId=a", Some("protoo"))
         .await;
-    assert_eq!(refused.err().unwrap().status, 503);
+    reason(refused.err().unwrap());
     assert_eq!(server.get("/rooms/room").await.status, 404);
+    // Nobody is told to come where the upgrade would be refused.
+    reason(server.get("/rooms/room/admission?peerId=a").await);
+    reason(server.get("/health").await);
     server.worker.behave();
     assert_eq!(server.post("/rooms/room", "").await.status, 200);
+    assert_eq!(server.get("/health").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_room_that_panics_leaves_nothing_behind() {
+    // No clock reaches the end of this: working it out when a peer connects is
+    // what makes the room panic.
+    let timings = Timings {
+        join: Duration::MAX,
+        ..Timings::default()
+    };
+    let server = TestServer::start_with(config(), timings).await;
+    assert_eq!(server.post("/rooms/room", "").await.status, 200);
+    let mut alice = server.connect("room", "alice").await;
+    assert_eq!(alice.close_code().await, 1012);
+    assert_eq!(server.get("/rooms/room").await.status, 404);
+    assert_eq!(server.post("/rooms/room", "").await.status, 200);
+    let closed = |call: &Call| match call {
+        Call::CloseRouter(request) => Some(request.router_id.clone()),
+        _ => None,
+    };
+    let created = |call: &Call| match call {
+        Call::CreateRouter(request) => Some(request.router_id.clone()),
+        _ => None,
+    };
+    let closed = server.worker.wait_for(closed).await;
+    assert_eq!(closed, server.worker.wait_for(created).await);
+}
+
+#[tokio::test]
+async fn the_limits_of_a_room_outlive_its_worker() {
+    let server = TestServer::start().await;
+    let created = server.post("/rooms/room", r#"{"maxPeerCount":2}"#).await;
+    assert_eq!(created.status, 200);
+    let mut alice = server.connect("room", "alice").await;
+    alice.join("Alice").await;
+    // The second time nobody has joined the room that was lost.
+    for _ in 0..2 {
+        server.pool.kill_workers().await;
+        assert_eq!(alice.close_code().await, 1012);
+        let worker = server.pool.start_worker().await;
+        worker.refuse("CreateRouter", Status::resource_exhausted("full"));
+        let path = "/?roomId=room&peerId=alice";
+        let refused = server.upgrade(path, Some("protoo")).await;
+        assert_eq!(refused.err().unwrap().status, 503);
+        worker.behave();
+        alice = server.connect("room", "alice").await;
+        let _bob = server.connect("room", "bob").await;
+        let path = "/?roomId=room&peerId=carol";
+        let refused = server.upgrade(path, Some("protoo")).await;
+        assert_eq!(refused.err().unwrap().error(), "room is full");
+    }
+    // A room that ended by itself is not remembered.
+    alice.join("Alice").await;
+    alice.ok("leaveRoom", json!({})).await;
+    let mut peers = Vec::new();
+    while server.get("/rooms/room").await.status == 200 {
+        tokio::task::yield_now().await;
+    }
+    for peer in ["a", "b", "c"] {
+        peers.push(server.connect("room", peer).await);
+    }
+}
+
+#[tokio::test]
+async fn what_a_late_worker_may_have_made_is_closed() {
+    let server = TestServer::start().await;
+    let worker = &server.worker;
+    let (mut alice, send) = caller(&server, "alice").await;
+    let (_bob, _) = caller(&server, "bob").await;
+    worker.hang("Consume");
+    worker.hang("CreateTransport");
+    // The room waits for the consumer of Bob's.
+    alice.produce(&send, "audio").await;
+    let closed = |call: &Call| match call {
+        Call::CloseConsumer(request) => Some(request.consumer_id.clone()),
+        _ => None,
+    };
+    let closed = worker.wait_for(closed).await;
+    let asked = |call: &Call| match call {
+        Call::Consume(request) => Some(request.consumers[0].consumer_id.clone()),
+        _ => None,
+    };
+    assert_eq!(Some(closed), worker.calls().iter().rev().find_map(asked));
+
+    alice.refused("createWebRtcTransport", json!({})).await;
+    let closed = |call: &Call| match call {
+        Call::CloseTransport(request) => Some(request.transport_id.clone()),
+        _ => None,
+    };
+    let closed = worker.wait_for(closed).await;
+    let asked = |call: &Call| match call {
+        Call::CreateTransport(request) => Some(request.transport_id.clone()),
+        _ => None,
+    };
+    assert_eq!(Some(closed), worker.calls().iter().rev().find_map(asked));
+
+    worker.hang("Produce");
+    let mut data = produce_data("video");
+    data["transportId"] = send.as_str().into();
+    alice.refused("produce", data).await;
+    let closed = |call: &Call| match call {
+        Call::CloseProducer(request) => Some(request.producer_id.clone()),
+        _ => None,
+    };
+    let closed = worker.wait_for(closed).await;
+    let asked = |call: &Call| match call {
+        Call::Produce(request) => Some(request.producer_id.clone()),
+        _ => None,
+    };
+    assert_eq!(Some(closed), worker.calls().iter().rev().find_map(asked));
 }

@@ -13,6 +13,7 @@ use crate::ortc::{self, MAX_SSRC, MIN_SSRC, NegotiatedProducer};
 use crate::protoo::connection::{Notification, SessionId};
 use crate::rooms::peer::Producer;
 use crate::rooms::room::Room;
+use crate::rooms::undo::Made;
 
 /// Largest appData, bytes of JSON: every consumer's client gets a copy.
 const MAX_APP_DATA: usize = 16 << 10;
@@ -47,6 +48,7 @@ pub(super) async fn produce(
     });
     if let Err(error) = room.worker.client.produce(request).await {
         room.forget_producer(session, &id);
+        room.undo(Made::Producer(id), &error);
         return Err(error.into());
     }
     Ok(Reply::new(json!({ "id": id })).then(Then::Offer(id)))

@@ -12,8 +12,11 @@ use crate::ortc;
 use crate::protoo::connection::SessionId;
 use crate::rooms::peer::Transport;
 use crate::rooms::room::Room;
+use crate::rooms::undo::Made;
 
-/// sctpCapabilities are not looked at: there are no data channels yet.
+/// sctpCapabilities are not looked at, and the answer has no sctpParameters:
+/// the worker speaks no SCTP, and a client that gets none makes a transport
+/// without data channels. They come with the data channels.
 pub(super) async fn create(
     room: &mut Room,
     session: SessionId,
@@ -40,6 +43,7 @@ pub(super) async fn create(
     let created = match created {
         Ok(created) => created,
         Err(error) => {
+            room.undo(Made::Transport(id.clone()), &error);
             room.peer(session)?.transports.retain(|it| it.id != id);
             return Err(error.into());
         }
