@@ -28,10 +28,12 @@ pub enum Mode {
     Stubborn,
     /// As it should the first time, dies at once from then on.
     Fading,
+    /// Answers the handshake, and no question after it.
+    Stuck,
 }
 
 impl Mode {
-    const ALL: [Mode; 8] = [
+    const ALL: [Mode; 9] = [
         Mode::Good,
         Mode::Silent,
         Mode::Mute,
@@ -40,6 +42,7 @@ impl Mode {
         Mode::Lost,
         Mode::Stubborn,
         Mode::Fading,
+        Mode::Stuck,
     ];
 
     fn named(name: &str) -> Self {
@@ -146,6 +149,16 @@ macro_rules! fake_worker {
                 }))
             }
 
+            async fn dump(
+                &self,
+                _: Request<proto::DumpRequest>,
+            ) -> Result<Response<proto::DumpResponse>, Status> {
+                if self.mode == Mode::Stuck {
+                    std::future::pending::<()>().await;
+                }
+                Ok(Response::new(proto::DumpResponse::default()))
+            }
+
             $(async fn $refused(&self, _: Request<$request>) -> Result<Response<$response>, Status> {
                 Err(Status::unimplemented("this worker is a fake"))
             })*
@@ -154,7 +167,6 @@ macro_rules! fake_worker {
 }
 
 fake_worker! {
-    dump(proto::DumpRequest) -> proto::DumpResponse;
     create_router(proto::CreateRouterRequest) -> proto::Empty;
     close_router(proto::CloseRouterRequest) -> proto::Empty;
     create_web_rtc_transport(proto::CreateWebRtcTransportRequest) -> proto::CreateWebRtcTransportResponse;

@@ -38,6 +38,14 @@ pub const ALL: &[(&str, fn())] = &[
         "a_worker_that_loses_its_connection_is_replaced",
         a_worker_that_loses_its_connection_is_replaced,
     ),
+    (
+        "a_worker_that_does_not_answer_is_skipped",
+        a_worker_that_does_not_answer_is_skipped,
+    ),
+    (
+        "a_worker_that_stays_stuck_is_replaced",
+        a_worker_that_stays_stuck_is_replaced,
+    ),
     ("restarts_slow_down", restarts_slow_down),
     ("a_start_that_fails_says_why", a_start_that_fails_says_why),
     (
@@ -227,6 +235,54 @@ fn a_worker_that_loses_its_connection_is_replaced() {
         let first = death(&mut notices).await;
         assert!(!alive(pid));
         assert_ne!(death(&mut notices).await, first);
+        workers.shutdown().await;
+    });
+}
+
+/// A plan whose workers are asked often, and have `deadline` to answer.
+fn checked(mode: Mode, workers: usize, deadline: Duration) -> Plan {
+    let mut plan = plan(mode, workers);
+    plan.timing.check_interval = Duration::from_millis(50);
+    plan.timing.check_deadline = deadline;
+    plan
+}
+
+fn a_worker_that_does_not_answer_is_skipped() {
+    run(async {
+        let (sender, mut notices) = mpsc::channel(16);
+        let plan = checked(Mode::Good, 2, Duration::from_secs(2));
+        let workers = start(plan, sender).await.unwrap();
+        let before: Vec<WorkerId> = workers.live().iter().map(|w| w.id).collect();
+        let pid = Pid::from_raw(pids(&workers)[0]);
+        kill(pid, Signal::SIGSTOP).unwrap();
+        until("it is not ready", || !workers.status()[0].ready).await;
+        let picked = [0; 4].map(|_| workers.pick().unwrap().id);
+        kill(pid, Signal::SIGCONT).unwrap();
+        assert_eq!(picked, [before[1]; 4]);
+        until("it is ready again", || workers.status()[0].ready).await;
+        let picked = [0; 2].map(|_| workers.pick().unwrap().id);
+        assert_eq!(BTreeSet::from(picked), before.into_iter().collect());
+        while let Ok(notice) = notices.try_recv() {
+            assert!(matches!(notice, Notice::Event(..)), "{notice:?}");
+        }
+        workers.shutdown().await;
+    });
+}
+
+fn a_worker_that_stays_stuck_is_replaced() {
+    run(async {
+        let (sender, mut notices) = mpsc::channel(16);
+        let plan = checked(Mode::Stuck, 1, Duration::from_millis(300));
+        let workers = start(plan, sender).await.unwrap();
+        let first = workers.pick().unwrap().id;
+        let pid = pids(&workers)[0];
+        until("nobody is put on it", || workers.pick().is_none()).await;
+        assert_eq!(death(&mut notices).await, first);
+        assert!(!alive(pid));
+        until("another is there", || {
+            workers.pick().is_some_and(|worker| worker.id != first)
+        })
+        .await;
         workers.shutdown().await;
     });
 }
