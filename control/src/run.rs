@@ -17,7 +17,7 @@ use crate::signals::{EndSignal, Signals};
 use crate::startup::Startup;
 use crate::workers::cpu::CpuLimits;
 use crate::workers::{Plan, WorkerPool, Workers};
-use crate::{tls, workers};
+use crate::{logging, tls, workers};
 
 /// Notices of the workers that wait for the rooms. When it is full, the events
 /// of a worker wait in its connection.
@@ -35,33 +35,29 @@ pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
     let config = match Config::parse(args, |name| std::env::var_os(name)) {
         Ok(Parsed::Run(config)) => *config,
         Ok(Parsed::Print(text)) => {
-            print!("{text}");
+            logging::print(&text);
             return ExitCode::SUCCESS;
         }
         Err(error) => {
-            eprintln!("{error}");
+            logging::complain(error);
             return ExitCode::from(EXIT_USAGE);
         }
     };
-    tracing_subscriber::fmt()
-        .with_env_filter(tracing_subscriber::EnvFilter::new(&config.log))
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
-        .init();
+    logging::start(&config.log);
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
     {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("cannot start: {error}");
+            logging::complain(format_args!("cannot start: {error}"));
             return ExitCode::FAILURE;
         }
     };
     let code = match runtime.block_on(serve(config)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("{error}");
+            logging::complain(error);
             ExitCode::FAILURE
         }
     };
@@ -119,7 +115,7 @@ async fn serve(config: Config) -> Result<(), Failure> {
         certificate: &tls.description,
         notes: &notes,
     };
-    print!("{}", startup.block());
+    logging::print(&startup.block());
 
     let result = tokio::select! {
         signal = signals.recv() => {

@@ -51,10 +51,14 @@ impl Mode {
     }
 }
 
-/// `arguments`: the mode, then what every worker gets.
+/// `arguments`: the mode, then what every worker gets. A whole control plane
+/// does not know of modes; its workers are good.
 pub fn run(arguments: &[String]) {
-    let mut mode = Mode::named(&arguments[0]);
-    let options: HashMap<&str, &str> = arguments[1..]
+    let (mut mode, arguments) = match arguments[0].starts_with("--") {
+        true => (Mode::Good, arguments),
+        false => (Mode::named(&arguments[0]), &arguments[1..]),
+    };
+    let options: HashMap<&str, &str> = arguments
         .chunks(2)
         .map(|pair| (pair[0].as_str(), pair[1].as_str()))
         .collect();

@@ -1,0 +1,195 @@
+//! The whole control plane as a process of its own, on fake workers.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// How long a condition may take to come true.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Every scenario, by name.
+pub const ALL: &[(&str, fn())] = &[
+    (
+        "a_log_that_nobody_reads_is_no_trouble",
+        a_log_that_nobody_reads_is_no_trouble,
+    ),
+    (
+        "an_output_that_nobody_reads_is_no_trouble",
+        an_output_that_nobody_reads_is_no_trouble,
+    ),
+];
+
+/// A directory that goes away with its owner.
+struct Directory(PathBuf);
+
+impl Directory {
+    fn new() -> Self {
+        let template = std::env::temp_dir().join("control-test-XXXXXX");
+        Self(nix::unistd::mkdtemp(&template).unwrap())
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A server; killed when dropped.
+struct Server {
+    child: Child,
+    _directory: Directory,
+    address: SocketAddr,
+}
+
+impl Server {
+    /// Starts one with two workers on a free port of loopback.
+    fn start(settings: &[(&str, &str)]) -> Self {
+        Self::start_with(settings, Stdio::piped(), Stdio::piped())
+    }
+
+    fn start_with(settings: &[(&str, &str)], stdout: Stdio, stderr: Stdio) -> Self {
+        let free = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = free.local_addr().unwrap();
+        drop(free);
+        let directory = Directory::new();
+        let child = Command::new(std::env::current_exe().unwrap())
+            .arg("server")
+            .current_dir(&directory.0)
+            .env_clear()
+            .env("TMPDIR", &directory.0)
+            .env("PROTOO_LISTEN_IP", "127.0.0.1")
+            .env("PROTOO_LISTEN_PORT", address.port().to_string())
+            .env("MEDIASOUP_LISTEN_IP", "127.0.0.1")
+            .env("MEDIASOUP_NUM_WORKERS", "2")
+            .envs(settings.iter().copied())
+            .stdin(Stdio::null())
+            .stdout(stdout)
+            .stderr(stderr)
+            .spawn()
+            .unwrap();
+        Self {
+            child,
+            _directory: directory,
+            address,
+        }
+    }
+
+    fn pid(&self) -> Pid {
+        Pid::from_raw(i32::try_from(self.child.id()).unwrap())
+    }
+
+    fn workers(&self) -> Vec<Pid> {
+        let path = format!("/proc/{0}/task", self.pid());
+        let mut found: Vec<i32> = Vec::new();
+        // Children are listed by the thread that started them.
+        for thread in std::fs::read_dir(path).into_iter().flatten().flatten() {
+            let list = std::fs::read_to_string(thread.path().join("children"));
+            let list = list.unwrap_or_default();
+            found.extend(
+                list.split_whitespace()
+                    .map(|pid| pid.parse::<i32>().unwrap()),
+            );
+        }
+        found.sort();
+        found.into_iter().map(Pid::from_raw).collect()
+    }
+
+    /// Waits until connections are served: one that does not speak TLS is
+    /// ended. Before the workers are ready it would only be kept.
+    fn until_up(&self) {
+        let end = Instant::now() + PATIENCE;
+        while Instant::now() < end {
+            let Ok(mut stream) = TcpStream::connect(self.address) else {
+                std::thread::sleep(Duration::from_millis(5));
+                continue;
+            };
+            stream.set_read_timeout(Some(PATIENCE)).unwrap();
+            let _ = stream.write_all(b"this is not TLS");
+            let _ = stream.read(&mut [0; 64]);
+            return;
+        }
+        panic!("it does not listen");
+    }
+
+    /// Waits for the line of the start block that lists the last worker.
+    fn until_ready(&mut self) {
+        let lines = BufReader::new(self.child.stdout.take().unwrap()).lines();
+        let mut lines = lines.map_while(Result::ok);
+        assert!(lines.any(|line| line.contains("mediaworker-1")));
+    }
+
+    /// Asks it to end; answers how it did, and how long that took.
+    fn end(&mut self) -> (ExitStatus, Duration) {
+        let begin = Instant::now();
+        kill(self.pid(), Signal::SIGTERM).unwrap();
+        (self.wait(), begin.elapsed())
+    }
+
+    fn wait(&mut self) -> ExitStatus {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(Instant::now() < end, "it does not end");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn until(what: &str, condition: impl Fn() -> bool) {
+    let end = Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(Instant::now() < end, "never true: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// A pipe whose reader is gone.
+fn broken_pipe() -> Stdio {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    writer.into()
+}
+
+/// Kills a worker and waits for another: the task that replaces it logs.
+fn lose_a_worker(server: &Server) {
+    let before = server.workers();
+    kill(before[0], Signal::SIGKILL).unwrap();
+    until("the worker is replaced", || {
+        let now = server.workers();
+        now.len() == 2 && !now.contains(&before[0])
+    });
+}
+
+fn a_log_that_nobody_reads_is_no_trouble() {
+    let mut server = Server::start(&[("RUST_LOG", "debug")]);
+    server.until_ready();
+    drop(server.child.stderr.take());
+    lose_a_worker(&server);
+    lose_a_worker(&server);
+    server.until_up();
+    let (status, _) = server.end();
+    assert_eq!(status.code(), Some(0), "{status}");
+}
+
+fn an_output_that_nobody_reads_is_no_trouble() {
+    let mut server = Server::start_with(&[], broken_pipe(), broken_pipe());
+    server.until_up();
+    lose_a_worker(&server);
+    let (status, _) = server.end();
+    assert_eq!(status.code(), Some(0), "{status}");
+}
