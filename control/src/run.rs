@@ -1,11 +1,15 @@
 //! The control plane, from its arguments to its end.
 
 use std::ffi::OsString;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
@@ -26,6 +30,10 @@ const NOTICE_QUEUE: usize = 4096;
 /// Close code of WebSockets at the end of the server (RFC 6455 §7.4.2, "service
 /// restart"): clients try again, and find the next one.
 const CLOSE_RESTART: u16 = 1012;
+
+/// Time for clients to be let go and for requests under way to be answered at
+/// the end. With the workers' own time the whole end stays below two seconds.
+const GOODBYE: Duration = Duration::from_millis(700);
 
 /// Exit code for settings that make no sense.
 const EXIT_USAGE: u8 = 2;
@@ -107,7 +115,12 @@ async fn serve(config: Config) -> Result<(), Failure> {
         rooms: rooms.clone(),
         workers: Arc::clone(&pool),
     });
-    let mut server = tokio::spawn(http::serve::serve(listener, tls.server, app, stop.clone()));
+    let mut server = Some(tokio::spawn(http::serve::serve(
+        listener,
+        tls.server,
+        app,
+        stop.clone(),
+    )));
     let startup = Startup {
         config: &config,
         announced: &announced,
@@ -126,21 +139,38 @@ async fn serve(config: Config) -> Result<(), Failure> {
             info!(signal = name, peers = rooms.joined_peers(), "ending");
             Ok(())
         }
-        ended = &mut server => {
+        ended = ended(&mut server) => {
             error!("the HTTPS listener has ended");
-            ended?.map_err(Failure::from)
+            ended
         }
     };
     tokio::select! {
-        () = end(&stop, &rooms, workers) => {}
+        () = end(&stop, &rooms, server, workers) => {}
         _ = signals.recv() => info!("ending at once"),
     }
     result
 }
 
-/// Takes nobody in, lets everybody go, ends the workers.
-async fn end(stop: &CancellationToken, rooms: &Rooms, workers: Workers) {
+/// The task that serves HTTPS; `None` once its end is known.
+type Server = Option<JoinHandle<io::Result<()>>>;
+
+/// Waits for the end of the server.
+async fn ended(server: &mut Server) -> Result<(), Failure> {
+    if let Some(task) = server {
+        let result = task.await;
+        *server = None;
+        result??;
+    }
+    Ok(())
+}
+
+/// Takes nobody in, lets everybody go while requests under way are answered,
+/// then ends the workers.
+async fn end(stop: &CancellationToken, rooms: &Rooms, mut server: Server, workers: Workers) {
     stop.cancel();
-    rooms.shutdown(CLOSE_RESTART).await;
+    let goodbye = async { tokio::join!(rooms.shutdown(CLOSE_RESTART), ended(&mut server)) };
+    if timeout(GOODBYE, goodbye).await.is_err() {
+        info!("not everybody has left in time");
+    }
     workers.shutdown().await;
 }

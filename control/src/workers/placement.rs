@@ -60,7 +60,7 @@ impl Default for Timing {
             stable_after: Duration::from_secs(60),
             check_interval: Duration::from_secs(5),
             check_deadline: CALL_DEADLINE,
-            stop_grace: Duration::from_secs(1),
+            stop_grace: Duration::from_millis(500),
         }
     }
 }

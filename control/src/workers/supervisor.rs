@@ -37,8 +37,8 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
 /// The connection of a process that ends is lost a moment before its end is
 /// known: how long to wait before it counts as lost alone.
 const END_OF_LIFE: Duration = Duration::from_millis(500);
-/// Longest shutdown, beyond the grace of the workers.
-const SHUTDOWN_MARGIN: Duration = Duration::from_millis(400);
+/// Longest shutdown, beyond the grace of the workers: to kill and reap them.
+const SHUTDOWN_MARGIN: Duration = Duration::from_millis(200);
 
 /// Why the workers could not be started.
 #[derive(Debug, thiserror::Error)]

@@ -2,12 +2,15 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 
 /// How long a condition may take to come true.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -22,7 +25,19 @@ pub const ALL: &[(&str, fn())] = &[
         "an_output_that_nobody_reads_is_no_trouble",
         an_output_that_nobody_reads_is_no_trouble,
     ),
+    (
+        "a_request_under_way_is_answered_at_the_end",
+        a_request_under_way_is_answered_at_the_end,
+    ),
+    (
+        "the_end_is_quick_whatever_hangs",
+        the_end_is_quick_whatever_hangs,
+    ),
 ];
+
+/// How long the server may take to end, less than the two seconds that are
+/// promised.
+const LONGEST_END: Duration = Duration::from_millis(1800);
 
 /// A directory that goes away with its owner.
 struct Directory(PathBuf);
@@ -40,10 +55,13 @@ impl Drop for Directory {
     }
 }
 
+/// A TLS connection.
+type Client = rustls::StreamOwned<rustls::ClientConnection, TcpStream>;
+
 /// A server; killed when dropped.
 struct Server {
     child: Child,
-    _directory: Directory,
+    directory: Directory,
     address: SocketAddr,
 }
 
@@ -75,7 +93,7 @@ impl Server {
             .unwrap();
         Self {
             child,
-            _directory: directory,
+            directory,
             address,
         }
     }
@@ -129,6 +147,26 @@ impl Server {
         let begin = Instant::now();
         kill(self.pid(), Signal::SIGTERM).unwrap();
         (self.wait(), begin.elapsed())
+    }
+
+    /// A TLS connection to it; its certificate is whatever it has made.
+    fn connect(&self) -> Client {
+        let pem = self.directory.0.join("certs/fullchain.pem");
+        let mut roots = rustls::RootCertStore::empty();
+        roots
+            .add(CertificateDer::from_pem_file(pem).unwrap())
+            .unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let name = "localhost".try_into().unwrap();
+        let tls = rustls::ClientConnection::new(Arc::new(config), name).unwrap();
+        let stream = TcpStream::connect(self.address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        rustls::StreamOwned::new(tls, stream)
     }
 
     fn wait(&mut self) -> ExitStatus {
@@ -192,4 +230,59 @@ fn an_output_that_nobody_reads_is_no_trouble() {
     lose_a_worker(&server);
     let (status, _) = server.end();
     assert_eq!(status.code(), Some(0), "{status}");
+}
+
+/// A client whose request waits for the two bytes of its body.
+fn begin_a_request(server: &Server) -> Client {
+    let mut client = server.connect();
+    let head = b"POST /rooms HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
+                 Expect: 100-continue\r\nContent-Length: 2\r\n\r\n";
+    client.write_all(head).unwrap();
+    client.flush().unwrap();
+    // The server asks for the body: the request is under way.
+    let mut answer = [0; 12];
+    client.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 100");
+    client
+}
+
+fn a_request_under_way_is_answered_at_the_end() {
+    let mut server = Server::start(&[]);
+    server.until_ready();
+    let mut client = begin_a_request(&server);
+    let address = server.address;
+    let answer = std::thread::spawn(move || {
+        until("the listener is closed", || {
+            TcpStream::connect(address).is_err()
+        });
+        // A client that takes its time, less than it has.
+        std::thread::sleep(Duration::from_millis(200));
+        let _ = client.write_all(b"{}");
+        let mut answer = String::new();
+        // A connection that just ends is an error to rustls.
+        let _ = client.read_to_string(&mut answer);
+        answer
+    });
+    let (status, took) = server.end();
+    assert_eq!(status.code(), Some(0), "{status}");
+    assert!(took < LONGEST_END, "{took:?}");
+    let answer = answer.join().unwrap();
+    assert!(answer.contains("HTTP/1.1 "), "{answer:?}");
+}
+
+fn the_end_is_quick_whatever_hangs() {
+    let mut server = Server::start(&[]);
+    server.until_ready();
+    let workers = server.workers();
+    for pid in &workers {
+        kill(*pid, Signal::SIGSTOP).unwrap();
+    }
+    let _client = begin_a_request(&server);
+    let (status, took) = server.end();
+    assert_eq!(status.code(), Some(0), "{status}");
+    assert!(took < LONGEST_END, "{took:?}");
+    for pid in workers {
+        // Reaped, so they are not even zombies.
+        assert!(!Path::new(&format!("/proc/{pid}")).exists());
+    }
 }
