@@ -6,6 +6,7 @@ pub mod addresses;
 pub mod config;
 pub mod error;
 pub mod http;
+mod listen;
 mod logging;
 pub mod ortc;
 pub mod protoo;

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +21,7 @@ use crate::signals::{EndSignal, Signals};
 use crate::startup::Startup;
 use crate::workers::cpu::CpuLimits;
 use crate::workers::{Plan, WorkerPool, Workers};
-use crate::{logging, tls, workers};
+use crate::{listen, logging, tls, workers};
 
 /// Notices of the workers that wait for the rooms. When it is full, the events
 /// of a worker wait in its connection.
@@ -79,6 +79,8 @@ type Failure = Box<dyn std::error::Error>;
 
 async fn serve(config: Config) -> Result<(), Failure> {
     let mut signals = Signals::new()?;
+    listen::raise_open_files();
+    listen::check_media(config.media_listen_ip)?;
     let machine = addresses::interfaces();
     let announced = addresses::announced(&config, &machine);
     if announced.is_empty() {
@@ -91,9 +93,7 @@ async fn serve(config: Config) -> Result<(), Failure> {
     let plan = Plan::new(&config, &CpuLimits::detect(), announced.clone())?;
     let mut notes = plan.notes.clone();
     notes.extend(tls.notes.iter().cloned());
-    let address = SocketAddr::new(config.listen_ip, config.listen_port);
-    let listener = http::serve::bind(address)
-        .map_err(|e| format!("PROTOO_LISTEN_PORT: cannot listen on {address}: {e}"))?;
+    let listener = listen::https(config.listen_ip, config.listen_port)?;
 
     let (notices, receiver) = mpsc::channel(NOTICE_QUEUE);
     let workers = tokio::select! {

@@ -26,6 +26,14 @@ pub const ALL: &[(&str, fn())] = &[
         an_output_that_nobody_reads_is_no_trouble,
     ),
     (
+        "an_address_that_nobody_has_is_told_in_one_line",
+        an_address_that_nobody_has_is_told_in_one_line,
+    ),
+    (
+        "as_many_files_as_allowed_can_be_opened",
+        as_many_files_as_allowed_can_be_opened,
+    ),
+    (
         "a_request_under_way_is_answered_at_the_end",
         a_request_under_way_is_answered_at_the_end,
     ),
@@ -230,6 +238,42 @@ fn an_output_that_nobody_reads_is_no_trouble() {
     lose_a_worker(&server);
     let (status, _) = server.end();
     assert_eq!(status.code(), Some(0), "{status}");
+}
+
+/// What a server that does not start says.
+fn refusal(settings: &[(&str, &str)]) -> String {
+    let mut server = Server::start(settings);
+    assert_eq!(server.wait().code(), Some(1));
+    let mut text = String::new();
+    let mut stderr = server.child.stderr.take().unwrap();
+    stderr.read_to_string(&mut text).unwrap();
+    text
+}
+
+fn an_address_that_nobody_has_is_told_in_one_line() {
+    // Addresses of documentation (RFC 5737): no machine has them.
+    for variable in ["PROTOO_LISTEN_IP", "MEDIASOUP_LISTEN_IP"] {
+        let text = refusal(&[(variable, "192.0.2.1")]);
+        assert!(text.contains(&format!("{variable}: cannot ")), "{text}");
+        assert_eq!(text.lines().filter(|l| l.contains("cannot")).count(), 1);
+        assert!(!text.contains("media worker"), "{text}");
+    }
+}
+
+fn as_many_files_as_allowed_can_be_opened() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, 512, hard).unwrap();
+    let mut server = Server::start(&[]);
+    setrlimit(Resource::RLIMIT_NOFILE, soft, hard).unwrap();
+    server.until_ready();
+    for pid in server.workers().into_iter().chain([server.pid()]) {
+        let limits = std::fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
+        let mut lines = limits.lines();
+        let line = lines.find(|l| l.starts_with("Max open files")).unwrap();
+        let words: Vec<&str> = line.split_whitespace().collect();
+        assert_eq!(words[3], words[4], "{line}");
+    }
 }
 
 /// A client whose request waits for the two bytes of its body.
