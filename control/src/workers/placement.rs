@@ -10,6 +10,7 @@ use super::cpu::CpuLimits;
 use super::ports;
 use crate::addresses::AnnouncedAddress;
 use crate::config::{Config, ConfigError};
+use crate::logging;
 
 /// Everything that the supervisor has to know to run the workers.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -101,7 +102,7 @@ impl Plan {
             role: vec!["worker".into()],
             listen_ip: config.media_listen_ip,
             announced,
-            log: config.log.clone(),
+            log: logging::worker_filter(&config.log),
             slots,
             notes,
             timing: Timing::default(),

@@ -163,6 +163,20 @@ macro_rules! fake_worker {
                 Ok(Response::new(proto::DumpResponse::default()))
             }
 
+            async fn create_router(
+                &self,
+                _: Request<proto::CreateRouterRequest>,
+            ) -> Result<Response<proto::Empty>, Status> {
+                Ok(Response::new(proto::Empty {}))
+            }
+
+            async fn close_router(
+                &self,
+                _: Request<proto::CloseRouterRequest>,
+            ) -> Result<Response<proto::Empty>, Status> {
+                Ok(Response::new(proto::Empty {}))
+            }
+
             $(async fn $refused(&self, _: Request<$request>) -> Result<Response<$response>, Status> {
                 Err(Status::unimplemented("this worker is a fake"))
             })*
@@ -171,8 +185,6 @@ macro_rules! fake_worker {
 }
 
 fake_worker! {
-    create_router(proto::CreateRouterRequest) -> proto::Empty;
-    close_router(proto::CloseRouterRequest) -> proto::Empty;
     create_web_rtc_transport(proto::CreateWebRtcTransportRequest) -> proto::CreateWebRtcTransportResponse;
     connect_web_rtc_transport(proto::ConnectWebRtcTransportRequest) -> proto::Empty;
     restart_ice(proto::RestartIceRequest) -> proto::IceParameters;

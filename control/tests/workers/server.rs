@@ -11,6 +11,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
+use tokio_tungstenite::tungstenite::{self, client::IntoClientRequest};
 
 /// How long a condition may take to come true.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -25,6 +26,7 @@ pub const ALL: &[(&str, fn())] = &[
         "an_output_that_nobody_reads_is_no_trouble",
         an_output_that_nobody_reads_is_no_trouble,
     ),
+    ("secrets_are_never_logged", secrets_are_never_logged),
     (
         "an_address_that_nobody_has_is_told_in_one_line",
         an_address_that_nobody_has_is_told_in_one_line,
@@ -238,6 +240,52 @@ fn an_output_that_nobody_reads_is_no_trouble() {
     lose_a_worker(&server);
     let (status, _) = server.end();
     assert_eq!(status.code(), Some(0), "{status}");
+}
+
+fn secrets_are_never_logged() {
+    let directory = Directory::new();
+    let path = directory.0.join("log");
+    let log = std::fs::File::create(&path).unwrap();
+    let settings = [("RUST_LOG", "trace"), ("ADMIN_TOKEN", "hush-token")];
+    let mut server = Server::start_with(&settings, Stdio::piped(), log.into());
+    server.until_ready();
+
+    let mut client = server.connect();
+    client
+        .write_all(
+            b"GET /config HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
+              Authorization: Bearer hush-token\r\n\r\n",
+        )
+        .unwrap();
+    let mut answer = String::new();
+    let _ = client.read_to_string(&mut answer);
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+
+    let url = "wss://localhost/?roomId=room&peerId=peer";
+    let mut request = url.into_client_request().unwrap();
+    let protocol = "protoo".parse().unwrap();
+    request
+        .headers_mut()
+        .insert("sec-websocket-protocol", protocol);
+    let (mut socket, _) = tungstenite::client(request, server.connect()).unwrap();
+    let text = r#"{"request":true,"id":7,"method":"hush-method","data":{"pass":"hush-pass"}}"#;
+    socket.send(tungstenite::Message::text(text)).unwrap();
+    while !socket
+        .read()
+        .unwrap()
+        .to_text()
+        .unwrap()
+        .contains("hush-method")
+    {}
+
+    let (status, _) = server.end();
+    assert_eq!(status.code(), Some(0), "{status}");
+    let log = std::fs::read_to_string(path).unwrap();
+    assert!(log.contains("TRACE"), "{log}");
+    for secret in ["hush-token", "hush-pass"] {
+        let line = log.lines().find(|line| line.contains(secret));
+        assert_eq!(line, None, "{secret}");
+    }
 }
 
 /// What a server that does not start says.
