@@ -6,6 +6,8 @@ pub mod addresses;
 pub mod config;
 pub mod error;
 pub mod http;
+mod listen;
+mod logging;
 pub mod ortc;
 pub mod protoo;
 pub mod rooms;

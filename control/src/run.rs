@@ -1,11 +1,15 @@
 //! The control plane, from its arguments to its end.
 
 use std::ffi::OsString;
-use std::net::{IpAddr, SocketAddr};
+use std::io;
+use std::net::IpAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
@@ -17,7 +21,7 @@ use crate::signals::{EndSignal, Signals};
 use crate::startup::Startup;
 use crate::workers::cpu::CpuLimits;
 use crate::workers::{Plan, WorkerPool, Workers};
-use crate::{tls, workers};
+use crate::{listen, logging, tls, workers};
 
 /// Notices of the workers that wait for the rooms. When it is full, the events
 /// of a worker wait in its connection.
@@ -27,6 +31,10 @@ const NOTICE_QUEUE: usize = 4096;
 /// restart"): clients try again, and find the next one.
 const CLOSE_RESTART: u16 = 1012;
 
+/// Time for clients to be let go and for requests under way to be answered at
+/// the end. With the workers' own time the whole end stays below two seconds.
+const GOODBYE: Duration = Duration::from_millis(700);
+
 /// Exit code for settings that make no sense.
 const EXIT_USAGE: u8 = 2;
 
@@ -35,33 +43,29 @@ pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
     let config = match Config::parse(args, |name| std::env::var_os(name)) {
         Ok(Parsed::Run(config)) => *config,
         Ok(Parsed::Print(text)) => {
-            print!("{text}");
+            logging::print(&text);
             return ExitCode::SUCCESS;
         }
         Err(error) => {
-            eprintln!("{error}");
+            logging::complain(error);
             return ExitCode::from(EXIT_USAGE);
         }
     };
-    tracing_subscriber::fmt()
-        .with_env_filter(tracing_subscriber::EnvFilter::new(&config.log))
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
-        .init();
+    logging::start(&config.log);
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
     {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("cannot start: {error}");
+            logging::complain(format_args!("cannot start: {error}"));
             return ExitCode::FAILURE;
         }
     };
     let code = match runtime.block_on(serve(config)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("{error}");
+            logging::complain(error);
             ExitCode::FAILURE
         }
     };
@@ -75,6 +79,8 @@ type Failure = Box<dyn std::error::Error>;
 
 async fn serve(config: Config) -> Result<(), Failure> {
     let mut signals = Signals::new()?;
+    listen::raise_open_files();
+    listen::check_media(config.media_listen_ip)?;
     let machine = addresses::interfaces();
     let announced = addresses::announced(&config, &machine);
     if announced.is_empty() {
@@ -87,9 +93,7 @@ async fn serve(config: Config) -> Result<(), Failure> {
     let plan = Plan::new(&config, &CpuLimits::detect(), announced.clone())?;
     let mut notes = plan.notes.clone();
     notes.extend(tls.notes.iter().cloned());
-    let address = SocketAddr::new(config.listen_ip, config.listen_port);
-    let listener = http::serve::bind(address)
-        .map_err(|e| format!("PROTOO_LISTEN_PORT: cannot listen on {address}: {e}"))?;
+    let listener = listen::https(config.listen_ip, config.listen_port)?;
 
     let (notices, receiver) = mpsc::channel(NOTICE_QUEUE);
     let workers = tokio::select! {
@@ -111,7 +115,12 @@ async fn serve(config: Config) -> Result<(), Failure> {
         rooms: rooms.clone(),
         workers: Arc::clone(&pool),
     });
-    let mut server = tokio::spawn(http::serve::serve(listener, tls.server, app, stop.clone()));
+    let mut server = Some(tokio::spawn(http::serve::serve(
+        listener,
+        tls.server,
+        app,
+        stop.clone(),
+    )));
     let startup = Startup {
         config: &config,
         announced: &announced,
@@ -119,7 +128,7 @@ async fn serve(config: Config) -> Result<(), Failure> {
         certificate: &tls.description,
         notes: &notes,
     };
-    print!("{}", startup.block());
+    logging::print(&startup.block());
 
     let result = tokio::select! {
         signal = signals.recv() => {
@@ -130,21 +139,38 @@ async fn serve(config: Config) -> Result<(), Failure> {
             info!(signal = name, peers = rooms.joined_peers(), "ending");
             Ok(())
         }
-        ended = &mut server => {
+        ended = ended(&mut server) => {
             error!("the HTTPS listener has ended");
-            ended?.map_err(Failure::from)
+            ended
         }
     };
     tokio::select! {
-        () = end(&stop, &rooms, workers) => {}
+        () = end(&stop, &rooms, server, workers) => {}
         _ = signals.recv() => info!("ending at once"),
     }
     result
 }
 
-/// Takes nobody in, lets everybody go, ends the workers.
-async fn end(stop: &CancellationToken, rooms: &Rooms, workers: Workers) {
+/// The task that serves HTTPS; `None` once its end is known.
+type Server = Option<JoinHandle<io::Result<()>>>;
+
+/// Waits for the end of the server.
+async fn ended(server: &mut Server) -> Result<(), Failure> {
+    if let Some(task) = server {
+        let result = task.await;
+        *server = None;
+        result??;
+    }
+    Ok(())
+}
+
+/// Takes nobody in, lets everybody go while requests under way are answered,
+/// then ends the workers.
+async fn end(stop: &CancellationToken, rooms: &Rooms, mut server: Server, workers: Workers) {
     stop.cancel();
-    rooms.shutdown(CLOSE_RESTART).await;
+    let goodbye = async { tokio::join!(rooms.shutdown(CLOSE_RESTART), ended(&mut server)) };
+    if timeout(GOODBYE, goodbye).await.is_err() {
+        info!("not everybody has left in time");
+    }
     workers.shutdown().await;
 }

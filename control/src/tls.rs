@@ -132,11 +132,17 @@ fn load(cert_path: &Path, key_path: &Path, made: bool) -> Result<Tls, TlsError> 
 }
 
 fn read(variable: &'static str, path: &Path) -> Result<Vec<u8>, TlsError> {
-    fs::read(path).map_err(|error| TlsError::Read {
+    let fail = |error| TlsError::Read {
         variable,
         path: path.to_owned(),
         error,
-    })
+    };
+    // A pipe without a writer would hold up the start for ever, and a device
+    // may never end.
+    if !fs::metadata(path).map_err(fail)?.is_file() {
+        return Err(content(variable, path, "it is not a regular file"));
+    }
+    fs::read(path).map_err(fail)
 }
 
 fn content(variable: &'static str, path: &Path, reason: impl Into<String>) -> TlsError {

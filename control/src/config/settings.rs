@@ -9,8 +9,9 @@ use clap::{Arg, Command};
 
 use super::ConfigError;
 
-/// Most media workers that can be asked for.
-pub const MAX_WORKERS: u16 = 1024;
+/// Most media workers that can be asked for. More can only be a mistake, and
+/// would keep the machine from doing anything else.
+pub const MAX_WORKERS: u16 = 256;
 /// Most peers that a room can be given.
 pub const MAX_PEERS: u32 = 10_000;
 /// Longest time that can be set, seconds.
@@ -123,7 +124,7 @@ settings! {
     MEDIASOUP_NUM_WORKERS {
         help: "Number of media worker processes",
         unset: "one per CPU that this process may use",
-        allowed: "1 to 1024",
+        allowed: "1 to 256",
     }
     MEDIASOUP_CLIENT_ENABLE_ICESERVER {
         help: "Whether clients are told about the TURN server",

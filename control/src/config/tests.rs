@@ -137,7 +137,7 @@ fn values_that_make_no_sense_are_refused_by_name() {
         ("MEDIASOUP_ANNOUNCED_IP", "0.0.0.0"),
         ("MEDIASOUP_ANNOUNCED_IP", "2001:db8::1"),
         ("MEDIASOUP_NUM_WORKERS", "0"),
-        ("MEDIASOUP_NUM_WORKERS", "1025"),
+        ("MEDIASOUP_NUM_WORKERS", "257"),
         ("ROOM_MAX_PEERS", "1"),
         ("ROOM_EMPTY_TIMEOUT", "0"),
         ("RUST_LOG", "control=loud"),

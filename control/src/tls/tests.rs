@@ -282,7 +282,15 @@ fn a_configured_path_that_cannot_be_read_is_named() {
     let error = with("fullchain.pem", "none.pem");
     assert!(error.starts_with("HTTPS_CERT_PRIVKEY: "), "{error}");
     let error = with(".", "privkey.pem");
-    assert!(error.contains("Is a directory"), "{error}");
+    assert!(error.contains("/.: it is not a regular file"), "{error}");
+    let mode = nix::sys::stat::Mode::S_IRWXU;
+    nix::unistd::mkfifo(&dir.path("fifo"), mode).unwrap();
+    let error = with("fullchain.pem", "fifo");
+    assert!(error.starts_with("HTTPS_CERT_PRIVKEY: "), "{error}");
+    assert!(
+        error.ends_with("/fifo: it is not a regular file"),
+        "{error}"
+    );
     // Nothing was made in place of what was configured.
     with("new.pem", "new.key");
     assert!(!dir.path("new.pem").exists());

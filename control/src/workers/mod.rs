@@ -50,7 +50,8 @@ pub struct WorkerStatus {
     pub cpu: Option<usize>,
     /// First and last port of its slice, inclusive.
     pub ports: (u16, u16),
-    /// Answered its handshake and not known to be gone.
+    /// Answered its handshake, is not known to be gone and answered when it was
+    /// asked last.
     pub ready: bool,
     /// How often the slot's process was replaced.
     pub restarts: u64,
@@ -58,7 +59,7 @@ pub struct WorkerStatus {
 
 /// The workers, as rooms and HTTP see them.
 pub trait WorkerPool: Send + Sync + 'static {
-    /// A live worker for a new room, `None` when there is none.
+    /// A live worker that answers, for a new room; `None` when there is none.
     fn pick(&self) -> Option<Worker>;
     /// The live workers.
     fn live(&self) -> Vec<Worker>;

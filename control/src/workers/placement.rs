@@ -5,10 +5,12 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::client::CALL_DEADLINE;
 use super::cpu::CpuLimits;
 use super::ports;
 use crate::addresses::AnnouncedAddress;
 use crate::config::{Config, ConfigError};
+use crate::logging;
 
 /// Everything that the supervisor has to know to run the workers.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,6 +44,10 @@ pub struct Timing {
     pub backoff_max: Duration,
     /// A worker that lived this long starts again with the shortest delay.
     pub stable_after: Duration,
+    /// How often a worker is asked whether its media thread still answers.
+    pub check_interval: Duration,
+    /// Longest time until that answer; two misses in a row are the worker's end.
+    pub check_deadline: Duration,
     /// How long a worker that is asked to end may take before it is killed.
     pub stop_grace: Duration,
 }
@@ -53,7 +59,9 @@ impl Default for Timing {
             backoff_min: Duration::from_millis(250),
             backoff_max: Duration::from_secs(10),
             stable_after: Duration::from_secs(60),
-            stop_grace: Duration::from_secs(1),
+            check_interval: Duration::from_secs(5),
+            check_deadline: CALL_DEADLINE,
+            stop_grace: Duration::from_millis(500),
         }
     }
 }
@@ -94,7 +102,7 @@ impl Plan {
             role: vec!["worker".into()],
             listen_ip: config.media_listen_ip,
             announced,
-            log: config.log.clone(),
+            log: logging::worker_filter(&config.log),
             slots,
             notes,
             timing: Timing::default(),

@@ -2,7 +2,8 @@
 //! process, says hello, publishes it, waits for its end and starts the next.
 //!
 //! The end of the process is the one source of truth. A worker whose connection
-//! is lost while its process lives is killed, so that its end can be told.
+//! is lost, or whose media thread no longer answers, while its process lives is
+//! killed, so that its end can be told.
 
 use std::io;
 use std::process::ExitStatus;
@@ -36,8 +37,8 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
 /// The connection of a process that ends is lost a moment before its end is
 /// known: how long to wait before it counts as lost alone.
 const END_OF_LIFE: Duration = Duration::from_millis(500);
-/// Longest shutdown, beyond the grace of the workers.
-const SHUTDOWN_MARGIN: Duration = Duration::from_millis(400);
+/// Longest shutdown, beyond the grace of the workers: to kill and reap them.
+const SHUTDOWN_MARGIN: Duration = Duration::from_millis(200);
 
 /// Why the workers could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -304,20 +305,25 @@ impl Shared {
         lock(&self.table).publish(Worker {
             id,
             index: slot.index,
-            client,
+            client: client.clone(),
         });
         if let Some(first) = first.take() {
             let _ = first.send(Ok(()));
         }
-        let cause = tokio::select! {
+        let useless = tokio::select! {
             biased;
-            status = process.wait() => ending(status),
-            () = self.forward(id, events) => {
-                match timeout(END_OF_LIFE, process.wait()).await {
-                    Ok(status) => ending(status),
-                    Err(_) => "a lost connection; it is killed".to_owned(),
-                }
+            status = process.wait() => Err(status),
+            () = self.forward(id, events) => Ok("a lost connection"),
+            () = self.until_stuck(slot.index, &client) => {
+                Ok("a media thread that does not answer")
             }
+        };
+        let cause = match useless {
+            Err(status) => ending(status),
+            Ok(why) => match timeout(END_OF_LIFE, process.wait()).await {
+                Ok(status) => ending(status),
+                Err(_) => format!("{why}; it is killed"),
+            },
         };
         process.kill().await;
         let last = process.last_lines().await;
@@ -361,6 +367,31 @@ impl Shared {
         match timeout(END_OF_LIFE, process.wait()).await {
             Ok(status) => Err(ended(process, status).await),
             Err(_) => Err(refused),
+        }
+    }
+
+    /// Asks the worker in turns, until it did not answer twice in a row. The
+    /// answer comes from its media thread: the thread that serves the
+    /// connection, and answers its probes, may well outlive that one.
+    async fn until_stuck(&self, index: usize, client: &WorkerClient) {
+        let timing = self.plan.timing;
+        let mut missed = false;
+        loop {
+            if !missed {
+                sleep(timing.check_interval).await;
+            }
+            let dump = client.dump(proto::DumpRequest {});
+            let answer = timeout(timing.check_deadline, dump).await;
+            // To refuse is to answer.
+            let answers = !matches!(answer, Err(_) | Ok(Err(WorkerError::Gone)));
+            lock(&self.table).answered(index, answers);
+            match (answers, missed) {
+                (false, true) => return,
+                (false, false) => warn!(worker = index, "media worker does not answer"),
+                (true, true) => info!(worker = index, "media worker answers again"),
+                (true, false) => {}
+            }
+            missed = !answers;
         }
     }
 

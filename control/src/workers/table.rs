@@ -15,9 +15,17 @@ struct Entry {
     slot: Slot,
     pid: Option<u32>,
     worker: Option<Worker>,
+    /// Its worker answered when it was asked last.
+    answers: bool,
     restarts: u64,
     /// Number of the pick that chose it last.
     last_pick: u64,
+}
+
+impl Entry {
+    fn is_ready(&self) -> bool {
+        self.answers && self.worker.is_some()
+    }
 }
 
 impl Table {
@@ -27,6 +35,7 @@ impl Table {
             slot: *slot,
             pid: None,
             worker: None,
+            answers: false,
             restarts: 0,
             last_pick: 0,
         };
@@ -54,6 +63,14 @@ impl Table {
     pub fn publish(&mut self, worker: Worker) {
         if let Some(entry) = self.entries.get_mut(worker.index) {
             entry.worker = Some(worker);
+            entry.answers = true;
+        }
+    }
+
+    /// A slot's worker did or did not answer when it was asked.
+    pub fn answered(&mut self, index: usize, answers: bool) {
+        if let Some(entry) = self.entries.get_mut(index) {
+            entry.answers = answers;
         }
     }
 
@@ -64,9 +81,10 @@ impl Table {
         entry.worker.take().map(|worker| worker.id)
     }
 
-    /// The live worker that was not picked for the longest time.
+    /// Of the live workers that answer, the one that was not picked for the
+    /// longest time.
     pub fn pick(&mut self) -> Option<Worker> {
-        let ready = self.entries.iter_mut().filter(|e| e.worker.is_some());
+        let ready = self.entries.iter_mut().filter(|e| e.is_ready());
         let entry = ready.min_by_key(|entry| entry.last_pick)?;
         self.picks += 1;
         entry.last_pick = self.picks;
@@ -86,7 +104,7 @@ impl Table {
             pid: entry.pid,
             cpu: entry.slot.cpu,
             ports: entry.slot.ports,
-            ready: entry.worker.is_some(),
+            ready: entry.is_ready(),
             restarts: entry.restarts,
         };
         self.entries.iter().map(status).collect()
@@ -137,6 +155,11 @@ mod tests {
         table.restarting(1);
         table.publish(worker(1, 7));
         assert_eq!(picks(&mut table, 3), [7, 0, 2]);
+        table.answered(0, false);
+        assert_eq!(picks(&mut table, 3), [7, 2, 7]);
+        assert!(!table.status()[0].ready);
+        table.answered(0, true);
+        assert_eq!(picks(&mut table, 1), [0]);
 
         let status = table.status();
         assert_eq!(status[1].restarts, 1);

@@ -28,10 +28,12 @@ pub enum Mode {
     Stubborn,
     /// As it should the first time, dies at once from then on.
     Fading,
+    /// Answers the handshake, and no question after it.
+    Stuck,
 }
 
 impl Mode {
-    const ALL: [Mode; 8] = [
+    const ALL: [Mode; 9] = [
         Mode::Good,
         Mode::Silent,
         Mode::Mute,
@@ -40,6 +42,7 @@ impl Mode {
         Mode::Lost,
         Mode::Stubborn,
         Mode::Fading,
+        Mode::Stuck,
     ];
 
     fn named(name: &str) -> Self {
@@ -48,10 +51,14 @@ impl Mode {
     }
 }
 
-/// `arguments`: the mode, then what every worker gets.
+/// `arguments`: the mode, then what every worker gets. A whole control plane
+/// does not know of modes; its workers are good.
 pub fn run(arguments: &[String]) {
-    let mut mode = Mode::named(&arguments[0]);
-    let options: HashMap<&str, &str> = arguments[1..]
+    let (mut mode, arguments) = match arguments[0].starts_with("--") {
+        true => (Mode::Good, arguments),
+        false => (Mode::named(&arguments[0]), &arguments[1..]),
+    };
+    let options: HashMap<&str, &str> = arguments
         .chunks(2)
         .map(|pair| (pair[0].as_str(), pair[1].as_str()))
         .collect();
@@ -146,6 +153,30 @@ macro_rules! fake_worker {
                 }))
             }
 
+            async fn dump(
+                &self,
+                _: Request<proto::DumpRequest>,
+            ) -> Result<Response<proto::DumpResponse>, Status> {
+                if self.mode == Mode::Stuck {
+                    std::future::pending::<()>().await;
+                }
+                Ok(Response::new(proto::DumpResponse::default()))
+            }
+
+            async fn create_router(
+                &self,
+                _: Request<proto::CreateRouterRequest>,
+            ) -> Result<Response<proto::Empty>, Status> {
+                Ok(Response::new(proto::Empty {}))
+            }
+
+            async fn close_router(
+                &self,
+                _: Request<proto::CloseRouterRequest>,
+            ) -> Result<Response<proto::Empty>, Status> {
+                Ok(Response::new(proto::Empty {}))
+            }
+
             $(async fn $refused(&self, _: Request<$request>) -> Result<Response<$response>, Status> {
                 Err(Status::unimplemented("this worker is a fake"))
             })*
@@ -154,9 +185,6 @@ macro_rules! fake_worker {
 }
 
 fake_worker! {
-    dump(proto::DumpRequest) -> proto::DumpResponse;
-    create_router(proto::CreateRouterRequest) -> proto::Empty;
-    close_router(proto::CloseRouterRequest) -> proto::Empty;
     create_web_rtc_transport(proto::CreateWebRtcTransportRequest) -> proto::CreateWebRtcTransportResponse;
     connect_web_rtc_transport(proto::ConnectWebRtcTransportRequest) -> proto::Empty;
     restart_ice(proto::RestartIceRequest) -> proto::IceParameters;

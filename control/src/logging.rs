@@ -1,0 +1,176 @@
+//! What this process writes for people: its log on stderr, its texts on stdout.
+//! Whoever read them may be gone; that is no reason to stop serving.
+
+use std::fmt::Display;
+use std::io::{self, Write};
+
+use tracing::{Level, Metadata};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::filter_fn;
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+
+/// Libraries that log what they carry, frames of clients and the password of
+/// the TURN server among it: below `info` they are never heard, whatever the
+/// filter says.
+const TALKERS: [&str; 5] = ["tungstenite", "tokio_tungstenite", "hyper", "h2", "rustls"];
+
+/// Libraries of the media workers that warn of what any stranger can send.
+const WORRIERS: [&str; 3] = ["str0m", "dimpl", "is"];
+
+/// Starts the log on stderr. `filter` is in the syntax of [`EnvFilter`].
+pub fn start(filter: &str) {
+    let colours = io::IsTerminal::is_terminal(&io::stderr());
+    // Fails only when there is a log already.
+    let _ = subscriber(filter, colours, || Lossy(io::stderr())).try_init();
+}
+
+/// Prints `text` to stdout, as far as somebody reads it.
+pub fn print(text: &str) {
+    let mut out = io::stdout().lock();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}
+
+/// Prints a line to stderr, as far as somebody reads it.
+pub fn complain(line: impl Display) {
+    let _ = writeln!(io::stderr(), "{line}");
+}
+
+/// The filter of the media workers: the server's, with the libraries that
+/// worry too much at `error` unless it names them itself.
+pub fn worker_filter(filter: &str) -> String {
+    let directives = || filter.split(',');
+    let general = |directive: &str| {
+        let levels = ["warn", "info", "debug", "trace", "2", "3", "4", "5"];
+        levels.iter().any(|l| directive.eq_ignore_ascii_case(l))
+    };
+    let mut all = filter.to_owned();
+    // Otherwise they are not heard anyway, and must not become louder.
+    if directives().any(general) {
+        for library in WORRIERS {
+            if !directives().any(|d| library_of(d) == library) {
+                all.push_str(&format!(",{library}=error"));
+            }
+        }
+    }
+    all
+}
+
+/// The library that a target or a directive is about.
+fn library_of(text: &str) -> &str {
+    text.split([':', '=', '[']).next().unwrap_or_default()
+}
+
+fn may_be_told(metadata: &Metadata<'_>) -> bool {
+    *metadata.level() <= Level::INFO || !TALKERS.contains(&library_of(metadata.target()))
+}
+
+fn subscriber<W>(filter: &str, colours: bool, writer: W) -> impl tracing::Subscriber + Send + Sync
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::new(filter))
+        .with_ansi(colours)
+        // They would go to stderr, the very place that does not work.
+        .log_internal_errors(false)
+        .with_writer(writer)
+        .finish()
+        .with(filter_fn(may_be_told))
+}
+
+/// Writes what can be written and is content.
+struct Lossy<W>(W);
+
+impl<W: Write> Write for Lossy<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        Ok(self.0.write(bytes).unwrap_or(bytes.len()))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let _ = self.0.flush();
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Memory(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Memory {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn frames_are_never_logged() {
+        for filter in ["trace", "trace,tungstenite::protocol=trace", "tungstenite"] {
+            let memory = Memory::default();
+            let writer = memory.clone();
+            let log = subscriber(filter, false, move || writer.clone());
+            tracing::subscriber::with_default(log, || {
+                tracing::trace!(target: "tungstenite::protocol::frame", "secret");
+                tracing::debug!(target: "tokio_tungstenite", "secret");
+                tracing::debug!(target: "h2::codec", "secret");
+                tracing::info!(target: "tungstenite::protocol", "harmless");
+            });
+            let text = String::from_utf8(memory.0.lock().unwrap().clone()).unwrap();
+            assert!(text.contains("harmless"), "{filter}: {text}");
+            assert!(!text.contains("secret"), "{filter}: {text}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_dropped() {
+        struct Broken;
+        impl Write for Broken {
+            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+                Err(io::ErrorKind::BrokenPipe.into())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Err(io::ErrorKind::BrokenPipe.into())
+            }
+        }
+        let mut lossy = Lossy(Broken);
+        lossy.write_all(b"text").unwrap();
+        lossy.flush().unwrap();
+    }
+
+    #[test]
+    fn workers_are_quiet_unless_asked() {
+        let quiet = "str0m=error,dimpl=error,is=error";
+        let table = [
+            ("info", format!("info,{quiet}")),
+            (
+                "DEBUG,control=trace",
+                format!("DEBUG,control=trace,{quiet}"),
+            ),
+            (
+                "info,str0m=debug",
+                "info,str0m=debug,dimpl=error,is=error".into(),
+            ),
+            (
+                "str0m::ice,dimpl[a]=warn,is,info",
+                "str0m::ice,dimpl[a]=warn,is,info".into(),
+            ),
+            ("off", "off".into()),
+            ("error", "error".into()),
+            ("router=debug", "router=debug".into()),
+        ];
+        for (given, want) in table {
+            assert_eq!(worker_filter(given), want);
+            EnvFilter::try_new(want).unwrap();
+        }
+    }
+}
