@@ -88,6 +88,9 @@ pub fn request_text(
         .tls_config(
             ureq::tls::TlsConfig::builder()
                 .disable_verification(true)
+                .unversioned_rustls_crypto_provider(Arc::new(
+                    rustls::crypto::aws_lc_rs::default_provider(),
+                ))
                 .build(),
         )
         .build()

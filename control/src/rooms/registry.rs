@@ -30,7 +30,7 @@ use crate::workers::{Notice, WorkerId, WorkerPool};
 const ATTEMPTS: usize = 3;
 
 /// Time for all sockets to close at shutdown.
-const SHUTDOWN_GRACE: Duration = Duration::from_secs(1);
+const SHUTDOWN_GRACE: Duration = Duration::from_millis(700);
 
 /// Most rooms made over HTTP that nobody has joined yet. Whoever asks for rooms
 /// need not come with a socket for each, and workers hold a limited number.
@@ -272,7 +272,7 @@ impl Rooms {
     }
 
     /// Takes nobody in any more, closes every room and its sockets with this
-    /// WebSocket close code, and waits for them, for a second at most.
+    /// WebSocket close code, and waits for them, for 0.7 s at most.
     pub async fn shutdown(&self, code: u16) {
         let rooms = {
             let mut table = self.table();
