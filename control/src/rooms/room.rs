@@ -456,8 +456,11 @@ impl Room {
             self.waiting = None;
         }
         // The URI itself may carry credentials.
-        let reported = self.event_notification_uri.is_some();
-        info!(room = %self.id, ?event, reported, "peers changed");
+        let webhook = self.event_notification_uri.is_some();
+        match event {
+            RoomEvent::PeerJoined(peer) => info!(room = %self.id, %peer, webhook, "peer joined"),
+            RoomEvent::PeerLeft(peer) => info!(room = %self.id, %peer, webhook, "peer left"),
+        }
     }
 
     fn is_over(&self, now: Instant) -> bool {
