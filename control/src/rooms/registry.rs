@@ -25,7 +25,7 @@ use crate::ortc::OrtcError;
 use crate::protoo::connection::{self, Close, SessionId};
 use crate::workers::{Notice, WorkerId, WorkerPool};
 
-/// How often a room is tried when the one that was found is just closing, or
+/// How often at least a room is tried when the one that was found is just closing, or
 /// the worker that was picked is just dying.
 const ATTEMPTS: usize = 3;
 
@@ -164,7 +164,7 @@ impl Rooms {
     pub async fn create(&self, id: Option<RoomId>, options: RoomOptions) -> Result<RoomId, Error> {
         let options = Arc::new(options);
         let mut refusal = NO_WORKER;
-        for _ in 0..ATTEMPTS {
+        for _ in 0..self.attempts() {
             let (id, handle) = self.insert_new(id.clone(), options.clone())?;
             let (reply, ready) = oneshot::channel();
             // A failure to send shows in the answer.
@@ -191,7 +191,7 @@ impl Rooms {
     /// [`Error::RoomFull`], [`Error::Unavailable`] or [`Error::NoRouter`].
     pub async fn admit(&self, room: &RoomId, peer: &PeerId) -> Result<Seat, Error> {
         let mut refusal = NO_WORKER;
-        for _ in 0..ATTEMPTS {
+        for _ in 0..self.attempts() {
             let handle = self.find_or_insert(room)?;
             let (reply, answer) = oneshot::channel();
             let seat = Seat {
@@ -249,9 +249,16 @@ impl Rooms {
         }
     }
 
-    /// Takes note of why no room could be made.
+    /// Every live worker has its turn before a room is refused.
+    fn attempts(&self) -> usize {
+        self.inner.workers.live().len().max(ATTEMPTS)
+    }
+
+    /// Takes note of why no worker took a room.
     fn refused(&self, error: Error) -> Error {
-        *self.refusal() = Some((Instant::now(), error.clone()));
+        if matches!(error, Error::NoRouter(_)) {
+            *self.refusal() = Some((Instant::now(), error.clone()));
+        }
         error
     }
 

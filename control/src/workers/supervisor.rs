@@ -377,9 +377,13 @@ impl Shared {
         let timing = self.plan.timing;
         let mut missed = false;
         loop {
-            if !missed {
-                sleep(timing.check_interval).await;
-            }
+            // After a miss sooner; never at once, for a worker may be busy for a moment.
+            let pause = if missed {
+                timing.check_interval / 5
+            } else {
+                timing.check_interval
+            };
+            sleep(pause).await;
             let dump = client.dump(proto::DumpRequest {});
             let answer = timeout(timing.check_deadline, dump).await;
             // To refuse is to answer.

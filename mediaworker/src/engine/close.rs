@@ -100,7 +100,7 @@ impl Engine {
             // A void one may still be in there.
             self.by_ufrag.retain(|_, owner| *owner != key);
         }
-        for tuple in entry.inner.ice().tuples().to_vec() {
+        for tuple in entry.inner.ice().tuples() {
             self.forget_address(key, tuple.remote);
         }
         let Some(room) = self.routers.get(entry.router) else {

@@ -14,8 +14,8 @@ use crate::transport::receive::Received;
 use crate::transport::webrtc::{Output, WebRtcTransport};
 use crate::transport::{PacketKind, Tuple, ice};
 
-/// Time after its last connectivity check for which a transport keeps its
-/// addresses. Clients check every few seconds; without this, a check for one
+/// Time after the last connectivity check from an address for which a transport
+/// keeps it. Clients check every few seconds; without this, a check for one
 /// transport with the forged address of another would take over its packets.
 const ADDRESS_HELD: Duration = Duration::from_secs(10);
 
@@ -53,7 +53,10 @@ impl Engine {
             .get(&tuple.remote)
             .filter(|owner| **owner != key)
             .and_then(|owner| self.transports.get(*owner))
-            .is_some_and(|owner| owner.inner.ice().is_fresh(now, ADDRESS_HELD));
+            .is_some_and(|owner| {
+                let ice = owner.inner.ice();
+                ice.is_fresh(now, tuple.remote, ADDRESS_HELD)
+            });
         if held_by_another {
             self.counters.dropped += 1;
             return;
@@ -70,10 +73,11 @@ impl Engine {
         if let Some(forgotten) = checked.forgotten {
             self.forget_address(key, forgotten);
         }
-        if checked.authentic {
+        // The check may have started what closed the transport at once.
+        if checked.authentic && self.transports.contains_key(key) {
             self.by_address.insert(tuple.remote, key);
             self.sync_ufrags(key);
-        } else {
+        } else if !checked.authentic {
             self.counters.dropped += 1;
         }
     }

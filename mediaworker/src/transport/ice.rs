@@ -81,7 +81,8 @@ pub struct IceAgent {
     local: Credentials,
     /// The generation before a restart; valid until the new one is used.
     previous: Option<Credentials>,
-    tuples: Vec<Tuple>,
+    /// Remote addresses, each with the time of its last authentic check.
+    tuples: Vec<(Tuple, Instant)>,
     selected: Option<Tuple>,
     state: IceState,
     last_check: Option<Instant>,
@@ -122,14 +123,15 @@ impl IceAgent {
     }
 
     /// Every remembered remote address.
-    pub fn tuples(&self) -> &[Tuple] {
-        &self.tuples
+    pub fn tuples(&self) -> impl Iterator<Item = Tuple> {
+        self.tuples.iter().map(|(tuple, _)| *tuple)
     }
 
-    /// Whether an authentic check has come within `time`.
-    pub fn is_fresh(&self, now: Instant, time: Duration) -> bool {
-        self.last_check
-            .is_some_and(|at| now.saturating_duration_since(at) < time)
+    /// Whether an authentic check has come from this address within `time`.
+    pub fn is_fresh(&self, now: Instant, remote: SocketAddr, time: Duration) -> bool {
+        self.tuples
+            .iter()
+            .any(|(tuple, at)| tuple.remote == remote && now.saturating_duration_since(*at) < time)
     }
 
     /// Username fragments that checks for this transport may carry.
@@ -209,7 +211,7 @@ impl IceAgent {
             self.previous = None;
         }
         self.last_check = Some(now);
-        let forgotten = self.remember(tuple);
+        let forgotten = self.remember(now, tuple);
         if message.use_candidate() {
             self.selected = Some(tuple);
             self.state = IceState::Completed;
@@ -226,19 +228,27 @@ impl IceAgent {
         })
     }
 
-    fn remember(&mut self, tuple: Tuple) -> Option<SocketAddr> {
-        if let Some(known) = self.tuples.iter_mut().find(|t| t.remote == tuple.remote) {
-            *known = tuple;
+    fn remember(&mut self, now: Instant, tuple: Tuple) -> Option<SocketAddr> {
+        let known = self
+            .tuples
+            .iter_mut()
+            .find(|(t, _)| t.remote == tuple.remote);
+        if let Some(known) = known {
+            *known = (tuple, now);
             return None;
         }
         let mut forgotten = None;
         if self.tuples.len() >= MAX_TUPLES {
             let selected = self.selected.map(|t| t.remote);
-            if let Some(oldest) = self.tuples.iter().position(|t| Some(t.remote) != selected) {
-                forgotten = Some(self.tuples.remove(oldest).remote);
+            let oldest = self
+                .tuples
+                .iter()
+                .position(|(t, _)| Some(t.remote) != selected);
+            if let Some(oldest) = oldest {
+                forgotten = Some(self.tuples.remove(oldest).0.remote);
             }
         }
-        self.tuples.push(tuple);
+        self.tuples.push((tuple, now));
         forgotten
     }
 }
@@ -397,7 +407,9 @@ mod tests {
             let checked = check(&mut agent, now, tuple(port), &plain).unwrap();
             assert_eq!(checked.forgotten.is_some(), port > 8);
         }
-        assert_eq!(agent.tuples().len(), MAX_TUPLES);
-        assert_eq!(agent.tuples()[0], tuple(1), "selected");
+        assert_eq!(agent.tuples().count(), MAX_TUPLES);
+        assert_eq!(agent.tuples().next(), Some(tuple(1)), "selected");
+        assert!(agent.is_fresh(now, tuple(20).remote, Duration::from_secs(1)));
+        assert!(!agent.is_fresh(now, tuple(2).remote, Duration::from_secs(1)));
     }
 }

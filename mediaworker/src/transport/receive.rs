@@ -114,7 +114,8 @@ pub struct Receiving {
     clock: SenderClock,
     /// SSRCs that the client has signalled, media and RTX.
     signalled: HashSet<u32>,
-    /// Encodings whose SSRC was not signalled, so that unknown ones may be theirs.
+    /// Encodings of which an SSRC was not signalled, so that unknown ones may be
+    /// theirs.
     unsignalled: usize,
     /// SSRCs that took the place of another.
     replaced: u32,
@@ -357,7 +358,8 @@ impl Receiving {
                     self.signalled.remove(&ssrc);
                 }
             }
-            if encoding.ssrc.is_none() {
+            let repaired = spec.codecs.iter().any(|c| c.payload_type.rtx.is_some());
+            if encoding.ssrc.is_none() || (encoding.rtx_ssrc.is_none() && repaired) {
                 self.unsignalled = if there {
                     self.unsignalled + 1
                 } else {
