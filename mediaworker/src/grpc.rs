@@ -15,6 +15,7 @@ use tonic::{Request, Response, Status};
 
 use crate::engine::CommandError;
 use crate::event_loop::{EVENT_CHANNEL, Job, Worker};
+use crate::transport::TransportError;
 
 /// Calls that wait for the media thread. When it is full the thread is stuck,
 /// and calls are refused at once.
@@ -98,10 +99,12 @@ impl From<CommandError> for Status {
         match error {
             CommandError::NotFound { .. } => Status::not_found(text),
             CommandError::Exists { .. } => Status::already_exists(text),
-            CommandError::Invalid(_) => Status::invalid_argument(text),
-            CommandError::State(_) => Status::failed_precondition(text),
-            CommandError::Limit(_) => Status::resource_exhausted(text),
-            CommandError::Internal(_) => Status::internal(text),
+            CommandError::Refused(refused) => match refused {
+                TransportError::Invalid(_) => Status::invalid_argument(text),
+                TransportError::State(_) => Status::failed_precondition(text),
+                TransportError::Limit(_) => Status::resource_exhausted(text),
+                TransportError::Internal(_) => Status::internal(text),
+            },
         }
     }
 }

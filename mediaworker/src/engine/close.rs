@@ -58,7 +58,7 @@ impl Engine {
     }
 
     /// A transport ended by itself.
-    pub(super) fn transport_died(&mut self, _now: Instant, key: TransportKey, reason: &str) {
+    pub(super) fn transport_died(&mut self, key: TransportKey, reason: &str) {
         let Some(entry) = self.transports.get(key) else {
             return;
         };

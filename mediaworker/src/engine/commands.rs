@@ -13,6 +13,7 @@ use super::{
     CommandError, ConsumerEntry, Engine, MAX_ROUTERS, MAX_TRANSPORTS, ProducerEntry, RouterEntry,
     RouterKey, TransportEntry, TransportKey, convert,
 };
+use crate::transport::TransportError;
 use crate::transport::crypto::Fingerprint;
 use crate::transport::extensions;
 use crate::transport::ice::IceState;
@@ -46,7 +47,7 @@ impl Engine {
             .codecs
             .iter()
             .map(convert::router_codec)
-            .collect::<Result<Vec<PayloadType>>>()?;
+            .collect::<std::result::Result<Vec<PayloadType>, TransportError>>()?;
         let extensions = request.header_extensions.iter();
         let key = self.routers.insert(RouterEntry {
             id: request.router_id.clone(),
@@ -151,9 +152,9 @@ impl Engine {
         let fingerprint = request
             .fingerprint
             .as_ref()
-            .ok_or_else(|| CommandError::Invalid("fingerprint: missing".into()))?;
+            .ok_or_else(|| TransportError::Invalid("fingerprint: missing".into()))?;
         let fingerprint = Fingerprint::parse(&fingerprint.algorithm, &fingerprint.value)
-            .map_err(CommandError::Invalid)?;
+            .map_err(TransportError::Invalid)?;
         // We take the role that the remote leaves us; with "auto" the client's.
         let active = !matches!(request.role(), proto::DtlsRole::Client);
         let mut result = Ok(());
@@ -216,7 +217,7 @@ impl Engine {
                     paused: request.paused,
                 },
             )
-            .map_err(|e| CommandError::Invalid(e.to_string()))?;
+            .map_err(|e| TransportError::Invalid(e.to_string()))?;
         room.producers.insert(
             producer,
             ProducerEntry {
@@ -297,9 +298,10 @@ impl Engine {
             return Err(exists("consumer", &spec.consumer_id));
         }
         let Some(transport) = self.transports.get_mut(key).filter(|t| t.router == router) else {
-            return Err(CommandError::Invalid(
+            return Err(TransportError::Invalid(
                 "transport_id: on another router than the producer".into(),
-            ));
+            )
+            .into());
         };
         let Some(room) = self.routers.get_mut(router) else {
             return Err(not_found("producer", &spec.producer_id));
@@ -309,10 +311,11 @@ impl Engine {
         };
         let wanted = convert::consumer(spec, kind)?;
         if !room.media.codecs.iter().any(|c| c.pt == wanted.pt) {
-            return Err(CommandError::Invalid(format!(
+            return Err(TransportError::Invalid(format!(
                 "payload_type: {} is not a codec of the router",
                 wanted.pt
-            )));
+            ))
+            .into());
         }
         let slot = transport.inner.check_consumer(&wanted)?;
         let connected = transport.inner.is_connected();
@@ -333,7 +336,7 @@ impl Engine {
                     initial_timestamp: rand::random(),
                 },
             )
-            .map_err(|e| CommandError::Invalid(e.to_string()))?;
+            .map_err(|e| TransportError::Invalid(e.to_string()))?;
         room.consumers.insert(
             consumer,
             ConsumerEntry {
@@ -516,5 +519,5 @@ fn exists(what: &'static str, id: &str) -> CommandError {
 }
 
 fn limit(what: &str, max: usize) -> CommandError {
-    CommandError::Limit(format!("this worker has its limit of {max} {what}"))
+    TransportError::Limit(format!("this worker has its limit of {max} {what}")).into()
 }

@@ -5,29 +5,35 @@ use proto::{ConsumerSpec as ProtoConsumer, MediaKind as ProtoKind, ProduceReques
 use router::Codec;
 use str0m::media::MediaKind;
 
-use super::CommandError;
+use crate::transport::TransportError;
 use crate::transport::extensions::Written;
 use crate::transport::receive::{Encoding, ProducerCodec, ProducerSpec};
 use crate::transport::send::ConsumerSpec;
 use crate::transport::slots::PayloadType;
 
 /// Audio or video.
-pub fn media_kind(kind: i32) -> Result<MediaKind, CommandError> {
+pub fn media_kind(kind: i32) -> Result<MediaKind, TransportError> {
     match ProtoKind::try_from(kind) {
         Ok(ProtoKind::Audio) => Ok(MediaKind::Audio),
         Ok(ProtoKind::Video) => Ok(MediaKind::Video),
-        _ => Err(CommandError::Invalid("kind: must be audio or video".into())),
+        _ => Err(TransportError::Invalid(
+            "kind: must be audio or video".into(),
+        )),
     }
 }
 
-fn payload_type(field: &str, pt: u32) -> Result<u8, CommandError> {
+fn payload_type(field: &str, pt: u32) -> Result<u8, TransportError> {
     u8::try_from(pt)
         .ok()
         .filter(|pt| *pt <= 127)
-        .ok_or_else(|| CommandError::Invalid(format!("{field}: {pt} is not in 0..=127")))
+        .ok_or_else(|| TransportError::Invalid(format!("{field}: {pt} is not in 0..=127")))
 }
 
-fn payload_types(pt: u32, rtx: Option<u32>, clock_rate: u32) -> Result<PayloadType, CommandError> {
+fn payload_types(
+    pt: u32,
+    rtx: Option<u32>,
+    clock_rate: u32,
+) -> Result<PayloadType, TransportError> {
     Ok(PayloadType {
         pt: payload_type("codecs.payload_type", pt)?,
         rtx: rtx
@@ -50,12 +56,12 @@ fn codec(mime_type: &str) -> Codec {
 }
 
 /// A router's codec.
-pub fn router_codec(codec: &RouterCodec) -> Result<PayloadType, CommandError> {
+pub fn router_codec(codec: &RouterCodec) -> Result<PayloadType, TransportError> {
     payload_types(codec.payload_type, codec.rtx_payload_type, codec.clock_rate)
 }
 
 /// A new producer.
-pub fn producer(request: &ProduceRequest) -> Result<ProducerSpec, CommandError> {
+pub fn producer(request: &ProduceRequest) -> Result<ProducerSpec, TransportError> {
     let codecs = request
         .codecs
         .iter()
@@ -69,7 +75,7 @@ pub fn producer(request: &ProduceRequest) -> Result<ProducerSpec, CommandError> 
                 transport_cc: c.transport_cc,
             })
         })
-        .collect::<Result<_, CommandError>>()?;
+        .collect::<Result<_, TransportError>>()?;
     Ok(ProducerSpec {
         kind: media_kind(request.kind)?,
         mid: request.mid.clone(),
@@ -92,7 +98,7 @@ pub fn producer(request: &ProduceRequest) -> Result<ProducerSpec, CommandError> 
 }
 
 /// A new consumer of a producer of that kind.
-pub fn consumer(spec: &ProtoConsumer, kind: MediaKind) -> Result<ConsumerSpec, CommandError> {
+pub fn consumer(spec: &ProtoConsumer, kind: MediaKind) -> Result<ConsumerSpec, TransportError> {
     Ok(ConsumerSpec {
         kind,
         mid: spec.mid.clone(),

@@ -80,29 +80,9 @@ pub enum CommandError {
         /// The id.
         id: String,
     },
-    /// A field makes no sense; the text names it.
-    #[error("{0}")]
-    Invalid(String),
-    /// The entity is in the wrong state.
-    #[error("{0}")]
-    State(String),
-    /// A stated limit is reached.
-    #[error("{0}")]
-    Limit(String),
-    /// Something failed that should not.
-    #[error("{0}")]
-    Internal(String),
-}
-
-impl From<TransportError> for CommandError {
-    fn from(error: TransportError) -> Self {
-        match error {
-            TransportError::Invalid(text) => Self::Invalid(text),
-            TransportError::State(text) => Self::State(text),
-            TransportError::Limit(text) => Self::Limit(text),
-            TransportError::Internal(text) => Self::Internal(text),
-        }
-    }
+    /// What was asked for cannot be done.
+    #[error(transparent)]
+    Refused(#[from] TransportError),
 }
 
 /// Counters since the start.
@@ -198,10 +178,10 @@ impl Engine {
     /// An engine without routers.
     ///
     /// # Errors
-    /// [`CommandError::Internal`] when no certificate could be made.
+    /// [`TransportError::Internal`] when no certificate could be made.
     pub fn new(config: EngineConfig) -> Result<Self, CommandError> {
         let cert = crypto::generate_certificate()
-            .ok_or_else(|| CommandError::Internal("cannot make a DTLS certificate".into()))?;
+            .ok_or_else(|| TransportError::Internal("cannot make a DTLS certificate".into()))?;
         let fingerprints = FingerprintHash::ALL
             .into_iter()
             .map(|hash| Fingerprint::of(hash, &cert.certificate))

@@ -198,7 +198,7 @@ impl Engine {
             self.report_state(key);
         }
         match out.failed.take() {
-            Some(reason) => self.transport_died(now, key, &reason),
+            Some(reason) => self.transport_died(key, &reason),
             None => self.arm_transport(key),
         }
     }

@@ -139,11 +139,6 @@ pub struct RemoteIce<'a> {
 }
 
 impl Receiving {
-    /// Number of producers.
-    pub fn producers(&self) -> usize {
-        self.entries.len()
-    }
-
     /// Checks a new producer against everything that str0m would take silently
     /// or panic on.
     ///

@@ -502,11 +502,6 @@ impl WebRtcTransport {
         }
     }
 
-    /// Number of producers.
-    pub fn producers(&self) -> usize {
-        self.receiving.producers()
-    }
-
     /// True when ICE and DTLS let media flow.
     pub fn is_connected(&self) -> bool {
         self.dtls == DtlsState::Connected
