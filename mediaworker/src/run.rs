@@ -98,6 +98,7 @@ pub fn run(args: impl Iterator<Item = String>) -> ExitCode {
         .with_ansi(false)
         .log_internal_errors(false)
         .init();
+    std::panic::set_hook(Box::new(log_panic));
     let orphaned = Arc::new(AtomicBool::new(false));
     let result = serve(&args, &orphaned);
     clean_up(&args, orphaned.load(Ordering::Acquire));
@@ -112,6 +113,14 @@ pub fn run(args: impl Iterator<Item = String>) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// One line for each panic: a transport that panics is closed, and where it
+/// happened is all that is left of it.
+fn log_panic(panic: &std::panic::PanicHookInfo<'_>) {
+    let what = panic.payload_as_str().unwrap_or("no text");
+    let at = panic.location().map(ToString::to_string);
+    tracing::error!(what, at, "panic");
 }
 
 fn serve(args: &Args, orphaned: &Arc<AtomicBool>) -> Result<Ended, StartError> {

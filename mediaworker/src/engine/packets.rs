@@ -112,6 +112,11 @@ impl Engine {
         key: TransportKey,
         call: impl FnOnce(&mut WebRtcTransport, &mut Output),
     ) {
+        // One that was closed earlier in this tick may still be listed to be
+        // flushed.
+        let Some(router) = self.transports.get(key).map(|entry| entry.router) else {
+            return;
+        };
         let before = self.is_connected(key);
         let mut out = std::mem::take(&mut self.output);
         if self
@@ -121,7 +126,8 @@ impl Engine {
             out.failed.get_or_insert_with(|| "internal error".into());
         }
         let after = self.is_connected(key);
-        self.settle(now, key, &mut out, (before != after).then_some(after));
+        let connected = (before != after).then_some(after);
+        self.settle(now, key, router, &mut out, connected);
         self.output = out;
     }
 
@@ -163,16 +169,16 @@ impl Engine {
         result
     }
 
+    /// Does what a call into a transport led to; `out` is empty afterwards, so
+    /// nothing of it can be taken for the next transport's.
     fn settle(
         &mut self,
         now: Instant,
         key: TransportKey,
+        router: RouterKey,
         out: &mut Output,
         connected: Option<bool>,
     ) {
-        let Some(router) = self.transports.get(key).map(|entry| entry.router) else {
-            return;
-        };
         self.datagrams.append(&mut out.datagrams);
         self.counters.dropped += std::mem::take(&mut out.dropped);
         let mut touched = false;

@@ -256,3 +256,30 @@ fn private_mids_give_way_to_the_clients() {
     run(&mut network, &mut [&mut audio, &mut video], SECOND);
     assert!(stream(&network, 1, 6000).len() > 80);
 }
+
+#[test]
+fn a_transport_closed_with_something_to_send_harms_no_other() {
+    let (mut network, _, _) = call(1);
+    let other = network.add_client(&PeerConfig::receiving());
+    network.connect(other, "other", false);
+    consume(
+        &mut network,
+        other,
+        "other",
+        "b",
+        "mic",
+        MediaKind::Audio,
+        7000,
+    );
+    network.run_until("connected", |n| n.clients[other].peer.connected);
+    // Both have something to send when the tick ends, and one is gone by then.
+    for consumer in ["a", "b"] {
+        network.engine.close_consumer(consumer).unwrap();
+    }
+    let now = network.now;
+    network.engine.close_transport(now, "recv").unwrap();
+    network.run_for(SECOND);
+    for transport in ["send", "other"] {
+        assert_eq!(network.closed_reason(transport), None);
+    }
+}

@@ -8,6 +8,7 @@
 )]
 
 mod abuse;
+mod churn;
 mod connecting;
 mod hostile;
 mod media;
