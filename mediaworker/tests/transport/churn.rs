@@ -86,7 +86,7 @@ impl Member {
             network.clients[client].cut |= way >= 0.9;
         }
         // Control closes them in the end, whatever the client did.
-        if way < 0.4 || way >= 0.8 {
+        if !(0.4..0.8).contains(&way) {
             let wait = 60.0 * network.random();
             network.run_for(MS * wait as u32);
             for transport in ["recv", "send"] {
