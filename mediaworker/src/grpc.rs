@@ -276,6 +276,94 @@ impl MediaWorker for Service {
         self.done(move |w, now| w.engine.request_key_frame(now, &id))
             .await
     }
+
+    async fn set_consumer_preferred_layers(
+        &self,
+        _: Request<proto::SetConsumerPreferredLayersRequest>,
+    ) -> Answer<proto::Empty> {
+        Err(Status::unimplemented("set_consumer_preferred_layers"))
+    }
+
+    async fn set_consumer_priority(
+        &self,
+        _: Request<proto::SetConsumerPriorityRequest>,
+    ) -> Answer<proto::Empty> {
+        Err(Status::unimplemented("set_consumer_priority"))
+    }
+
+    async fn produce_data(&self, _: Request<proto::ProduceDataRequest>) -> Answer<proto::Empty> {
+        Err(Status::unimplemented("produce_data"))
+    }
+
+    async fn close_data_producer(
+        &self,
+        _: Request<proto::CloseDataProducerRequest>,
+    ) -> Answer<proto::Empty> {
+        Err(Status::unimplemented("close_data_producer"))
+    }
+
+    async fn consume_data(
+        &self,
+        _: Request<proto::ConsumeDataRequest>,
+    ) -> Answer<proto::ConsumeDataResponse> {
+        Err(Status::unimplemented("consume_data"))
+    }
+
+    async fn close_data_consumer(
+        &self,
+        _: Request<proto::CloseDataConsumerRequest>,
+    ) -> Answer<proto::Empty> {
+        Err(Status::unimplemented("close_data_consumer"))
+    }
+
+    async fn send_data_message(
+        &self,
+        _: Request<proto::SendDataMessageRequest>,
+    ) -> Answer<proto::Empty> {
+        Err(Status::unimplemented("send_data_message"))
+    }
+
+    async fn get_transport_stats(
+        &self,
+        _: Request<proto::GetStatsRequest>,
+    ) -> Answer<proto::TransportStats> {
+        Err(Status::unimplemented("get_transport_stats"))
+    }
+
+    async fn get_producer_stats(
+        &self,
+        _: Request<proto::GetStatsRequest>,
+    ) -> Answer<proto::ProducerStats> {
+        Err(Status::unimplemented("get_producer_stats"))
+    }
+
+    async fn get_consumer_stats(
+        &self,
+        _: Request<proto::GetStatsRequest>,
+    ) -> Answer<proto::ConsumerStats> {
+        Err(Status::unimplemented("get_consumer_stats"))
+    }
+
+    async fn get_data_producer_stats(
+        &self,
+        _: Request<proto::GetStatsRequest>,
+    ) -> Answer<proto::DataProducerStats> {
+        Err(Status::unimplemented("get_data_producer_stats"))
+    }
+
+    async fn get_data_consumer_stats(
+        &self,
+        _: Request<proto::GetStatsRequest>,
+    ) -> Answer<proto::DataConsumerStats> {
+        Err(Status::unimplemented("get_data_consumer_stats"))
+    }
+
+    async fn set_network_throttle(
+        &self,
+        _: Request<proto::SetNetworkThrottleRequest>,
+    ) -> Answer<proto::Empty> {
+        Err(Status::unimplemented("set_network_throttle"))
+    }
 }
 
 /// The stream type of [`Service::events`].
@@ -316,6 +404,8 @@ fn dump(worker: &Worker) -> proto::DumpResponse {
         cpu_system_us: u64::try_from(system).unwrap_or(0),
         rss_bytes: resident_bytes(),
         panics: counters.panics,
+        data_producers: 0,
+        data_consumers: 0,
     }
 }
 

@@ -26,6 +26,7 @@ impl Room {
                 dtls = ?state.dtls_state(),
                 "transport state"
             ),
+            Some(event) => debug!(room = %self.id, ?event, "event of the worker"),
             None => warn!(room = %self.id, "unknown event of the worker"),
         }
     }

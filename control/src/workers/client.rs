@@ -108,6 +108,32 @@ impl WorkerClient {
         resume_consumer(proto::ResumeConsumerRequest) -> proto::ConsumerScore;
         /// Asks the consumer's producer for a keyframe.
         request_key_frame(proto::RequestKeyFrameRequest) -> proto::Empty;
+        /// Sets the highest layers that a consumer wants.
+        set_consumer_preferred_layers(proto::SetConsumerPreferredLayersRequest) -> proto::Empty;
+        /// Sets a consumer's weight in the sharing of bitrate.
+        set_consumer_priority(proto::SetConsumerPriorityRequest) -> proto::Empty;
+        /// Creates a data producer.
+        produce_data(proto::ProduceDataRequest) -> proto::Empty;
+        /// Closes a data producer and its data consumers.
+        close_data_producer(proto::CloseDataProducerRequest) -> proto::Empty;
+        /// Creates data consumers, many in one call.
+        consume_data(proto::ConsumeDataRequest) -> proto::ConsumeDataResponse;
+        /// Closes a data consumer.
+        close_data_consumer(proto::CloseDataConsumerRequest) -> proto::Empty;
+        /// Sends one message as a direct data producer.
+        send_data_message(proto::SendDataMessageRequest) -> proto::Empty;
+        /// Statistics of a transport.
+        get_transport_stats(proto::GetStatsRequest) -> proto::TransportStats;
+        /// Statistics of a producer.
+        get_producer_stats(proto::GetStatsRequest) -> proto::ProducerStats;
+        /// Statistics of a consumer.
+        get_consumer_stats(proto::GetStatsRequest) -> proto::ConsumerStats;
+        /// Statistics of a data producer.
+        get_data_producer_stats(proto::GetStatsRequest) -> proto::DataProducerStats;
+        /// Statistics of a data consumer.
+        get_data_consumer_stats(proto::GetStatsRequest) -> proto::DataConsumerStats;
+        /// Makes transports behave as over a bad network, or as before.
+        set_network_throttle(proto::SetNetworkThrottleRequest) -> proto::Empty;
     }
 
     /// Opens the stream of the worker's own events.

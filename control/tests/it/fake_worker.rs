@@ -36,6 +36,19 @@ pub enum Call {
     PauseConsumer(PauseConsumerRequest),
     ResumeConsumer(ResumeConsumerRequest),
     RequestKeyFrame(RequestKeyFrameRequest),
+    SetConsumerPreferredLayers(SetConsumerPreferredLayersRequest),
+    SetConsumerPriority(SetConsumerPriorityRequest),
+    ProduceData(ProduceDataRequest),
+    CloseDataProducer(CloseDataProducerRequest),
+    ConsumeData(ConsumeDataRequest),
+    CloseDataConsumer(CloseDataConsumerRequest),
+    SendDataMessage(SendDataMessageRequest),
+    GetTransportStats(GetStatsRequest),
+    GetProducerStats(GetStatsRequest),
+    GetConsumerStats(GetStatsRequest),
+    GetDataProducerStats(GetStatsRequest),
+    GetDataConsumerStats(GetStatsRequest),
+    SetNetworkThrottle(SetNetworkThrottleRequest),
 }
 
 impl Call {
@@ -169,6 +182,20 @@ macro_rules! recorded {
                 self.answer(Call::Consume(request), ConsumeResponse { results }).await
             }
 
+            async fn consume_data(
+                &self,
+                request: Request<ConsumeDataRequest>,
+            ) -> Result<Response<ConsumeDataResponse>, Status> {
+                let request = request.into_inner();
+                let refuse = self.orders.lock().unwrap().refuse_each_consumer;
+                let result = |consumer: &DataConsumerSpec| ConsumeDataResult {
+                    data_consumer_id: consumer.data_consumer_id.clone(),
+                    error: if refuse { "no".into() } else { String::new() },
+                };
+                let results = request.data_consumers.iter().map(result).collect();
+                self.answer(Call::ConsumeData(request), ConsumeDataResponse { results }).await
+            }
+
             $(async fn $name(
                 &self,
                 request: Request<$request>,
@@ -195,6 +222,30 @@ recorded! {
     pause_consumer: PauseConsumer(PauseConsumerRequest) -> Empty = Empty {};
     resume_consumer: ResumeConsumer(ResumeConsumerRequest) -> ConsumerScore = score();
     request_key_frame: RequestKeyFrame(RequestKeyFrameRequest) -> Empty = Empty {};
+    set_consumer_preferred_layers: SetConsumerPreferredLayers(SetConsumerPreferredLayersRequest)
+        -> Empty = Empty {};
+    set_consumer_priority: SetConsumerPriority(SetConsumerPriorityRequest)
+        -> Empty = Empty {};
+    produce_data: ProduceData(ProduceDataRequest)
+        -> Empty = Empty {};
+    close_data_producer: CloseDataProducer(CloseDataProducerRequest)
+        -> Empty = Empty {};
+    close_data_consumer: CloseDataConsumer(CloseDataConsumerRequest)
+        -> Empty = Empty {};
+    send_data_message: SendDataMessage(SendDataMessageRequest)
+        -> Empty = Empty {};
+    get_transport_stats: GetTransportStats(GetStatsRequest)
+        -> TransportStats = TransportStats::default();
+    get_producer_stats: GetProducerStats(GetStatsRequest)
+        -> ProducerStats = ProducerStats::default();
+    get_consumer_stats: GetConsumerStats(GetStatsRequest)
+        -> ConsumerStats = ConsumerStats::default();
+    get_data_producer_stats: GetDataProducerStats(GetStatsRequest)
+        -> DataProducerStats = DataProducerStats::default();
+    get_data_consumer_stats: GetDataConsumerStats(GetStatsRequest)
+        -> DataConsumerStats = DataConsumerStats::default();
+    set_network_throttle: SetNetworkThrottle(SetNetworkThrottleRequest)
+        -> Empty = Empty {};
 }
 
 fn score() -> ConsumerScore {

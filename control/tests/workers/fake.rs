@@ -198,4 +198,17 @@ fake_worker! {
     pause_consumer(proto::PauseConsumerRequest) -> proto::Empty;
     resume_consumer(proto::ResumeConsumerRequest) -> proto::ConsumerScore;
     request_key_frame(proto::RequestKeyFrameRequest) -> proto::Empty;
+    set_consumer_preferred_layers(proto::SetConsumerPreferredLayersRequest) -> proto::Empty;
+    set_consumer_priority(proto::SetConsumerPriorityRequest) -> proto::Empty;
+    produce_data(proto::ProduceDataRequest) -> proto::Empty;
+    close_data_producer(proto::CloseDataProducerRequest) -> proto::Empty;
+    consume_data(proto::ConsumeDataRequest) -> proto::ConsumeDataResponse;
+    close_data_consumer(proto::CloseDataConsumerRequest) -> proto::Empty;
+    send_data_message(proto::SendDataMessageRequest) -> proto::Empty;
+    get_transport_stats(proto::GetStatsRequest) -> proto::TransportStats;
+    get_producer_stats(proto::GetStatsRequest) -> proto::ProducerStats;
+    get_consumer_stats(proto::GetStatsRequest) -> proto::ConsumerStats;
+    get_data_producer_stats(proto::GetStatsRequest) -> proto::DataProducerStats;
+    get_data_consumer_stats(proto::GetStatsRequest) -> proto::DataConsumerStats;
+    set_network_throttle(proto::SetNetworkThrottleRequest) -> proto::Empty;
 }

@@ -133,6 +133,7 @@ impl Network {
                 transport_id: transport.into(),
                 producing,
                 consuming: !producing,
+                sctp: None,
             })
             .unwrap()
     }

@@ -38,6 +38,7 @@ pub(super) async fn create(
         transport_id: id.clone(),
         producing,
         consuming,
+        sctp: None,
     };
     let created = room.worker.client.create_web_rtc_transport(request).await;
     let created = match created {
