@@ -18,4 +18,5 @@ mod browser;
 mod call;
 mod certificates;
 mod processes;
+mod races;
 mod tidy;

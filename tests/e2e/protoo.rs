@@ -79,6 +79,16 @@ impl Protoo {
         }
     }
 
+    /// The next message that comes within a time. `Err`: the socket is closed.
+    pub async fn next_within(&mut self, time: Duration) -> Result<Option<Value>, ()> {
+        match timeout(time, self.socket.next()).await {
+            Err(_) => Ok(None),
+            Ok(Some(Ok(Message::Text(text)))) => Ok(serde_json::from_str(&text).ok()),
+            Ok(Some(Ok(Message::Close(_)) | Err(_)) | None) => Err(()),
+            Ok(Some(Ok(_))) => Ok(None),
+        }
+    }
+
     /// Sends a request and waits for its answer: data, or code and reason.
     pub async fn request(&mut self, method: &str, data: Value) -> Result<Value, (u64, String)> {
         let id = self.next_id;

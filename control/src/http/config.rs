@@ -38,7 +38,10 @@ pub(super) async fn get(
     let mut answer = json!({ "config": config });
     if details && let Value::Object(fields) = &mut answer {
         fields.insert("workers".into(), workers_json(&state).await);
-        let rooms = json!({ "joinedPeers": state.rooms.joined_peers() });
+        let rooms = json!({
+            "open": state.rooms.open_rooms(),
+            "joinedPeers": state.rooms.joined_peers(),
+        });
         fields.insert("rooms".into(), rooms);
     }
     Ok(Json(answer))
@@ -85,6 +88,8 @@ fn stats_json(dump: &proto::DumpResponse) -> Value {
         "transports": dump.transports,
         "producers": dump.producers,
         "consumers": dump.consumers,
+        "dataProducers": dump.data_producers,
+        "dataConsumers": dump.data_consumers,
         "rtpPacketsReceived": dump.rtp_packets_received,
         "rtpPacketsForwarded": dump.rtp_packets_forwarded,
         "datagramsReceived": dump.datagrams_received,

@@ -273,6 +273,11 @@ impl Rooms {
         refusal.unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Rooms that peers can enter.
+    pub fn open_rooms(&self) -> usize {
+        self.table().rooms.len()
+    }
+
     /// Peers that have joined and not left, in all rooms.
     pub fn joined_peers(&self) -> usize {
         self.inner.joined_peers.load(Ordering::Relaxed)
