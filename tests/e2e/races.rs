@@ -193,7 +193,11 @@ fn produce(transport: Option<String>, ssrc: u64) -> Value {
 }
 
 fn produce_data(transport: Option<String>, number: u64) -> Value {
-    let label = if number % 2 == 0 { "chat" } else { "bot" };
+    let label = if number.is_multiple_of(2) {
+        "chat"
+    } else {
+        "bot"
+    };
     json!({
         "transportId": transport, "label": label, "protocol": "", "appData": {},
         "sctpStreamParameters": {"streamId": number % 8, "ordered": true},

@@ -16,6 +16,7 @@ use super::rooms::query;
 use crate::error::Error;
 use crate::protoo::SUBPROTOCOL;
 use crate::protoo::connection::MAX_MESSAGE_SIZE;
+use crate::protoo::dialect::Dialect;
 use crate::rooms::{PeerId, RoomId};
 
 /// Buffer of a socket for each direction, bytes: signaling messages are small,
@@ -47,6 +48,7 @@ pub(super) async fn upgrade_or_next(
 async fn upgrade(state: AppState, request: Request) -> Result<Response, Error> {
     let (mut parts, _) = request.into_parts();
     let (room, peer) = ids(&parts.uri)?;
+    let dialect = dialect(&parts.uri)?;
     if !offers_protoo(&parts.headers) {
         return Err(Error::NoSubprotocol);
     }
@@ -54,7 +56,8 @@ async fn upgrade(state: AppState, request: Request) -> Result<Response, Error> {
         .await
         .map_err(|rejection| Error::BadField(rejection.body_text()))?;
     let seat = state.rooms.admit(&room, &peer).await?;
-    let remote = parts.extensions.get::<ConnectInfo<SocketAddr>>().copied();
+    let remote = parts.extensions.get::<ConnectInfo<SocketAddr>>();
+    let remote = remote.map(|ConnectInfo(address)| *address);
     let permit = parts.extensions.get::<ConnectionPermit>().cloned();
     tracing::debug!(%room, %peer, ?remote, "upgrade");
     let tasks = state.rooms.tasks().clone();
@@ -67,7 +70,7 @@ async fn upgrade(state: AppState, request: Request) -> Result<Response, Error> {
     // An upgrade that fails drops this closure, and with it the seat.
     Ok(upgrade.on_upgrade(move |socket| {
         tasks.track_future(async move {
-            seat.occupy(socket).await;
+            seat.occupy(socket, dialect, remote).await;
             drop(permit);
         })
     }))
@@ -83,6 +86,15 @@ fn ids(uri: &Uri) -> Result<(RoomId, PeerId), Error> {
     let room = RoomId::parse(&parameter("roomId"))?;
     let peer = PeerId::parse(&parameter("peerId"))?;
     Ok((room, peer))
+}
+
+fn dialect(uri: &Uri) -> Result<Dialect, Error> {
+    match query(uri, "dialect") {
+        None => Ok(Dialect::default()),
+        Some(name) => {
+            Dialect::parse(&name).ok_or_else(|| Error::field("dialect", "must be seed or newest"))
+        }
+    }
 }
 
 fn wants_websocket(headers: &HeaderMap) -> bool {

@@ -3,8 +3,9 @@
 //! speaks to it without ever waiting for the client.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use axum::extract::ws::{CloseFrame, Message as Frame, Utf8Bytes};
@@ -15,6 +16,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, tim
 use tokio_tungstenite::tungstenite;
 use tracing::debug;
 
+use super::dialect::Dialect;
 use super::message::{self, Message, Request};
 use crate::error::Error;
 
@@ -54,6 +56,17 @@ impl SessionId {
     }
 }
 
+/// Whose connection it is.
+#[derive(Debug, Clone, Copy)]
+pub struct Identity {
+    /// Which connection.
+    pub session: SessionId,
+    /// How its client spells the protocol.
+    pub dialect: Dialect,
+    /// Where the client is, as far as is known.
+    pub remote: Option<SocketAddr>,
+}
+
 /// A WebSocket close code and its reason. protoo clients reconnect by
 /// themselves on every code but 4000.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,8 +100,10 @@ impl Close {
 /// What a connection tells its owner.
 #[derive(Debug)]
 pub enum Inbound {
-    /// The client asks for something.
+    /// The client asks for something, in the seed's words.
     Request(SessionId, Request),
+    /// The client wants something done, and no answer: method and data.
+    Action(SessionId, String, Value),
     /// The client answered, or failed to answer, the request with this tag.
     Answer(SessionId, String, Result<(), Refusal>),
     /// The socket is closed; nothing follows.
@@ -104,21 +119,43 @@ pub enum Refusal {
     TimedOut,
 }
 
-/// A notification, serialised once for many connections.
-#[derive(Debug, Clone)]
-pub struct Notification(Utf8Bytes);
+/// A notification, serialised once in each dialect for many connections.
+#[derive(Debug)]
+pub struct Notification<'a> {
+    method: &'a str,
+    data: &'a Value,
+    seed: OnceLock<Vec<Utf8Bytes>>,
+    newest: OnceLock<Vec<Utf8Bytes>>,
+}
 
-impl Notification {
-    /// Serialises a notification.
-    pub fn new(method: &str, data: &Value) -> Self {
-        Self(message::notification(method, data).into())
+impl<'a> Notification<'a> {
+    /// A notification in the seed's words.
+    pub fn new(method: &'a str, data: &'a Value) -> Self {
+        Self {
+            method,
+            data,
+            seed: OnceLock::new(),
+            newest: OnceLock::new(),
+        }
+    }
+
+    fn frames(&self, dialect: Dialect) -> &[Utf8Bytes] {
+        let cell = match dialect {
+            Dialect::Seed => &self.seed,
+            Dialect::Newest => &self.newest,
+        };
+        cell.get_or_init(|| {
+            let told = dialect.notifications(self.method, self.data).into_iter();
+            told.map(|(method, data)| message::notification(method, &data).into())
+                .collect()
+        })
     }
 }
 
 /// The owner's end of a connection. Nothing here waits.
 #[derive(Debug, Clone)]
 pub struct Handle {
-    session: SessionId,
+    identity: Identity,
     frames: mpsc::Sender<Utf8Bytes>,
     shared: Arc<Shared>,
 }
@@ -126,7 +163,7 @@ pub struct Handle {
 /// The socket's end of a connection, for [`run`].
 #[derive(Debug)]
 pub struct Wire {
-    session: SessionId,
+    identity: Identity,
     frames: mpsc::Receiver<Utf8Bytes>,
     shared: Arc<Shared>,
 }
@@ -147,7 +184,7 @@ struct Pending {
 }
 
 /// The two ends of a connection.
-pub fn channel(session: SessionId) -> (Handle, Wire) {
+pub fn channel(identity: Identity) -> (Handle, Wire) {
     let (sender, receiver) = mpsc::channel(MAX_QUEUED_FRAMES);
     let shared = Arc::new(Shared {
         queued_bytes: AtomicUsize::new(0),
@@ -156,12 +193,12 @@ pub fn channel(session: SessionId) -> (Handle, Wire) {
         closing: watch::Sender::new(None),
     });
     let handle = Handle {
-        session,
+        identity,
         frames: sender,
         shared: shared.clone(),
     };
     let wire = Wire {
-        session,
+        identity,
         frames: receiver,
         shared,
     };
@@ -171,21 +208,33 @@ pub fn channel(session: SessionId) -> (Handle, Wire) {
 impl Handle {
     /// Which connection this is.
     pub fn session(&self) -> SessionId {
-        self.session
+        self.identity.session
     }
 
-    /// Answers the client's request `id`.
-    pub fn respond(&self, id: u64, result: &Result<Value, Error>) {
+    /// How its client spells the protocol.
+    pub fn dialect(&self) -> Dialect {
+        self.identity.dialect
+    }
+
+    /// Where its client is, as far as is known.
+    pub fn remote(&self) -> Option<SocketAddr> {
+        self.identity.remote
+    }
+
+    /// Answers the client's request `id`, which was for `method`.
+    pub fn respond(&self, id: u64, method: &str, result: &Result<Value, Error>) {
         let frame = match result {
-            Ok(data) => message::success(id, data),
+            Ok(data) => message::success(id, &self.dialect().response(method, data)),
             Err(error) => message::error(id, error.protoo_code(), &error.to_string()),
         };
         self.send(frame.into());
     }
 
     /// Sends a notification.
-    pub fn notify(&self, notification: &Notification) {
-        self.send(notification.0.clone());
+    pub fn notify(&self, notification: &Notification<'_>) {
+        for frame in notification.frames(self.dialect()) {
+            self.send(frame.clone());
+        }
     }
 
     /// Sends a request; its outcome reaches the owner as [`Inbound::Answer`]
@@ -204,7 +253,8 @@ impl Handle {
             pending.requests.insert(id, (tag, deadline));
             id
         };
-        self.send(message::request(id, method, data).into());
+        let data = self.dialect().server_request(method, data);
+        self.send(message::request(id, method, &data).into());
     }
 
     /// Closes the socket after what is queued has left. The first call decides
@@ -293,9 +343,10 @@ where
     E: From<Inbound>,
 {
     let (mut sink, mut stream) = socket.split();
-    let (session, shared) = (wire.session, wire.shared.clone());
+    let (identity, shared) = (wire.identity, wire.shared.clone());
+    let session = identity.session;
     let close = tokio::select! {
-        close = read(&mut stream, session, &shared, &inbox) => close,
+        close = read(&mut stream, identity, &shared, &inbox) => close,
         close = write(&mut sink, &mut wire, &inbox) => close,
         // Neither may depend on a sink that takes nothing, or on a full inbox.
         close = shared.closed_and_overdue() => Some(close),
@@ -311,10 +362,13 @@ where
 /// Reads until the client closes (`None`) or has to be closed.
 async fn read<E: From<Inbound>>(
     stream: &mut (impl Stream<Item = Result<Frame, axum::Error>> + Unpin),
-    session: SessionId,
+    identity: Identity,
     shared: &Shared,
     inbox: &mpsc::Sender<E>,
 ) -> Option<Close> {
+    let Identity {
+        session, dialect, ..
+    } = identity;
     while let Some(frame) = stream.next().await {
         *lock(&shared.last_heard) = Instant::now();
         let text = match frame {
@@ -325,7 +379,7 @@ async fn read<E: From<Inbound>>(
             Err(error) => return close_for(error),
         };
         let inbound = match message::parse(&text) {
-            Some(Message::Request(request)) => Inbound::Request(session, request),
+            Some(Message::Request(request)) => Inbound::Request(session, dialect.request(request)),
             Some(Message::Response(response)) => {
                 let Some(tag) = shared.answered(response.id) else {
                     debug!(?session, id = response.id, "response to no request");
@@ -337,6 +391,9 @@ async fn read<E: From<Inbound>>(
                     tag,
                     result.map_err(|r| Refusal::Rejected(r.reason)),
                 )
+            }
+            Some(Message::Notification { method, data }) if dialect.is_action(&method) => {
+                Inbound::Action(session, method, data)
             }
             Some(Message::Notification { method, .. }) => {
                 debug!(?session, method, "notification ignored");
@@ -397,7 +454,7 @@ async fn write<E: From<Inbound>>(
         // Not the tick's own instant: that is when it was due.
         let now = Instant::now();
         for tag in wire.shared.expired(now) {
-            let answer = Inbound::Answer(wire.session, tag, Err(Refusal::TimedOut));
+            let answer = Inbound::Answer(wire.identity.session, tag, Err(Refusal::TimedOut));
             if inbox.send(answer.into()).await.is_err() {
                 return Some(Close::ROOM_LOST);
             }
@@ -517,7 +574,15 @@ mod tests {
     }
 
     fn start(stuck: bool) -> Test {
-        let (handle, wire) = channel(SessionId::next());
+        start_in(Dialect::Seed, stuck)
+    }
+
+    fn start_in(dialect: Dialect, stuck: bool) -> Test {
+        let (handle, wire) = channel(Identity {
+            session: SessionId::next(),
+            dialect,
+            remote: None,
+        });
         let (client, incoming) = mpsc::channel(8);
         let (outgoing, sent) = mpsc::unbounded_channel();
         let (inbox_sender, inbox) = mpsc::channel(8);
@@ -582,6 +647,32 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn the_newest_dialect() {
+        let mut test = start_in(Dialect::Newest, false);
+        test.says(r#"{"notification":true,"method":"pauseProducer","data":{"producerId":"p"}}"#)
+            .await;
+        let Some(Inbound::Action(_, method, data)) = test.inbox.recv().await else {
+            panic!("no action");
+        };
+        assert_eq!(method, "pauseProducer");
+        assert_eq!(data, json!({"producerId": "p"}));
+        test.handle.respond(1, "produce", &Ok(json!({"id": "p"})));
+        let data = json!({"peerId": null});
+        test.handle
+            .notify(&Notification::new("activeSpeaker", &data));
+        let mut told = Vec::new();
+        for _ in 0..3 {
+            let Some(Frame::Text(text)) = test.sent.recv().await else {
+                panic!("no frame");
+            };
+            told.push(serde_json::from_str::<Value>(&text).unwrap());
+        }
+        assert_eq!(told[0]["data"], json!({"producerId": "p"}));
+        assert_eq!(told[1]["method"], "speakingPeers");
+        assert_eq!(told[2]["method"], "activeSpeaker");
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn unanswered_requests_time_out() {
         let mut test = start(false);
         let begin = Instant::now();
@@ -641,7 +732,8 @@ mod tests {
     async fn a_client_that_neither_reads_nor_speaks_is_gone() {
         let mut test = start(true);
         let begin = Instant::now();
-        let notification = Notification::new("newPeer", &json!({}));
+        let data = json!({});
+        let notification = Notification::new("newPeer", &data);
         test.handle.notify(&notification);
         assert!(matches!(test.inbox.recv().await, Some(Inbound::Closed(_))));
         test.task.await.unwrap();
@@ -651,7 +743,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_is_queued_leaves_before_the_close() {
         let mut test = start(false);
-        test.handle.respond(1, &Ok(json!({})));
+        test.handle.respond(1, "join", &Ok(json!({})));
         test.handle.close(Close::FINAL);
         // The first code counts.
         test.handle.close(Close::TOO_SLOW);
@@ -665,7 +757,8 @@ mod tests {
     async fn too_many_bytes_for_a_client_that_does_not_read() {
         let mut test = start(true);
         let name = "x".repeat(MAX_QUEUED_BYTES / 8);
-        let notification = Notification::new("newPeer", &json!({ "name": name }));
+        let data = json!({ "name": name });
+        let notification = Notification::new("newPeer", &data);
         for _ in 0..9 {
             test.handle.notify(&notification);
         }
@@ -678,7 +771,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn too_many_frames_for_a_client_that_does_not_read() {
         let test = start(true);
-        let notification = Notification::new("newPeer", &json!({}));
+        let data = json!({});
+        let notification = Notification::new("newPeer", &data);
         for _ in 0..=MAX_QUEUED_FRAMES {
             test.handle.notify(&notification);
         }

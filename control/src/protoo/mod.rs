@@ -2,6 +2,7 @@
 //! them. Knows nothing of rooms.
 
 pub mod connection;
+pub mod dialect;
 pub mod message;
 
 /// The WebSocket subprotocol that every client has to offer.

@@ -31,7 +31,7 @@ struct Prepared {
     session: SessionId,
     consumer_id: String,
     spec: ConsumerSpec,
-    offer: Value,
+    offer: Map<String, Value>,
 }
 
 impl Room {
@@ -92,7 +92,9 @@ impl Room {
         };
         for prepared in prepared {
             match results.next() {
-                Some(result) if result.error.is_empty() => self.offer(prepared),
+                Some(result) if result.error.is_empty() => {
+                    self.offer(prepared, &result.score.unwrap_or_default());
+                }
                 result => {
                     let error = result.map(|result| result.error);
                     debug!(room = %self.id, consumer = prepared.consumer_id, ?error, "no consumer");
@@ -136,6 +138,7 @@ impl Room {
             .inspect_err(|error| warn!(room = %self.id, %error, "cannot negotiate a consumer"))
             .ok()?;
         offer.insert("id".into(), consumer_id.clone().into());
+        offer.insert("transportId".into(), spec.transport_id.clone().into());
         offer.insert("rtpParameters".into(), rtp_parameters);
         let consumer = Consumer {
             transport_id: spec.transport_id.clone(),
@@ -155,7 +158,7 @@ impl Room {
             session: wanted.session,
             consumer_id,
             spec,
-            offer: Value::Object(offer),
+            offer,
         })
     }
 
@@ -170,10 +173,14 @@ impl Room {
         }
     }
 
-    fn offer(&self, prepared: Prepared) {
+    fn offer(&self, mut prepared: Prepared, score: &ConsumerScore) {
         if let Some(peer) = self.peers.get(&prepared.session) {
-            let (offer, tag) = (&prepared.offer, prepared.consumer_id);
-            peer.connection.request("newConsumer", offer, tag);
+            let tag = prepared.consumer_id;
+            prepared
+                .offer
+                .insert("consumerScore".into(), score_json(score));
+            let offer = Value::Object(prepared.offer);
+            peer.connection.request("newConsumer", &offer, tag);
         }
     }
 

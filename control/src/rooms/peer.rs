@@ -110,10 +110,12 @@ impl Peer {
     /// How other peers see this one, once it has joined.
     pub fn introduction(&self) -> Option<Value> {
         let joined = self.joined.as_ref()?;
+        let remote = self.connection.remote();
         Some(json!({
             "id": self.id.as_str(),
             "displayName": joined.display_name,
             "device": joined.device,
+            "remoteAddress": remote.map(|remote| remote.ip().to_canonical().to_string()),
         }))
     }
 

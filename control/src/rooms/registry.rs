@@ -1,6 +1,7 @@
 //! All rooms: finding, creating and closing them, and telling them what their
 //! media worker says.
 
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -22,7 +23,8 @@ use super::table::Table;
 use crate::config::Config;
 use crate::error::Error;
 use crate::ortc::OrtcError;
-use crate::protoo::connection::{self, Close, SessionId};
+use crate::protoo::connection::{self, Close, Identity, SessionId};
+use crate::protoo::dialect::Dialect;
 use crate::workers::{Notice, WorkerId, WorkerPool};
 
 /// How often at least a room is tried when the one that was found is just closing, or
@@ -449,15 +451,20 @@ impl Seat {
     }
 
     /// Brings the upgraded connection into the room, replacing an earlier
-    /// session of the same peer, and carries it until it closes.
-    pub async fn occupy<S>(mut self, socket: S)
+    /// session of the same peer, and carries it until it closes. `remote`: where
+    /// the client is, as far as is known.
+    pub async fn occupy<S>(mut self, socket: S, dialect: Dialect, remote: Option<SocketAddr>)
     where
         S: Stream<Item = Result<Message, axum::Error>> + Sink<Message>,
     {
         let Some(inbox) = self.inbox.take() else {
             return;
         };
-        let (handle, wire) = connection::channel(self.session);
+        let (handle, wire) = connection::channel(Identity {
+            session: self.session,
+            dialect,
+            remote,
+        });
         // A room that is gone drops the handle, which closes the socket.
         let _ = inbox.send(Command::Attach(handle)).await;
         connection::run(socket, wire, inbox).await;

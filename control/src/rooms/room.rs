@@ -349,6 +349,9 @@ impl Room {
             Command::Inbound(Inbound::Request(session, request)) => {
                 requests::handle(self, session, request).await;
             }
+            Command::Inbound(Inbound::Action(session, method, data)) => {
+                requests::act(self, session, &method, &data).await;
+            }
             Command::Inbound(Inbound::Answer(session, consumer_id, result)) => {
                 self.on_answer(session, &consumer_id, result).await;
             }
@@ -386,6 +389,8 @@ impl Room {
         let earlier = self.peers.iter().find(|(_, peer)| peer.id == id);
         let earlier = earlier.map(|(session, _)| *session);
         let join_deadline = Instant::now() + self.timings.join;
+        let data = json!({ "version": concat!("webrtc-server/", env!("CARGO_PKG_VERSION")) });
+        connection.notify(&Notification::new("mediasoupVersion", &data));
         let peer = Peer::new(id, connection, join_deadline);
         self.peers.insert(session, peer);
         if let Some(earlier) = earlier {

@@ -14,6 +14,7 @@ mod client;
 mod consumers;
 mod fake_worker;
 mod http_api;
+mod newest;
 mod patience;
 mod server;
 mod worker_trouble;

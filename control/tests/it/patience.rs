@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::extract::ws::Message;
+use control::protoo::dialect::Dialect;
 use control::rooms::{PeerId, RoomId, Rooms};
 use futures_util::{Sink, Stream};
 use serde_json::{Value, json};
@@ -68,7 +69,7 @@ impl Peer {
             incoming: from_client,
             outgoing: to_client,
         };
-        tokio::spawn(seat.occupy(socket));
+        tokio::spawn(seat.occupy(socket, Dialect::Seed, None));
         Self {
             incoming: from_server,
             outgoing: to_server,

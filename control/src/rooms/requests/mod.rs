@@ -56,19 +56,41 @@ impl Reply {
 /// Serves one request of a peer. One of a session that is gone stays
 /// unanswered: its socket is closing.
 pub(super) async fn handle(room: &mut Room, session: SessionId, request: Request) {
-    let Some(peer) = room.peers.get(&session) else {
+    let method = request.method.as_str();
+    let Some((result, then)) = run(room, session, method, &request.data).await else {
         return;
     };
-    let connection = peer.connection.clone();
-    let (id, method) = (request.id, request.method.as_str());
-    let (result, then) = match dispatch(room, session, method, &request.data).await {
+    if let Some(peer) = room.peers.get(&session) {
+        peer.connection.respond(request.id, method, &result);
+    }
+    follow(room, session, then).await;
+}
+
+/// Does what a peer wants done without an answer.
+pub(super) async fn act(room: &mut Room, session: SessionId, method: &str, data: &Value) {
+    if let Some((_, then)) = run(room, session, method, data).await {
+        follow(room, session, then).await;
+    }
+}
+
+/// The answer, and what follows it; `None` when the peer is gone.
+async fn run(
+    room: &mut Room,
+    session: SessionId,
+    method: &str,
+    data: &Value,
+) -> Option<(Result<Value, Error>, Then)> {
+    room.peers.get(&session)?;
+    Some(match dispatch(room, session, method, data).await {
         Ok(reply) => (Ok(reply.data), reply.then),
         Err(error) => {
             debug!(room = %room.id, ?session, %error, "request refused");
             (Err(error), Then::Nothing)
         }
-    };
-    connection.respond(id, &result);
+    })
+}
+
+async fn follow(room: &mut Room, session: SessionId, then: Then) {
     match then {
         Then::Nothing => {}
         Then::Joined => {
@@ -85,7 +107,9 @@ pub(super) async fn handle(room: &mut Room, session: SessionId, request: Request
             room.consume(wanted).await;
         }
         Then::Leave => {
-            connection.close(Close::FINAL);
+            if let Some(peer) = room.peers.get(&session) {
+                peer.connection.close(Close::FINAL);
+            }
             room.remove_peer(session, Departure::Left).await;
         }
     }
@@ -98,6 +122,8 @@ async fn dispatch(
     data: &Value,
 ) -> Result<Reply, Error> {
     match method {
+        // Nobody collects statistics of clients here.
+        "getRtcStatsUrl" => Ok(Reply::new(json!({ "rtcStatsUrl": null }))),
         "getRouterRtpCapabilities" => Ok(Reply::new(room.router.capabilities_json.clone())),
         "join" => peer::join(room, session, data),
         "changeDisplayName" => peer::change_display_name(room, session, data),
