@@ -33,6 +33,8 @@ pub struct Worker {
     pub engine: Engine,
     /// Sockets.
     pub sockets: MediaSockets,
+    /// Commands of the control plane that were carried out, refused ones too.
+    pub calls: u64,
     /// Where events go, once the control plane listens.
     pub events: Option<mpsc::Sender<proto::Event>>,
     /// An event that did not fit yet.
@@ -60,6 +62,7 @@ impl Worker {
         Self {
             engine,
             sockets,
+            calls: 0,
             events: None,
             held: None,
         }

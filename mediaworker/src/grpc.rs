@@ -81,7 +81,11 @@ impl Service {
         &self,
         job: impl FnOnce(&mut Worker, Instant) -> Result<T, CommandError> + Send + 'static,
     ) -> Result<Response<T>, Status> {
-        Ok(Response::new(self.jobs.call(job).await??))
+        let counted = move |worker: &mut Worker, now: Instant| {
+            worker.calls += 1;
+            job(worker, now)
+        };
+        Ok(Response::new(self.jobs.call(counted).await??))
     }
 
     async fn done(
@@ -406,6 +410,7 @@ fn dump(worker: &Worker) -> proto::DumpResponse {
         panics: counters.panics,
         data_producers: 0,
         data_consumers: 0,
+        calls: worker.calls,
     }
 }
 

@@ -17,6 +17,7 @@ mod api;
 mod browser;
 mod call;
 mod certificates;
+mod joins;
 mod processes;
 mod races;
 mod tidy;

@@ -100,6 +100,7 @@ fn stats_json(dump: &proto::DumpResponse) -> Value {
         "cpuSystemMicros": dump.cpu_system_us,
         "rssBytes": dump.rss_bytes,
         "panics": dump.panics,
+        "calls": dump.calls,
     })
 }
 
