@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use mediaworker::transport::crypto::{Fingerprint, FingerprintHash, generate_certificate};
 use test_peer::PeerConfig;
 use test_peer::str0m::media::MediaKind;
 
@@ -58,6 +59,40 @@ fn the_wrong_certificate_is_refused() {
     assert!(reason.contains("fingerprint"), "{reason}");
     assert_eq!(network.engine.sizes().transports, 0);
     assert!(!network.clients[client].peer.connected);
+}
+
+#[test]
+fn every_hash_tells_the_right_certificate_from_a_wrong_one() {
+    for hash in FingerprintHash::ALL {
+        for right in [true, false] {
+            let mut network = Network::new(1);
+            create_router(&mut network);
+            let certificate = generate_certificate().unwrap();
+            let fingerprint = Fingerprint::of(hash, &certificate.certificate);
+            let mut value = fingerprint.value();
+            if !right {
+                // One digit of the last octet.
+                let last = value.pop();
+                value.push(if last == Some('0') { '1' } else { '0' });
+            }
+            let client = network.add_client(&PeerConfig {
+                certificate: Some(certificate),
+                ..PeerConfig::sending()
+            });
+            let created = network.create_transport("t", true);
+            let peer = &mut network.clients[client].peer;
+            peer.connect(&remote(&created), true).unwrap();
+            let algorithm = fingerprint.algorithm();
+            network.connect_server("t", algorithm, &value, proto::DtlsRole::Client);
+            network.run_until(algorithm, |n| {
+                n.clients[client].peer.connected || n.closed_reason("t").is_some()
+            });
+            network.run_for(Duration::from_millis(200));
+            assert_eq!(network.clients[client].peer.connected, right, "{algorithm}");
+            let transports = usize::from(right);
+            assert_eq!(network.engine.sizes().transports, transports, "{algorithm}");
+        }
+    }
 }
 
 #[test]

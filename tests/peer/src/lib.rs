@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use str0m::config::Fingerprint;
+use str0m::config::{DtlsCert, Fingerprint};
 use str0m::format::{Codec, CodecConfig, FormatParams};
 use str0m::media::{Frequency, KeyframeRequestKind, MediaKind, Mid};
 use str0m::net::{Protocol, Receive};
@@ -36,6 +36,8 @@ pub struct PeerConfig {
     pub codecs: Vec<PeerCodec>,
     /// Extension ids.
     pub extensions: Vec<(u8, Extension)>,
+    /// Its certificate; one of its own making when absent.
+    pub certificate: Option<DtlsCert>,
 }
 
 impl PeerConfig {
@@ -63,6 +65,7 @@ impl PeerConfig {
                 (11, Extension::RepairedRtpStreamId),
                 (13, Extension::VideoOrientation),
             ],
+            certificate: None,
         }
     }
 
@@ -88,6 +91,7 @@ impl PeerConfig {
                 (10, Extension::AudioLevel),
                 (11, Extension::VideoOrientation),
             ],
+            certificate: None,
         }
     }
 }
@@ -151,6 +155,9 @@ impl Peer {
             .enable_raw_packets(true)
             .set_stats_interval(None);
         fill(builder.codec_config(), &config.codecs);
+        if let Some(certificate) = &config.certificate {
+            builder = builder.set_dtls_cert(certificate.clone());
+        }
         let mut map = ExtensionMap::empty();
         for (id, ext) in &config.extensions {
             map.set(*id, ext.clone());
