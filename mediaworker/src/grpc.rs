@@ -279,16 +279,19 @@ impl MediaWorker for Service {
 
     async fn set_consumer_preferred_layers(
         &self,
-        _: Request<proto::SetConsumerPreferredLayersRequest>,
+        request: Request<proto::SetConsumerPreferredLayersRequest>,
     ) -> Answer<proto::Empty> {
-        Err(Status::unimplemented("set_consumer_preferred_layers"))
+        let request = request.into_inner();
+        self.done(move |w, _| w.engine.set_preferred_layers(&request))
+            .await
     }
 
     async fn set_consumer_priority(
         &self,
-        _: Request<proto::SetConsumerPriorityRequest>,
+        request: Request<proto::SetConsumerPriorityRequest>,
     ) -> Answer<proto::Empty> {
-        Err(Status::unimplemented("set_consumer_priority"))
+        let request = request.into_inner();
+        self.done(move |w, _| w.engine.set_priority(&request)).await
     }
 
     async fn produce_data(&self, _: Request<proto::ProduceDataRequest>) -> Answer<proto::Empty> {
@@ -325,23 +328,29 @@ impl MediaWorker for Service {
 
     async fn get_transport_stats(
         &self,
-        _: Request<proto::GetStatsRequest>,
+        request: Request<proto::GetStatsRequest>,
     ) -> Answer<proto::TransportStats> {
-        Err(Status::unimplemented("get_transport_stats"))
+        let id = request.into_inner().id;
+        self.command(move |w, now| w.engine.transport_stats(now, &id))
+            .await
     }
 
     async fn get_producer_stats(
         &self,
-        _: Request<proto::GetStatsRequest>,
+        request: Request<proto::GetStatsRequest>,
     ) -> Answer<proto::ProducerStats> {
-        Err(Status::unimplemented("get_producer_stats"))
+        let id = request.into_inner().id;
+        self.command(move |w, now| w.engine.producer_stats(now, &id))
+            .await
     }
 
     async fn get_consumer_stats(
         &self,
-        _: Request<proto::GetStatsRequest>,
+        request: Request<proto::GetStatsRequest>,
     ) -> Answer<proto::ConsumerStats> {
-        Err(Status::unimplemented("get_consumer_stats"))
+        let id = request.into_inner().id;
+        self.command(move |w, now| w.engine.consumer_stats(now, &id))
+            .await
     }
 
     async fn get_data_producer_stats(
@@ -360,9 +369,11 @@ impl MediaWorker for Service {
 
     async fn set_network_throttle(
         &self,
-        _: Request<proto::SetNetworkThrottleRequest>,
+        request: Request<proto::SetNetworkThrottleRequest>,
     ) -> Answer<proto::Empty> {
-        Err(Status::unimplemented("set_network_throttle"))
+        let request = request.into_inner();
+        self.done(move |w, now| w.engine.set_network_throttle(now, &request))
+            .await
     }
 }
 

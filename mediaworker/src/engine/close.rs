@@ -28,6 +28,7 @@ impl Engine {
         }
         if let Some(mut entry) = self.routers.remove(key) {
             self.timers.set(Timer::Router(key), &mut entry.timer, None);
+            self.timers.set(Timer::Review(key), &mut entry.review, None);
             self.router_ids.remove(&entry.id);
         }
         Ok(())
@@ -92,6 +93,9 @@ impl Engine {
         };
         self.timers
             .set(Timer::Transport(key), &mut entry.timer, None);
+        if let Some(mut throttle) = entry.throttle.take() {
+            self.forget_throttle(key, &mut throttle);
+        }
         self.transport_ids.remove(&entry.id);
         for ufrag in entry.inner.ice().ufrags() {
             self.by_ufrag.remove(ufrag);

@@ -16,6 +16,9 @@ mod close;
 mod commands;
 mod convert;
 mod packets;
+mod quality;
+mod stats;
+mod throttle;
 mod timers;
 
 use std::collections::{HashMap, VecDeque};
@@ -29,8 +32,10 @@ use str0m::config::DtlsCert;
 use str0m::media::MediaKind;
 
 use crate::transport::crypto::{self, Fingerprint, FingerprintHash};
+use crate::transport::receive::EncodingScore;
 use crate::transport::webrtc::{Output, RouterMedia, WebRtcTransport};
 use crate::transport::{TransportError, Tuple};
+use throttle::Throttle;
 use timers::{Timer, Timers};
 
 new_key_type! {
@@ -118,12 +123,20 @@ struct RouterEntry {
     producers: SecondaryMap<ProducerKey, ProducerEntry>,
     consumers: SecondaryMap<ConsumerKey, ConsumerEntry>,
     timer: Option<Instant>,
+    /// Time of the next review, while there are producers.
+    review: Option<Instant>,
 }
 
 struct ProducerEntry {
     id: String,
     transport: TransportKey,
     kind: MediaKind,
+    /// Of its first codec, the one that is forwarded.
+    mime_type: String,
+    /// How many it can have; not all may have been seen.
+    encodings: usize,
+    /// Scores that were told last.
+    told: Vec<EncodingScore>,
 }
 
 struct ConsumerEntry {
@@ -135,6 +148,8 @@ struct ConsumerEntry {
     /// same while its transport is not connected: a keyframe that nobody can
     /// receive would be spent, and the next may only be asked for a second later.
     wanted: bool,
+    /// Score that was told last.
+    told: Option<proto::ConsumerScore>,
 }
 
 struct TransportEntry {
@@ -149,6 +164,10 @@ struct TransportEntry {
     /// ICE was restarted: a second username fragment is valid until the new one
     /// is used.
     restarted: bool,
+    /// The bad network that it is behind on purpose.
+    throttle: Option<Box<Throttle>>,
+    /// Desired and available bitrate that were told last.
+    told_bitrates: Option<(u64, u64)>,
 }
 
 /// Routers, transports and everything in them.
@@ -165,6 +184,8 @@ pub struct Engine {
     by_address: HashMap<SocketAddr, TransportKey>,
     by_ufrag: HashMap<String, TransportKey>,
     timers: Timers,
+    /// Transports with a throttle.
+    throttled: usize,
     dirty: Vec<TransportKey>,
     /// Reused for every call into a transport.
     output: Output,
@@ -199,6 +220,7 @@ impl Engine {
             by_address: HashMap::new(),
             by_ufrag: HashMap::new(),
             timers: Timers::default(),
+            throttled: 0,
             dirty: Vec::new(),
             output: Output::default(),
             forwards: Vec::new(),

@@ -9,6 +9,8 @@ mod offer;
 pub mod receive;
 pub mod send;
 pub mod slots;
+pub mod stats;
+pub mod throttle;
 pub mod webrtc;
 
 use std::net::{IpAddr, SocketAddr};

@@ -23,6 +23,7 @@ use super::ice::{self, Checked, IceAgent, IceState};
 use super::receive::{ProducerSpec, Received, Receiving, RemoteIce};
 use super::send::{ConsumerSpec, Sending};
 use super::slots::{self, PayloadType};
+use super::stats::Traffic;
 use super::{PacketKind, TransportError, Tuple, extensions};
 
 /// The pair of addresses that str0m sees (RFC 5737 documentation range).
@@ -45,6 +46,8 @@ const MAX_EARLY: usize = 8;
 /// Longest RTP or RTCP packet that is taken in, bytes. str0m writes packets of
 /// at most 2,000 bytes, and a forwarded one grows by header extensions.
 const MAX_RTP_LEN: usize = 1600;
+/// How often str0m tells what it counts.
+const STATS_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Which way media flows on a transport.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -126,6 +129,7 @@ pub struct WebRtcTransport {
     mid: bool,
     replay: ReplayGuard,
     resends: ResendBudget,
+    traffic: Traffic,
 }
 
 impl WebRtcTransport {
@@ -149,7 +153,34 @@ impl WebRtcTransport {
             mid: true,
             replay: ReplayGuard::default(),
             resends: ResendBudget::default(),
+            traffic: Traffic::default(),
         }
+    }
+
+    /// What has passed.
+    pub fn traffic(&self) -> &Traffic {
+        &self.traffic
+    }
+
+    /// What is sent by the client.
+    pub fn receiving(&self) -> &Receiving {
+        &self.receiving
+    }
+
+    /// What is sent to the client.
+    pub fn sending(&self) -> &Sending {
+        &self.sending
+    }
+
+    /// Counts a connectivity check and its answer.
+    pub fn count_check(&mut self, now: Instant, received: usize, sent: usize) {
+        self.traffic.received.add(now, received);
+        self.traffic.sent.add(now, sent);
+    }
+
+    /// A producer is paused, or not any more.
+    pub fn set_producer_paused(&mut self, now: Instant, producer: ProducerKey, paused: bool) {
+        self.receiving.set_paused(now, producer, paused);
     }
 
     /// The ICE agent.
@@ -198,6 +229,7 @@ impl WebRtcTransport {
         datagram: &[u8],
         out: &mut Output,
     ) {
+        self.traffic.received.add(now, datagram.len());
         match kind {
             PacketKind::Dtls if self.rtc.is_none() => {
                 if self.early.len() < MAX_EARLY {
@@ -227,6 +259,15 @@ impl WebRtcTransport {
             out.dropped += 1;
         }
         self.drain(now, out);
+        if kind == PacketKind::Rtp {
+            let meter = if self.receiving.arriving().repair {
+                &mut self.traffic.rtx_received
+            } else {
+                &mut self.traffic.rtp_received
+            };
+            meter.add(now, datagram.len());
+            self.receiving.arrived(datagram);
+        }
     }
 
     /// Lets time pass.
@@ -447,8 +488,18 @@ impl WebRtcTransport {
                     match PacketKind::of(&datagram) {
                         Some(PacketKind::Stun) => continue,
                         Some(PacketKind::Rtp) => {
-                            match pay(&mut self.resends, &self.media, &datagram) {
-                                Resend::Send => {}
+                            let resend = is_resend(&self.media, &datagram);
+                            match pay(&mut self.resends, resend) {
+                                Resend::Send => {
+                                    let meter = if resend {
+                                        &mut self.traffic.rtx_sent
+                                    } else {
+                                        &mut self.traffic.rtp_sent
+                                    };
+                                    meter.add(now, datagram.len());
+                                    let ssrc = guard::ssrc(&datagram);
+                                    self.sending.sent(now, ssrc, datagram.len(), resend);
+                                }
                                 Resend::Drop => {
                                     out.dropped += 1;
                                     continue;
@@ -462,7 +513,10 @@ impl WebRtcTransport {
                         _ => {}
                     }
                     match self.ice.selected() {
-                        Some(tuple) => out.datagrams.push((tuple, datagram)),
+                        Some(tuple) => {
+                            self.traffic.sent.add(now, datagram.len());
+                            out.datagrams.push((tuple, datagram));
+                        }
                         None => out.dropped += 1,
                     }
                 }
@@ -482,6 +536,12 @@ impl WebRtcTransport {
                 }
                 RtcOutput::Event(Event::SenderFeedback(feedback)) => {
                     self.receiving.handle_report(&feedback);
+                }
+                RtcOutput::Event(Event::MediaIngressStats(stats)) => {
+                    self.receiving.handle_stats(&stats);
+                }
+                RtcOutput::Event(Event::MediaEgressStats(stats)) => {
+                    self.sending.handle_stats(&stats);
                 }
                 RtcOutput::Event(Event::Connected) => {
                     out.state_changed = true;
@@ -509,15 +569,19 @@ impl WebRtcTransport {
     }
 }
 
-/// Charges a packet to the budget of retransmissions; media packets fill it up.
-fn pay(budget: &mut ResendBudget, media: &RouterMedia, datagram: &[u8]) -> Resend {
+/// Whether an RTP packet to the client is a retransmission.
+fn is_resend(media: &RouterMedia, datagram: &[u8]) -> bool {
     let pt = guard::payload_type(datagram);
-    if pt.is_some() && media.codecs.iter().any(|c| c.rtx == pt) {
-        budget.resend()
-    } else {
-        budget.media();
-        Resend::Send
+    pt.is_some() && media.codecs.iter().any(|c| c.rtx == pt)
+}
+
+/// Charges a packet to the budget of retransmissions; media packets fill it up.
+fn pay(budget: &mut ResendBudget, resend: bool) -> Resend {
+    if resend {
+        return budget.resend();
     }
+    budget.media();
+    Resend::Send
 }
 
 /// Compares the certificate that has just come, if one has. False: it is the
@@ -543,7 +607,7 @@ fn build(now: Instant, role: Role, media: &RouterMedia, cert: &DtlsCert, mid: bo
         .set_dtls_cert(cert.clone())
         .set_fingerprint_verification(false)
         .set_local_ice_credentials(virtual_credentials())
-        .set_stats_interval(None);
+        .set_stats_interval(Some(STATS_INTERVAL));
     match role {
         Role::Producing => {
             slots::receiving_codecs(config.codec_config());

@@ -58,6 +58,8 @@ pub struct Client {
     pub address: SocketAddr,
     /// Nothing goes to it or comes from it.
     pub cut: bool,
+    /// Octets that have reached it.
+    pub reached: usize,
 }
 
 pub struct Network {
@@ -112,6 +114,7 @@ impl Network {
             peer,
             address,
             cut: false,
+            reached: 0,
         });
         id
     }
@@ -213,7 +216,11 @@ impl Network {
                     };
                     self.engine.receive(now, tuple, &datagram);
                 }
-                To::Peer(client) => self.clients[client].peer.receive(now, &datagram),
+                To::Peer(client) => {
+                    let client = &mut self.clients[client];
+                    client.reached += datagram.len();
+                    client.peer.receive(now, &datagram);
+                }
             }
         }
         self.engine.handle_timeouts(now);

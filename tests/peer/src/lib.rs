@@ -240,6 +240,14 @@ impl Peer {
             .set_rtx_cache(2048, std::time::Duration::from_secs(3), None);
     }
 
+    /// Declares one stream of several, told apart by their RTP stream ids.
+    pub fn send_layer(&mut self, mid: &str, ssrc: u32, rtx: u32, rid: &str) {
+        let mut api = self.rtc.direct_api();
+        api.declare_media(mid.into(), MediaKind::Video);
+        api.declare_stream_tx(ssrc.into(), Some(rtx.into()), mid.into(), Some(rid.into()))
+            .set_rtx_cache(2048, std::time::Duration::from_secs(3), None);
+    }
+
     /// Declares a stream to receive.
     pub fn expect_stream(&mut self, mid: &str, kind: MediaKind, ssrc: u32, rtx: Option<u32>) {
         let mut api = self.rtc.direct_api();
