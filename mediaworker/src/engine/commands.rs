@@ -359,6 +359,8 @@ impl Engine {
                 producer,
                 wanted: !spec.paused,
                 told: None,
+                told_layer: None,
+                layer_was_told: false,
             },
         );
         self.consumer_ids

@@ -150,6 +150,10 @@ struct ConsumerEntry {
     wanted: bool,
     /// Score that was told last.
     told: Option<proto::ConsumerScore>,
+    /// Layer that was told last.
+    told_layer: Option<usize>,
+    /// A layer was told since the last review; the next one waits for that.
+    layer_was_told: bool,
 }
 
 struct TransportEntry {

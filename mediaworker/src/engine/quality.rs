@@ -3,8 +3,8 @@
 //!
 //! Each router with producers is reviewed once per [`REVIEW_INTERVAL`]: whatever
 //! has changed since it was told is told then, so an entity has at most one event
-//! of a kind in that time. Layers and speakers are told when the media graph says
-//! so; a keyframe or a silence sets their pace.
+//! of a kind in that time, or two of layers. Layers and speakers are told when the
+//! media graph says so.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU8;
@@ -17,7 +17,7 @@ use str0m::media::MediaKind;
 
 use super::commands::not_found;
 use super::timers::Timer;
-use super::{CommandError, Engine, RouterKey, TransportKey};
+use super::{CommandError, ConsumerEntry, Engine, RouterKey, TransportKey};
 use crate::transport::TransportError;
 
 /// Time between two reviews of a router.
@@ -73,17 +73,24 @@ impl Engine {
             .ok_or_else(|| not_found("consumer", id))
     }
 
-    /// Tells the layer that a consumer gets now.
+    /// Tells the layer that a consumer gets now, at once unless one was told since
+    /// the last review: a source that starts anew time and again must not flood
+    /// the control plane.
     pub(super) fn tell_layer(
         &mut self,
         router: RouterKey,
         consumer: ConsumerKey,
         stream: Option<usize>,
     ) {
-        let room = self.routers.get(router);
-        let Some(entry) = room.and_then(|room| room.consumers.get(consumer)) else {
+        let room = self.routers.get_mut(router);
+        let entry = room.and_then(|room| room.consumers.get_mut(consumer));
+        let may_tell =
+            |entry: &&mut ConsumerEntry| !entry.layer_was_told && entry.told_layer != stream;
+        let Some(entry) = entry.filter(may_tell) else {
             return;
         };
+        entry.layer_was_told = true;
+        entry.told_layer = stream;
         let told = proto::ConsumerLayersChanged {
             consumer_id: entry.id.clone(),
             layers: stream.map(|stream| proto::Layers {
@@ -92,6 +99,22 @@ impl Engine {
             }),
         };
         self.event(router, Event::ConsumerLayers(told));
+    }
+
+    /// Tells the layers that had to wait.
+    fn review_layers(&mut self, router: RouterKey) {
+        let Some(room) = self.routers.get_mut(router) else {
+            return;
+        };
+        let mut waiting = Vec::new();
+        for (key, consumer) in &mut room.consumers {
+            if std::mem::take(&mut consumer.layer_was_told) {
+                waiting.push((key, room.graph.consumer_stream(key)));
+            }
+        }
+        for (consumer, stream) in waiting {
+            self.tell_layer(router, consumer, stream);
+        }
     }
 
     /// Tells who speaks loudest.
@@ -135,6 +158,7 @@ impl Engine {
             .set(Timer::Review(router), &mut entry.review, next);
         let scores = self.review_producers(now, router);
         self.review_consumers(router, &scores);
+        self.review_layers(router);
         self.review_bitrates(now, router);
     }
 

@@ -537,7 +537,7 @@ impl Receiving {
 
     /// Takes in the wall clock of a sender report, which ends an interval.
     pub fn handle_report(&mut self, feedback: &str0m::media::SenderFeedback) {
-        self.end_interval(feedback.received_at, feedback.mid, feedback.rid);
+        self.end_interval(feedback.received_at, *feedback.sender_info.ssrc);
         self.clock
             .handle_report(feedback.received_at, feedback.sender_info.ntp_time);
     }

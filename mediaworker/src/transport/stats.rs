@@ -2,11 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-/// Length of one slot of a [`Meter`].
-const SLOT: Duration = Duration::from_millis(100);
+/// Slots of a [`Meter`] in a second.
+const SLOTS_PER_SECOND: u64 = 10;
 /// Whole slots that make up the second over which a rate is taken, and the one
 /// that is being filled.
-const WINDOW: u64 = 10;
+const WINDOW: u64 = SLOTS_PER_SECOND;
 const SLOTS: usize = 11;
 
 /// Octets, and their rate over the last second. RTP is counted as it is on the
@@ -62,8 +62,9 @@ impl Meter {
 }
 
 fn slot(start: Instant, now: Instant) -> u64 {
-    let passed = now.saturating_duration_since(start).as_millis() / SLOT.as_millis();
-    u64::try_from(passed).unwrap_or(u64::MAX / 2)
+    let passed = now.saturating_duration_since(start);
+    let millis_per_slot = 1000 / SLOTS_PER_SECOND;
+    passed.as_secs() * SLOTS_PER_SECOND + u64::from(passed.subsec_millis()) / millis_per_slot
 }
 
 fn index(slot: u64) -> usize {

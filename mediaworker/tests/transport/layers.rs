@@ -114,6 +114,23 @@ fn the_preferred_layer_is_forwarded_and_told() {
 }
 
 #[test]
+fn layers_that_flap_are_told_about_once_a_second() {
+    let (mut network, mut sources) = simulcast(5);
+    send(&mut network, &mut sources, 4 * SECOND);
+    let before = told(&network).len();
+    for _ in 0..20 {
+        network.engine.pause_consumer(network.now, "s").unwrap();
+        send(&mut network, &mut sources, SECOND / 20);
+        network.engine.resume_consumer(network.now, "s").unwrap();
+        send(&mut network, &mut sources, SECOND / 20);
+    }
+    send(&mut network, &mut sources, 3 * SECOND);
+    let flaps = told(&network)[before..].to_vec();
+    assert!((2..=6).contains(&flaps.len()), "{flaps:?}");
+    assert_eq!(flaps.last(), Some(&Some(2)), "but the last word is said");
+}
+
+#[test]
 fn every_layer_has_its_own_statistics_and_score() {
     let (mut network, mut sources) = simulcast(2);
     send(&mut network, &mut sources, 3 * SECOND);

@@ -3,7 +3,6 @@
 use std::time::Instant;
 
 use router::ProducerKey;
-use str0m::media::{Mid, Rid};
 use str0m::rtp::RtpPacket;
 use str0m::stats::MediaIngressStats;
 
@@ -108,23 +107,11 @@ impl Receiving {
         entry.inbound.get_mut(stream)?.as_mut()
     }
 
-    /// The encoding that str0m has at this place.
-    fn placed_mut(&mut self, mid: Mid, rid: Option<Rid>) -> Vec<&mut Inbound> {
-        let Some(entry) = self.entries.iter_mut().find(|e| e.mid == mid) else {
-            return Vec::new();
-        };
-        let single = entry.rids.len() == 1;
-        let rids = entry.rids.iter();
-        rids.zip(&mut entry.inbound)
-            .filter(|(own, _)| single || **own == rid)
-            .filter_map(|(_, inbound)| inbound.as_mut())
-            .collect()
-    }
-
-    /// A sender report ends an interval. Encodings that only their SSRCs tell
-    /// apart end theirs together.
-    pub(super) fn end_interval(&mut self, now: Instant, mid: Mid, rid: Option<Rid>) {
-        for inbound in self.placed_mut(mid, rid) {
+    /// A sender report of an SSRC ends an interval.
+    pub(super) fn end_interval(&mut self, now: Instant, ssrc: u32) {
+        if let Some(&(producer, stream)) = self.streams.get(&ssrc)
+            && let Some(inbound) = self.inbound_mut(producer, stream)
+        {
             inbound.end_interval(now);
         }
     }
@@ -132,7 +119,13 @@ impl Receiving {
     /// Takes in what str0m counts. Encodings that only their SSRCs tell apart
     /// share it.
     pub fn handle_stats(&mut self, stats: &MediaIngressStats) {
-        for inbound in self.placed_mut(stats.mid, stats.rid) {
+        let Some(entry) = self.entries.iter_mut().find(|e| e.mid == stats.mid) else {
+            return;
+        };
+        let single = entry.rids.len() == 1;
+        let places = entry.rids.iter().zip(&mut entry.inbound);
+        let meant = places.filter(|(rid, _)| single || **rid == stats.rid);
+        for inbound in meant.filter_map(|(_, inbound)| inbound.as_mut()) {
             inbound.set_feedback(Feedback {
                 nacks: stats.nacks,
                 plis: stats.plis,

@@ -190,10 +190,12 @@ struct Jitter {
 impl Jitter {
     fn receive(&mut self, now: Instant, timestamp: u32, clock_rate: u32) {
         let start = *self.start.get_or_insert(now);
-        let passed = now.saturating_duration_since(start).as_micros();
-        let ticks = passed * u128::from(clock_rate) / 1_000_000;
+        let passed = now.saturating_duration_since(start);
+        let rate = u64::from(clock_rate);
+        let ticks =
+            passed.as_secs() * rate + u64::from(passed.subsec_nanos()) * rate / 1_000_000_000;
         // The clock wraps around like the timestamps.
-        let arrival = u32::try_from(ticks & u128::from(u32::MAX)).unwrap_or(0);
+        let arrival = u32::try_from(ticks & u64::from(u32::MAX)).unwrap_or(0);
         let transit = arrival.wrapping_sub(timestamp);
         if let Some(before) = self.transit.replace(transit) {
             let distance = transit.wrapping_sub(before).cast_signed().unsigned_abs();
