@@ -120,7 +120,11 @@ impl Engine {
 
     /// Sends a transport's datagrams, or holds them back.
     pub(super) fn send(&mut self, now: Instant, key: TransportKey, datagrams: &mut Vec<Datagram>) {
-        let entry = self.transports.get_mut(key).filter(|_| self.throttled > 0);
+        if self.throttled == 0 {
+            self.datagrams.append(datagrams);
+            return;
+        }
+        let entry = self.transports.get_mut(key);
         let Some(throttle) = entry.and_then(|t| t.throttle.as_mut()) else {
             self.datagrams.append(datagrams);
             return;
