@@ -19,6 +19,7 @@ use super::commands::not_found;
 use super::timers::Timer;
 use super::{CommandError, ConsumerEntry, Engine, RouterKey, TransportKey};
 use crate::transport::TransportError;
+use crate::transport::receive::EncodingScore;
 
 /// Time between two reviews of a router.
 const REVIEW_INTERVAL: Duration = Duration::from_secs(1);
@@ -177,13 +178,7 @@ impl Engine {
             let transport = self.transports.get(producer.transport);
             let scores = transport.map(|t| t.inner.receiving().scores(now, key));
             let scores = scores.unwrap_or_default();
-            let mut by_encoding = vec![0; producer.encodings];
-            for one in &scores {
-                if let Some(place) = by_encoding.get_mut(one.stream) {
-                    *place = one.score;
-                }
-            }
-            all.insert(key, by_encoding);
+            all.insert(key, by_encoding(&scores, producer.encodings));
             if producer.told != scores {
                 changed.push(proto::ProducerScoreChanged {
                     producer_id: producer.id.clone(),
@@ -240,14 +235,9 @@ impl Engine {
         let found = self.routers.get_mut(router).and_then(|room| {
             let consumer = room.consumers.get_mut(key)?;
             let producer = room.producers.get(consumer.producer)?;
-            let mut scores = vec![0; producer.encodings];
-            let sender = self.transports.get(producer.transport);
-            let seen = sender.map(|t| t.inner.receiving().scores(now, consumer.producer));
-            for one in seen.unwrap_or_default() {
-                if let Some(place) = scores.get_mut(one.stream) {
-                    *place = one.score;
-                }
-            }
+            let sender = self.transports.get(producer.transport)?;
+            let seen = sender.inner.receiving().scores(now, consumer.producer);
+            let scores = by_encoding(&seen, producer.encodings);
             let receiver = self.transports.get(consumer.transport);
             let own = receiver.and_then(|t| t.inner.sending().score(consumer.slot));
             let score = consumer_score(own, room.graph.consumer_stream(key), &scores);
@@ -300,6 +290,17 @@ impl Engine {
             self.event(router, Event::DownlinkBwe(told));
         }
     }
+}
+
+/// One score for each encoding; 0 for one that has not been seen.
+fn by_encoding(seen: &[EncodingScore], encodings: usize) -> Vec<u8> {
+    let mut all = vec![0; encodings];
+    for one in seen {
+        if let Some(place) = all.get_mut(one.stream) {
+            *place = one.score;
+        }
+    }
+    all
 }
 
 /// A consumer's score: what its client reports; the score of the stream that it

@@ -5,6 +5,8 @@
 //! without str0m noticing. The `Rtc` is built when the handshake can start: by
 //! then it is known what for, and its codecs are fixed from then on.
 
+mod passing;
+
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -18,7 +20,7 @@ use str0m::rtp::RtpPacket;
 use str0m::{Candidate, Event, IceCreds, Input, Output as RtcOutput, Rtc};
 
 use super::crypto::{self, Fingerprint};
-use super::guard::{self, ReplayGuard, Resend, ResendBudget};
+use super::guard::{ReplayGuard, ResendBudget};
 use super::ice::{self, Checked, IceAgent, IceState};
 use super::receive::{ProducerSpec, Received, Receiving, RemoteIce};
 use super::send::{ConsumerSpec, Sending};
@@ -157,32 +159,6 @@ impl WebRtcTransport {
         }
     }
 
-    /// What has passed.
-    pub fn traffic(&self) -> &Traffic {
-        &self.traffic
-    }
-
-    /// What is sent by the client.
-    pub fn receiving(&self) -> &Receiving {
-        &self.receiving
-    }
-
-    /// What is sent to the client.
-    pub fn sending(&self) -> &Sending {
-        &self.sending
-    }
-
-    /// Counts a connectivity check and its answer.
-    pub fn count_check(&mut self, now: Instant, received: usize, sent: usize) {
-        self.traffic.received.add(now, received);
-        self.traffic.sent.add(now, sent);
-    }
-
-    /// A producer is paused, or not any more.
-    pub fn set_producer_paused(&mut self, now: Instant, producer: ProducerKey, paused: bool) {
-        self.receiving.set_paused(now, producer, paused);
-    }
-
     /// The ICE agent.
     pub fn ice(&self) -> &IceAgent {
         &self.ice
@@ -260,13 +236,7 @@ impl WebRtcTransport {
         }
         self.drain(now, out);
         if kind == PacketKind::Rtp {
-            let meter = if self.receiving.arriving().repair {
-                &mut self.traffic.rtx_received
-            } else {
-                &mut self.traffic.rtp_received
-            };
-            meter.add(now, datagram.len());
-            self.receiving.arrived(datagram);
+            self.count_arrival(now, datagram);
         }
     }
 
@@ -455,12 +425,9 @@ impl WebRtcTransport {
 
     /// Takes everything out of str0m, up to its next timeout.
     fn drain(&mut self, now: Instant, out: &mut Output) {
-        let Some(rtc) = self.rtc.as_deref_mut() else {
-            return;
-        };
         // What another transport left behind when it failed.
         let _ = crypto::take_peer_certificate();
-        loop {
+        while let Some(rtc) = self.rtc.as_deref_mut() {
             let output = match rtc.poll_output() {
                 Ok(output) => output,
                 Err(error) => {
@@ -484,40 +451,8 @@ impl WebRtcTransport {
                     break;
                 }
                 RtcOutput::Transmit(transmit) => {
-                    let datagram: Vec<u8> = transmit.contents.into();
-                    match PacketKind::of(&datagram) {
-                        Some(PacketKind::Stun) => continue,
-                        Some(PacketKind::Rtp) => {
-                            let resend = is_resend(&self.media, &datagram);
-                            match pay(&mut self.resends, resend) {
-                                Resend::Send => {
-                                    let meter = if resend {
-                                        &mut self.traffic.rtx_sent
-                                    } else {
-                                        &mut self.traffic.rtp_sent
-                                    };
-                                    meter.add(now, datagram.len());
-                                    let ssrc = guard::ssrc(&datagram);
-                                    self.sending.sent(now, ssrc, datagram.len(), resend);
-                                }
-                                Resend::Drop => {
-                                    out.dropped += 1;
-                                    continue;
-                                }
-                                Resend::Close => {
-                                    out.failed = Some("asks for too many retransmissions".into());
-                                    return;
-                                }
-                            }
-                        }
-                        _ => {}
-                    }
-                    match self.ice.selected() {
-                        Some(tuple) => {
-                            self.traffic.sent.add(now, datagram.len());
-                            out.datagrams.push((tuple, datagram));
-                        }
-                        None => out.dropped += 1,
+                    if !self.transmit(now, transmit.contents.into(), out) {
+                        return;
                     }
                 }
                 RtcOutput::Event(Event::RtpPacket(packet)) => {
@@ -567,21 +502,6 @@ impl WebRtcTransport {
         self.dtls == DtlsState::Connected
             && matches!(self.ice.state(), IceState::Connected | IceState::Completed)
     }
-}
-
-/// Whether an RTP packet to the client is a retransmission.
-fn is_resend(media: &RouterMedia, datagram: &[u8]) -> bool {
-    let pt = guard::payload_type(datagram);
-    pt.is_some() && media.codecs.iter().any(|c| c.rtx == pt)
-}
-
-/// Charges a packet to the budget of retransmissions; media packets fill it up.
-fn pay(budget: &mut ResendBudget, resend: bool) -> Resend {
-    if resend {
-        return budget.resend();
-    }
-    budget.media();
-    Resend::Send
 }
 
 /// Compares the certificate that has just come, if one has. False: it is the
