@@ -3,8 +3,8 @@
 //! in-band.
 //!
 //! What control wants of a stream and what str0m has of it are two things: a
-//! channel can only be closed once it is open, and its id be used again once
-//! its reset is through. So each stream remembers both, and
+//! channel can only be closed once it is open and has delivered what it holds,
+//! and its id be used again once its reset is through. So each stream remembers both, and
 //! [`DataChannels::settle`] brings str0m closer to what is wanted. A channel
 //! that the client has reset stays closed until control closes its data
 //! producer or data consumer.
@@ -17,6 +17,7 @@ use str0m::change::SdpOffer;
 use str0m::channel::{ChannelConfig, ChannelData, ChannelId, Reliability};
 
 use super::receive::RemoteIce;
+use super::webrtc::{DtlsState, WebRtcTransport};
 use super::{TransportError, offer, sctp};
 
 new_key_type! {
@@ -42,6 +43,8 @@ pub const MAX_BACKLOG: usize = 1 << 20;
 /// Messages that are held for one data consumer: small ones cost more than their
 /// bytes. More are dropped like those beyond [`MAX_BACKLOG`].
 pub const MAX_BACKLOG_MESSAGES: usize = 2048;
+/// The same for all data consumers of one transport.
+const MAX_TRANSPORT_BACKLOG_MESSAGES: usize = 8192;
 /// Most data producers and data consumers of one transport. str0m looks at each
 /// of them whenever a packet comes.
 const MAX_CHANNELS: usize = 1024;
@@ -183,16 +186,6 @@ impl DataChannels {
         self.limits.map_or(0, |limits| limits.num_streams)
     }
 
-    /// True when the transport has SCTP.
-    pub fn is_enabled(&self) -> bool {
-        self.limits.is_some()
-    }
-
-    /// True once the association is there.
-    pub fn is_established(&self) -> bool {
-        self.established
-    }
-
     /// Notes that the association is there.
     pub fn set_established(&mut self) {
         self.established = true;
@@ -296,8 +289,12 @@ impl DataChannels {
         match (stream.channel, &stream.user) {
             (Some(_), _) if stream.closing => false,
             (Some(channel), _) if stream.stale => {
-                // One that is not open yet would forget that it has to close.
-                if rtc.channel(channel).is_some() {
+                // One that is not open yet would forget that it has to close, and
+                // what a closed one still holds would count nowhere.
+                let drained = rtc
+                    .channel(channel)
+                    .is_some_and(|mut channel| channel.buffered_amount() == 0);
+                if drained {
                     rtc.direct_api().close_data_channel(channel);
                     stream.closing = true;
                 }
@@ -354,6 +351,11 @@ impl DataChannels {
         }
     }
 
+    /// A channel holds nothing any more: it may be waiting to be closed.
+    pub fn handle_drained(&mut self) {
+        self.woken = true;
+    }
+
     /// str0m has closed a channel, because we wanted it or the client has.
     pub fn handle_close(&mut self, channel: ChannelId) {
         let Some(id) = self.by_channel.remove(&channel) else {
@@ -389,6 +391,9 @@ impl DataChannels {
 
     /// Queues a message on a stream; it leaves with the next flush.
     pub fn send(&mut self, rtc: &mut Rtc, id: u16, binary: bool, payload: &[u8]) -> DataSent {
+        if !self.has_room(rtc) {
+            return DataSent::Full;
+        }
         let (Some(limits), Some(stream)) = (self.limits, self.streams.get_mut(&id)) else {
             return DataSent::NotOpen;
         };
@@ -419,12 +424,63 @@ impl DataChannels {
         }
     }
 
+    /// Whether the number of messages that are held for the client allows one
+    /// more.
+    fn has_room(&mut self, rtc: &mut Rtc) -> bool {
+        let messages = |streams: &BTreeMap<u16, Stream>| -> usize {
+            streams.values().map(|s| s.backlog.messages.len()).sum()
+        };
+        if messages(&self.streams) < MAX_TRANSPORT_BACKLOG_MESSAGES {
+            return true;
+        }
+        // Some may have been delivered since anybody looked.
+        for stream in self.streams.values_mut() {
+            let channel = stream.channel.and_then(|channel| rtc.channel(channel));
+            let held = channel.map_or(0, |mut channel| channel.buffered_amount());
+            stream.backlog.shrink(held);
+        }
+        messages(&self.streams) < MAX_TRANSPORT_BACKLOG_MESSAGES
+    }
+
     /// Bytes that are held for a stream until the client has acknowledged them.
     pub fn buffered_amount(&self, rtc: &mut Rtc, id: u16) -> usize {
         self.streams
             .get(&id)
             .and_then(|stream| rtc.channel(stream.channel?))
             .map_or(0, |mut channel| channel.buffered_amount())
+    }
+}
+
+impl WebRtcTransport {
+    /// Current SCTP state.
+    pub fn sctp_state(&self) -> SctpState {
+        match self.dtls_state() {
+            _ if self.data.limits.is_none() => SctpState::None,
+            DtlsState::New | DtlsState::Connecting => SctpState::New,
+            DtlsState::Connected if self.data.established => SctpState::Connected,
+            DtlsState::Connected => SctpState::Connecting,
+            DtlsState::Failed | DtlsState::Closed => SctpState::Closed,
+        }
+    }
+
+    /// Its data channels. What is added or removed is carried out by the next
+    /// flush.
+    pub fn data(&mut self) -> &mut DataChannels {
+        &mut self.data
+    }
+
+    /// Queues a message on a data channel; it leaves with the next flush.
+    pub fn send_data(&mut self, stream: u16, binary: bool, payload: &[u8]) -> DataSent {
+        match self.rtc.as_deref_mut() {
+            Some(rtc) => self.data.send(rtc, stream, binary, payload),
+            None => DataSent::NotOpen,
+        }
+    }
+
+    /// Bytes that wait on a data channel until the client has acknowledged them.
+    pub fn data_buffered(&mut self, stream: u16) -> usize {
+        let rtc = self.rtc.as_deref_mut();
+        rtc.map_or(0, |rtc| self.data.buffered_amount(rtc, stream))
     }
 }
 

@@ -18,7 +18,7 @@ use str0m::rtp::RtpPacket;
 use str0m::{Candidate, Event, IceCreds, Input, Output as RtcOutput, Rtc};
 
 use super::crypto::{self, Fingerprint};
-use super::data::{self, DataChannels, DataReceived, DataSent, SctpState};
+use super::data::{self, DataChannels, DataReceived};
 use super::guard::{self, ReplayGuard, Resend, ResendBudget};
 use super::ice::{self, Checked, IceAgent, IceState};
 use super::receive::{ProducerSpec, Received, Receiving, RemoteIce};
@@ -117,10 +117,10 @@ pub struct WebRtcTransport {
     dtls: DtlsState,
     /// The remote's certificate has been compared with its fingerprint.
     verified: bool,
-    rtc: Option<Box<Rtc>>,
+    pub(super) rtc: Option<Box<Rtc>>,
     receiving: Receiving,
     sending: Sending,
-    data: DataChannels,
+    pub(super) data: DataChannels,
     early: Vec<Vec<u8>>,
     rtc_timeout: Option<Instant>,
     /// The handshake to start once ICE knows where the client is, and whether as
@@ -170,37 +170,6 @@ impl WebRtcTransport {
     /// Current DTLS state.
     pub fn dtls_state(&self) -> DtlsState {
         self.dtls
-    }
-
-    /// Current SCTP state.
-    pub fn sctp_state(&self) -> SctpState {
-        match self.dtls {
-            _ if !self.data.is_enabled() => SctpState::None,
-            DtlsState::New | DtlsState::Connecting => SctpState::New,
-            DtlsState::Connected if self.data.is_established() => SctpState::Connected,
-            DtlsState::Connected => SctpState::Connecting,
-            DtlsState::Failed | DtlsState::Closed => SctpState::Closed,
-        }
-    }
-
-    /// Its data channels. What is added or removed is carried out by the next
-    /// flush.
-    pub fn data(&mut self) -> &mut DataChannels {
-        &mut self.data
-    }
-
-    /// Queues a message on a data channel; it leaves with the next flush.
-    pub fn send_data(&mut self, stream: u16, binary: bool, payload: &[u8]) -> DataSent {
-        match self.rtc.as_deref_mut() {
-            Some(rtc) => self.data.send(rtc, stream, binary, payload),
-            None => DataSent::NotOpen,
-        }
-    }
-
-    /// Bytes that wait on a data channel until the client has acknowledged them.
-    pub fn data_buffered(&mut self, stream: u16) -> usize {
-        let rtc = self.rtc.as_deref_mut();
-        rtc.map_or(0, |rtc| self.data.buffered_amount(rtc, stream))
     }
 
     /// When [`WebRtcTransport::handle_timeout`] wants to be called.
@@ -538,6 +507,7 @@ impl WebRtcTransport {
                 },
                 RtcOutput::Event(Event::ChannelOpen(id, _)) => self.data.handle_open(rtc, id),
                 RtcOutput::Event(Event::ChannelClose(id)) => self.data.handle_close(id),
+                RtcOutput::Event(Event::ChannelBufferedAmountLow(_)) => self.data.handle_drained(),
                 RtcOutput::Event(Event::Connected) => {
                     out.state_changed = true;
                     if self.verified {

@@ -1,10 +1,17 @@
 //! Data channels: every kind of message, over good and bad networks, to fast and
 //! slow receivers, and through every order of closing.
 
-use std::time::Duration;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
 
-use mediaworker::transport::data::{MAX_BACKLOG, MAX_BACKLOG_MESSAGES, MAX_MESSAGE_SIZE};
+use mediaworker::transport::crypto::{self, Fingerprint, FingerprintHash};
+use mediaworker::transport::data::{
+    DataChannels, MAX_BACKLOG, MAX_BACKLOG_MESSAGES, MAX_MESSAGE_SIZE, SctpLimits, SctpState,
+};
 use mediaworker::transport::sctp::empty_message;
+use mediaworker::transport::webrtc::{Output, RouterMedia, WebRtcTransport};
+use mediaworker::transport::{PacketKind, Protocol, Tuple};
 use proto::event::Event;
 use proto::produce_data_request::On;
 use proto::{
@@ -12,10 +19,11 @@ use proto::{
     SendDataMessageRequest,
 };
 use test_peer::str0m::channel::Reliability;
+use test_peer::str0m::ice::StunMessage;
 use test_peer::str0m::media::MediaKind;
-use test_peer::{Message, PeerConfig};
+use test_peer::{Message, Peer, PeerConfig, Remote};
 
-use crate::network::Network;
+use crate::network::{Network, server_address};
 use crate::room::{Source, consume, create_router, produce, produce_request, run, stream};
 
 const MS: Duration = Duration::from_millis(1);
@@ -122,7 +130,7 @@ fn receive_on(
     producer: &str,
     stream: SctpStreamParameters,
 ) {
-    let error = try_consume(network, transport, id, producer, stream.clone());
+    let error = try_consume(network, transport, id, producer, stream);
     assert_eq!(error, "");
     let peer = &mut network.clients[client].peer;
     let number = u16::try_from(stream.stream_id).unwrap();
@@ -327,6 +335,7 @@ fn reliable_messages_arrive_in_order_over_a_bad_network() {
     send_on(&mut network, sender, "send", "p", 0);
     receive_on(&mut network, receiver, "recv", "c", "p", reliable(1));
     open(&mut network, sender, 0, &[(receiver, 1)]);
+    let dropped = network.engine.counters().data_dropped;
     network.data_loss = [0.05; 2];
     network.conditions = crate::network::Conditions::BAD;
     let sent: Vec<Vec<u8>> = (0..150usize)
@@ -343,16 +352,7 @@ fn reliable_messages_arrive_in_order_over_a_bad_network() {
         network.step(MS);
     }
     assert!(payloads(&network, receiver, 1) == sent);
-    assert_eq!(
-        network.engine.counters().data_dropped,
-        dropped_while_opening(&network)
-    );
-}
-
-/// What [`open`] has lost; nothing else may have been dropped.
-fn dropped_while_opening(network: &Network) -> u64 {
-    // Its first messages may come before the receiver's channel is open.
-    network.engine.counters().data_dropped.min(20)
+    assert_eq!(network.engine.counters().data_dropped, dropped);
 }
 
 #[test]
@@ -459,6 +459,53 @@ fn a_receiver_that_is_gone_delays_nobody_and_holds_little() {
             0
         );
     }
+}
+
+#[test]
+fn what_closed_consumers_hold_counts_until_it_is_delivered() {
+    let mut network = room(19);
+    let receiver = join(&mut network, "recv", false, true);
+    network
+        .engine
+        .produce_data(network.now, &direct("bot"))
+        .unwrap();
+    for stream in 0..4u32 {
+        let id = format!("c{stream}");
+        let stream = reliable(stream);
+        receive_on(&mut network, receiver, "recv", &id, "bot", stream);
+    }
+    network.run_for(Duration::from_secs(3));
+    network.clients[receiver].cut = true;
+    let message = |to: &str| SendDataMessageRequest {
+        data_producer_id: "bot".into(),
+        binary: true,
+        payload: vec![1; 100_000],
+        data_consumer_id: to.into(),
+    };
+    let mut sent = [0; 4];
+    for (i, sent) in sent.iter_mut().enumerate() {
+        let id = format!("c{i}");
+        for _ in 0..20 {
+            let request = message(&id);
+            network
+                .engine
+                .send_data_message(network.now, &request)
+                .unwrap();
+        }
+        let stats = network.engine.data_consumer_stats(&id).unwrap();
+        *sent = stats.messages_sent;
+        network.engine.close_data_consumer(&id).unwrap();
+        network.run_for(10 * MS);
+    }
+    // One may hold 1 MiB, all of them 2 MiB.
+    assert_eq!(sent, [10, 10, 0, 0]);
+    network.clients[receiver].cut = false;
+    network.run_until("what was sent has arrived", |n| {
+        n.clients[receiver].peer.messages.len() == 20
+    });
+    network.run_until("and then the channels are reset", |n| {
+        n.clients[receiver].peer.closed_channels.len() == 4
+    });
 }
 
 #[test]
@@ -1058,6 +1105,78 @@ fn data_and_media_share_a_transport() {
             .all(|h| [5000, 6000, 6001].contains(&*h.ssrc))
     );
     assert_eq!(network.engine.counters().panics, 0);
+}
+
+/// A transport by itself, without an engine, that a client connects to.
+#[test]
+fn the_sctp_state_follows_the_association() {
+    let mut now = Instant::now();
+    let start = now;
+    let certificate = crypto::generate_certificate().unwrap();
+    let fingerprint = Fingerprint::of(FingerprintHash::Sha256, &certificate.certificate);
+    let media = Rc::new(RouterMedia::default());
+    let new = |limits| {
+        let channels = DataChannels::new(limits);
+        WebRtcTransport::new(certificate.clone(), Rc::clone(&media), None, channels)
+    };
+    assert_eq!(new(None).sctp_state(), SctpState::None);
+    let mut transport = new(Some(SctpLimits {
+        num_streams: 1,
+        max_message_size: 1000,
+    }));
+    assert_eq!(transport.sctp_state(), SctpState::New);
+    let client = SocketAddr::from(([10, 0, 1, 1], 5000));
+    let mut peer = Peer::new(now, &PeerConfig::sending(), client);
+    peer.enable_data();
+    let tuple = Tuple {
+        remote: client,
+        local: server_address().ip(),
+        protocol: Protocol::Udp,
+    };
+    let remote = Remote {
+        ufrag: transport.ice().credentials().ufrag.clone(),
+        password: transport.ice().credentials().password.clone(),
+        fingerprint: fingerprint.value(),
+        address: server_address(),
+    };
+    peer.connect(&remote, true).unwrap();
+    let theirs = Fingerprint::parse("sha-256", &peer.fingerprint()).unwrap();
+    let mut out = Output::default();
+    transport.connect(now, theirs, false, &mut out).unwrap();
+    let mut states = vec![transport.sctp_state()];
+    while states.last() != Some(&SctpState::Closed) {
+        assert!(now < start + Duration::from_secs(10), "{states:?}");
+        now += MS;
+        peer.advance(now);
+        while let Some(datagram) = peer.poll_datagram() {
+            match PacketKind::of(&datagram) {
+                Some(PacketKind::Stun) => {
+                    let message = StunMessage::parse(&datagram).unwrap();
+                    let checked = transport.handle_check(now, tuple, &message, &mut out);
+                    out.datagrams.extend(checked.map(|c| (tuple, c.response)));
+                }
+                Some(kind) => transport.handle_datagram(now, kind, &datagram, &mut out),
+                None => {}
+            }
+            if states.last() != Some(&transport.sctp_state()) {
+                states.push(transport.sctp_state());
+            }
+        }
+        transport.handle_timeout(now, &mut out);
+        for (_, datagram) in std::mem::take(&mut out.datagrams) {
+            peer.receive(now, &datagram);
+        }
+        if transport.sctp_state() == SctpState::Connected {
+            peer.close();
+        }
+    }
+    let wanted = [
+        SctpState::New,
+        SctpState::Connecting,
+        SctpState::Connected,
+        SctpState::Closed,
+    ];
+    assert_eq!(states, wanted);
 }
 
 #[test]
