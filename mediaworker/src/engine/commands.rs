@@ -11,10 +11,11 @@ use str0m::media::MediaKind;
 use super::packets::sink_of;
 use super::{
     CommandError, ConsumerEntry, Engine, MAX_ROUTERS, MAX_TRANSPORTS, ProducerEntry, RouterEntry,
-    RouterKey, TransportEntry, TransportKey, convert, stats,
+    RouterKey, TransportEntry, TransportKey, convert, data, stats,
 };
 use crate::transport::TransportError;
 use crate::transport::crypto::Fingerprint;
+use crate::transport::data::DataChannels;
 use crate::transport::extensions;
 use crate::transport::slots::PayloadType;
 use crate::transport::webrtc::{Role, RouterMedia, WebRtcTransport};
@@ -89,7 +90,8 @@ impl Engine {
             (false, true) => Some(Role::Consuming),
             _ => None,
         };
-        let inner = WebRtcTransport::new(self.cert.clone(), media, role);
+        let channels = DataChannels::new(data::sctp_limits(request.sctp.as_ref())?);
+        let inner = WebRtcTransport::new(self.cert.clone(), media, role, channels);
         let credentials = inner.ice().credentials().clone();
         let key = self.transports.insert(TransportEntry {
             id: request.transport_id.clone(),
@@ -499,13 +501,13 @@ pub(super) fn not_found(what: &'static str, id: &str) -> CommandError {
     }
 }
 
-fn exists(what: &'static str, id: &str) -> CommandError {
+pub(super) fn exists(what: &'static str, id: &str) -> CommandError {
     CommandError::Exists {
         what,
         id: id.to_owned(),
     }
 }
 
-fn limit(what: &str, max: usize) -> CommandError {
+pub(super) fn limit(what: &str, max: usize) -> CommandError {
     TransportError::Limit(format!("this worker has its limit of {max} {what}")).into()
 }

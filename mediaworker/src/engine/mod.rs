@@ -15,6 +15,7 @@
 mod close;
 mod commands;
 mod convert;
+mod data;
 mod packets;
 mod quality;
 mod stats;
@@ -97,6 +98,8 @@ pub struct Counters {
     pub rtp_received: u64,
     /// RTP packets queued for consumers.
     pub rtp_forwarded: u64,
+    /// Messages that a data consumer, or control, could not be given.
+    pub data_dropped: u64,
     /// Datagrams that belonged to nothing or could not be parsed.
     pub dropped: u64,
     /// Panics contained in one transport.
@@ -114,6 +117,10 @@ pub struct Sizes {
     pub producers: usize,
     /// Consumers.
     pub consumers: usize,
+    /// Data producers.
+    pub data_producers: usize,
+    /// Data consumers.
+    pub data_consumers: usize,
 }
 
 struct RouterEntry {
@@ -185,6 +192,7 @@ pub struct Engine {
     transport_ids: HashMap<String, TransportKey>,
     producer_ids: HashMap<String, (RouterKey, ProducerKey)>,
     consumer_ids: HashMap<String, (RouterKey, ConsumerKey)>,
+    data: data::Data,
     by_address: HashMap<SocketAddr, TransportKey>,
     by_ufrag: HashMap<String, TransportKey>,
     timers: Timers,
@@ -221,6 +229,7 @@ impl Engine {
             transport_ids: HashMap::new(),
             producer_ids: HashMap::new(),
             consumer_ids: HashMap::new(),
+            data: data::Data::default(),
             by_address: HashMap::new(),
             by_ufrag: HashMap::new(),
             timers: Timers::default(),
@@ -246,7 +255,9 @@ impl Engine {
 
     /// The next event for the control plane.
     pub fn poll_event(&mut self) -> Option<proto::Event> {
-        self.events.pop_front()
+        let event = self.events.pop_front()?;
+        self.data.note_polled(&event);
+        Some(event)
     }
 
     /// True when events are not read; the worker is of no use then.
@@ -261,11 +272,14 @@ impl Engine {
 
     /// Numbers of entities.
     pub fn sizes(&self) -> Sizes {
+        let (data_producers, data_consumers) = self.data.sizes();
         Sizes {
             routers: self.routers.len(),
             transports: self.transports.len(),
             producers: self.producer_ids.len(),
             consumers: self.consumer_ids.len(),
+            data_producers,
+            data_consumers,
         }
     }
 

@@ -196,6 +196,9 @@ impl Engine {
             self.forward(now, router, received);
             touched = true;
         }
+        for message in out.data.drain(..) {
+            self.forward_data(now, &message);
+        }
         for consumer in out.key_frame_requests.drain(..) {
             if let Some(entry) = self.routers.get_mut(router) {
                 // The consumer exists: its transport has just named it.

@@ -6,6 +6,7 @@ use str0m::media::MediaKind;
 
 use super::{CommandError, Engine};
 use crate::transport::Protocol;
+use crate::transport::data::SctpState;
 use crate::transport::ice::IceState;
 use crate::transport::stats::{Meter, StreamStats};
 use crate::transport::webrtc::DtlsState;
@@ -38,7 +39,7 @@ impl Engine {
         Ok(proto::TransportStats {
             ice_state: ice_state(transport.ice().state()).into(),
             dtls_state: dtls_state(transport.dtls_state()).into(),
-            sctp_state: proto::SctpState::None.into(),
+            sctp_state: sctp_state(transport.sctp_state()).into(),
             selected_tuple: transport.ice().selected().map(|tuple| proto::Tuple {
                 local_address: tuple.local.to_string(),
                 local_port: self.config.udp_port.into(),
@@ -140,6 +141,16 @@ pub(super) fn dtls_state(state: DtlsState) -> proto::DtlsState {
         DtlsState::Connected => proto::DtlsState::Connected,
         DtlsState::Failed => proto::DtlsState::Failed,
         DtlsState::Closed => proto::DtlsState::Closed,
+    }
+}
+
+fn sctp_state(state: SctpState) -> proto::SctpState {
+    match state {
+        SctpState::None => proto::SctpState::None,
+        SctpState::New => proto::SctpState::New,
+        SctpState::Connecting => proto::SctpState::Connecting,
+        SctpState::Connected => proto::SctpState::Connected,
+        SctpState::Closed => proto::SctpState::Closed,
     }
 }
 

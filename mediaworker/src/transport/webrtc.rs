@@ -20,6 +20,7 @@ use str0m::rtp::RtpPacket;
 use str0m::{Candidate, Event, IceCreds, Input, Output as RtcOutput, Rtc};
 
 use super::crypto::{self, Fingerprint};
+use super::data::{self, DataChannels, DataReceived};
 use super::guard::{ReplayGuard, ResendBudget};
 use super::ice::{self, Checked, IceAgent, IceState};
 use super::receive::{ProducerSpec, Received, Receiving, RemoteIce};
@@ -100,6 +101,8 @@ pub struct Output {
     pub received: Vec<Received>,
     /// Consumers whose clients need a keyframe.
     pub key_frame_requests: Vec<ConsumerKey>,
+    /// Messages of data producers.
+    pub data: Vec<DataReceived>,
     /// ICE or DTLS state is another now.
     pub state_changed: bool,
     /// Packets or datagrams that were not taken in.
@@ -119,9 +122,10 @@ pub struct WebRtcTransport {
     dtls: DtlsState,
     /// The remote's certificate has been compared with its fingerprint.
     verified: bool,
-    rtc: Option<Box<Rtc>>,
+    pub(super) rtc: Option<Box<Rtc>>,
     receiving: Receiving,
     sending: Sending,
+    pub(super) data: DataChannels,
     early: Vec<Vec<u8>>,
     rtc_timeout: Option<Instant>,
     /// The handshake to start once ICE knows where the client is, and whether as
@@ -137,7 +141,12 @@ pub struct WebRtcTransport {
 impl WebRtcTransport {
     /// A transport that waits for its client. `role`: what the client said that
     /// it wants; `None` leaves it to the first command.
-    pub fn new(cert: DtlsCert, media: Rc<RouterMedia>, role: Option<Role>) -> Self {
+    pub fn new(
+        cert: DtlsCert,
+        media: Rc<RouterMedia>,
+        role: Option<Role>,
+        data: DataChannels,
+    ) -> Self {
         Self {
             cert,
             media,
@@ -149,6 +158,7 @@ impl WebRtcTransport {
             rtc: None,
             receiving: Receiving::default(),
             sending: Sending::default(),
+            data,
             early: Vec::new(),
             rtc_timeout: None,
             pending: None,
@@ -251,6 +261,9 @@ impl WebRtcTransport {
     /// Advances str0m once and sends what was queued.
     pub fn flush(&mut self, now: Instant, out: &mut Output) {
         if let Some(rtc) = self.rtc.as_deref_mut() {
+            if self.data.is_unsettled() {
+                self.data.settle(rtc);
+            }
             if let Err(error) = rtc.handle_input(Input::Timeout(now)) {
                 out.failed = Some(error.to_string());
             }
@@ -294,19 +307,20 @@ impl WebRtcTransport {
             return;
         };
         let role = *self.role.get_or_insert(Role::Producing);
-        let rtc = self.rtc.insert(Box::new(build(
-            now,
-            role,
-            &self.media,
-            &self.cert,
-            self.mid,
-        )));
-        self.sending.declare(rtc);
+        let rtc = crypto::with_sctp_streams(self.data.num_streams(), || {
+            build(now, role, &self.media, &self.cert, self.mid)
+        });
+        let rtc = self.rtc.insert(Box::new(rtc));
         let active = handshake == Handshake::Client;
         if let Err(error) = rtc.direct_api().start_dtls(active) {
             out.failed = Some(error.to_string());
             return;
         }
+        if let Err(error) = self.data.start(rtc, remote_ice()) {
+            out.failed = Some(error.to_string());
+            return;
+        }
+        self.sending.declare(rtc);
         if let Err(error) = self.receiving.teach(rtc, remote_ice()) {
             out.failed = Some(error.to_string());
         }
@@ -427,6 +441,7 @@ impl WebRtcTransport {
     fn drain(&mut self, now: Instant, out: &mut Output) {
         // What another transport left behind when it failed.
         let _ = crypto::take_peer_certificate();
+        let _ = crypto::take_sctp_established();
         while let Some(rtc) = self.rtc.as_deref_mut() {
             let output = match rtc.poll_output() {
                 Ok(output) => output,
@@ -448,6 +463,9 @@ impl WebRtcTransport {
                     // Far-off timeouts mean "never".
                     let soon = at <= now + Duration::from_secs(3600);
                     self.rtc_timeout = soon.then_some(at);
+                    if self.data.wants_flush() {
+                        self.rtc_timeout = Some(now);
+                    }
                     break;
                 }
                 RtcOutput::Transmit(transmit) => {
@@ -478,6 +496,13 @@ impl WebRtcTransport {
                 RtcOutput::Event(Event::MediaEgressStats(stats)) => {
                     self.sending.handle_stats(&stats);
                 }
+                RtcOutput::Event(Event::ChannelData(message)) => match self.data.accept(message) {
+                    Some(received) => out.data.push(received),
+                    None => out.dropped += 1,
+                },
+                RtcOutput::Event(Event::ChannelOpen(id, _)) => self.data.handle_open(rtc, id),
+                RtcOutput::Event(Event::ChannelClose(id)) => self.data.handle_close(id),
+                RtcOutput::Event(Event::ChannelBufferedAmountLow(_)) => self.data.handle_drained(),
                 RtcOutput::Event(Event::Connected) => {
                     out.state_changed = true;
                     if self.verified {
@@ -494,6 +519,9 @@ impl WebRtcTransport {
                 }
                 RtcOutput::Event(_) => {}
             }
+        }
+        if crypto::take_sctp_established() {
+            self.data.set_established();
         }
     }
 
@@ -527,6 +555,8 @@ fn build(now: Instant, role: Role, media: &RouterMedia, cert: &DtlsCert, mid: bo
         .set_dtls_cert(cert.clone())
         .set_fingerprint_verification(false)
         .set_local_ice_credentials(virtual_credentials())
+        .set_sctp_max_message_size(data::MAX_RECEIVED_MESSAGE)
+        .set_sctp_max_buffered_amount(data::MAX_TRANSPORT_BACKLOG)
         .set_stats_interval(Some(STATS_INTERVAL));
     match role {
         Role::Producing => {

@@ -10,6 +10,7 @@
 mod abuse;
 mod churn;
 mod connecting;
+mod data;
 mod hostile;
 mod layers;
 mod media;

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use mediaworker::engine::{AnnouncedAddress, Engine, EngineConfig};
-use mediaworker::transport::{Protocol, Tuple};
+use mediaworker::transport::{PacketKind, Protocol, Tuple};
 use test_peer::{Peer, PeerConfig, Remote};
 
 pub const PORT: u16 = 40_000;
@@ -69,6 +69,9 @@ pub struct Network {
     pub clients: Vec<Client>,
     pub conditions: Conditions,
     pub events: Vec<proto::event::Event>,
+    /// Share of DTLS records, which carry SCTP, that are lost on the way to the
+    /// server and from it, 0 to 1.
+    pub data_loss: [f64; 2],
     /// RTP packets that the network lost on the way to the server.
     pub lost: usize,
     under_way: BTreeMap<(Instant, u64), (To, Vec<u8>)>,
@@ -91,6 +94,7 @@ impl Network {
             clients: Vec::new(),
             conditions: Conditions::PERFECT,
             events: Vec::new(),
+            data_loss: [0.0; 2],
             lost: 0,
             under_way: BTreeMap::new(),
             order: 0,
@@ -109,7 +113,9 @@ impl Network {
     pub fn add_client(&mut self, config: &PeerConfig) -> usize {
         let id = self.clients.len();
         let address = SocketAddr::from(([10, 0, 1, 1], 5000 + u16::try_from(id).unwrap()));
-        let peer = Peer::new(self.now, config, address);
+        // Its SCTP gets empty messages right, which str0m's own does not.
+        let crypto = mediaworker::transport::crypto::provider().clone();
+        let peer = Peer::with_crypto(self.now, config, address, crypto);
         self.clients.push(Client {
             peer,
             address,
@@ -130,13 +136,22 @@ impl Network {
         transport: &str,
         producing: bool,
     ) -> proto::CreateWebRtcTransportResponse {
+        self.create_transport_with(transport, producing, None)
+    }
+
+    pub fn create_transport_with(
+        &mut self,
+        transport: &str,
+        producing: bool,
+        sctp: Option<proto::SctpOptions>,
+    ) -> proto::CreateWebRtcTransportResponse {
         self.engine
             .create_web_rtc_transport(&proto::CreateWebRtcTransportRequest {
                 router_id: "room".into(),
                 transport_id: transport.into(),
                 producing,
                 consuming: !producing,
-                sctp: None,
+                sctp,
             })
             .unwrap()
     }
@@ -255,8 +270,16 @@ impl Network {
     }
 
     fn send(&mut self, to: To, datagram: Vec<u8>) {
-        let is_rtp = mediaworker::transport::PacketKind::of(&datagram)
-            == Some(mediaworker::transport::PacketKind::Rtp);
+        let kind = PacketKind::of(&datagram);
+        let data_loss = match to {
+            To::Server { .. } => self.data_loss[0],
+            To::Peer(_) => self.data_loss[1],
+        };
+        let lossy = kind == Some(PacketKind::Dtls) && data_loss > 0.0;
+        if lossy && self.random() < data_loss {
+            return;
+        }
+        let is_rtp = kind == Some(PacketKind::Rtp);
         if is_rtp && self.random() < self.conditions.loss {
             if matches!(to, To::Server { .. }) {
                 self.lost += 1;
