@@ -17,7 +17,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 const TALKERS: [&str; 5] = ["tungstenite", "tokio_tungstenite", "hyper", "h2", "rustls"];
 
 /// Libraries of the media workers that warn of what any stranger can send.
-const WORRIERS: [&str; 3] = ["str0m", "dimpl", "is"];
+const WORRIERS: [&str; 4] = ["str0m", "dimpl", "is", "sctp_proto"];
 
 /// Starts the log on stderr. `filter` is in the syntax of [`EnvFilter`].
 pub fn start(filter: &str) {
@@ -149,7 +149,7 @@ mod tests {
 
     #[test]
     fn workers_are_quiet_unless_asked() {
-        let quiet = "str0m=error,dimpl=error,is=error";
+        let quiet = "str0m=error,dimpl=error,is=error,sctp_proto=error";
         let table = [
             ("info", format!("info,{quiet}")),
             (
@@ -158,11 +158,11 @@ mod tests {
             ),
             (
                 "info,str0m=debug",
-                "info,str0m=debug,dimpl=error,is=error".into(),
+                "info,str0m=debug,dimpl=error,is=error,sctp_proto=error".into(),
             ),
             (
                 "str0m::ice,dimpl[a]=warn,is,info",
-                "str0m::ice,dimpl[a]=warn,is,info".into(),
+                "str0m::ice,dimpl[a]=warn,is,info,sctp_proto=error".into(),
             ),
             ("off", "off".into()),
             ("error", "error".into()),

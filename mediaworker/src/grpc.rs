@@ -283,90 +283,118 @@ impl MediaWorker for Service {
 
     async fn set_consumer_preferred_layers(
         &self,
-        _: Request<proto::SetConsumerPreferredLayersRequest>,
+        request: Request<proto::SetConsumerPreferredLayersRequest>,
     ) -> Answer<proto::Empty> {
-        Err(Status::unimplemented("set_consumer_preferred_layers"))
+        let request = request.into_inner();
+        self.done(move |w, _| w.engine.set_preferred_layers(&request))
+            .await
     }
 
     async fn set_consumer_priority(
         &self,
-        _: Request<proto::SetConsumerPriorityRequest>,
+        request: Request<proto::SetConsumerPriorityRequest>,
     ) -> Answer<proto::Empty> {
-        Err(Status::unimplemented("set_consumer_priority"))
+        let request = request.into_inner();
+        self.done(move |w, _| w.engine.set_priority(&request)).await
     }
 
-    async fn produce_data(&self, _: Request<proto::ProduceDataRequest>) -> Answer<proto::Empty> {
-        Err(Status::unimplemented("produce_data"))
+    async fn produce_data(
+        &self,
+        request: Request<proto::ProduceDataRequest>,
+    ) -> Answer<proto::Empty> {
+        let request = request.into_inner();
+        self.done(move |w, now| w.engine.produce_data(now, &request))
+            .await
     }
 
     async fn close_data_producer(
         &self,
-        _: Request<proto::CloseDataProducerRequest>,
+        request: Request<proto::CloseDataProducerRequest>,
     ) -> Answer<proto::Empty> {
-        Err(Status::unimplemented("close_data_producer"))
+        let id = request.into_inner().data_producer_id;
+        self.done(move |w, _| w.engine.close_data_producer(&id))
+            .await
     }
 
     async fn consume_data(
         &self,
-        _: Request<proto::ConsumeDataRequest>,
+        request: Request<proto::ConsumeDataRequest>,
     ) -> Answer<proto::ConsumeDataResponse> {
-        Err(Status::unimplemented("consume_data"))
+        let request = request.into_inner();
+        self.command(move |w, _| Ok(w.engine.consume_data(&request)))
+            .await
     }
 
     async fn close_data_consumer(
         &self,
-        _: Request<proto::CloseDataConsumerRequest>,
+        request: Request<proto::CloseDataConsumerRequest>,
     ) -> Answer<proto::Empty> {
-        Err(Status::unimplemented("close_data_consumer"))
+        let id = request.into_inner().data_consumer_id;
+        self.done(move |w, _| w.engine.close_data_consumer(&id))
+            .await
     }
 
     async fn send_data_message(
         &self,
-        _: Request<proto::SendDataMessageRequest>,
+        request: Request<proto::SendDataMessageRequest>,
     ) -> Answer<proto::Empty> {
-        Err(Status::unimplemented("send_data_message"))
+        let request = request.into_inner();
+        self.done(move |w, now| w.engine.send_data_message(now, &request))
+            .await
     }
 
     async fn get_transport_stats(
         &self,
-        _: Request<proto::GetStatsRequest>,
+        request: Request<proto::GetStatsRequest>,
     ) -> Answer<proto::TransportStats> {
-        Err(Status::unimplemented("get_transport_stats"))
+        let id = request.into_inner().id;
+        self.command(move |w, now| w.engine.transport_stats(now, &id))
+            .await
     }
 
     async fn get_producer_stats(
         &self,
-        _: Request<proto::GetStatsRequest>,
+        request: Request<proto::GetStatsRequest>,
     ) -> Answer<proto::ProducerStats> {
-        Err(Status::unimplemented("get_producer_stats"))
+        let id = request.into_inner().id;
+        self.command(move |w, now| w.engine.producer_stats(now, &id))
+            .await
     }
 
     async fn get_consumer_stats(
         &self,
-        _: Request<proto::GetStatsRequest>,
+        request: Request<proto::GetStatsRequest>,
     ) -> Answer<proto::ConsumerStats> {
-        Err(Status::unimplemented("get_consumer_stats"))
+        let id = request.into_inner().id;
+        self.command(move |w, now| w.engine.consumer_stats(now, &id))
+            .await
     }
 
     async fn get_data_producer_stats(
         &self,
-        _: Request<proto::GetStatsRequest>,
+        request: Request<proto::GetStatsRequest>,
     ) -> Answer<proto::DataProducerStats> {
-        Err(Status::unimplemented("get_data_producer_stats"))
+        let id = request.into_inner().id;
+        self.command(move |w, _| w.engine.data_producer_stats(&id))
+            .await
     }
 
     async fn get_data_consumer_stats(
         &self,
-        _: Request<proto::GetStatsRequest>,
+        request: Request<proto::GetStatsRequest>,
     ) -> Answer<proto::DataConsumerStats> {
-        Err(Status::unimplemented("get_data_consumer_stats"))
+        let id = request.into_inner().id;
+        self.command(move |w, _| w.engine.data_consumer_stats(&id))
+            .await
     }
 
     async fn set_network_throttle(
         &self,
-        _: Request<proto::SetNetworkThrottleRequest>,
+        request: Request<proto::SetNetworkThrottleRequest>,
     ) -> Answer<proto::Empty> {
-        Err(Status::unimplemented("set_network_throttle"))
+        let request = request.into_inner();
+        self.done(move |w, now| w.engine.set_network_throttle(now, &request))
+            .await
     }
 }
 
@@ -408,8 +436,8 @@ fn dump(worker: &Worker) -> proto::DumpResponse {
         cpu_system_us: u64::try_from(system).unwrap_or(0),
         rss_bytes: resident_bytes(),
         panics: counters.panics,
-        data_producers: 0,
-        data_consumers: 0,
+        data_producers: count(sizes.data_producers),
+        data_consumers: count(sizes.data_consumers),
         calls: worker.calls,
     }
 }

@@ -88,7 +88,7 @@ pub fn run(args: impl Iterator<Item = String>) -> ExitCode {
     };
     process::set_title(args.index);
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| "info,str0m=error,dimpl=error,is=error".into());
+        .unwrap_or_else(|_| "info,str0m=error,dimpl=error,is=error,sctp_proto=error".into());
     // The control plane adds time and worker number.
     tracing_subscriber::fmt()
         .with_env_filter(filter)

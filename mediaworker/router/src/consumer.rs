@@ -1,11 +1,12 @@
 //! A consumer: whether it gets a packet, and under which numbers.
 
+use std::num::NonZeroU8;
 use std::time::Instant;
 
-use crate::producer::Arrived;
+use crate::producer::{Arrived, Producer};
 use crate::sequence::Sequencer;
 use crate::timestamp::{Clock, Source};
-use crate::types::{ConsumerConfig, MediaKind, ProducerKey, RtpIn, Sink};
+use crate::types::{ConsumerConfig, MediaKind, PreferredLayers, ProducerKey, RtpIn, Sink};
 
 #[derive(Debug)]
 pub(crate) struct Consumer {
@@ -15,6 +16,12 @@ pub(crate) struct Consumer {
     paused: bool,
     /// What it gets; `None` while it is paused or waits to start.
     current: Option<Source>,
+    /// Its producer has more than one stream.
+    layered: bool,
+    preferred: PreferredLayers,
+    priority: NonZeroU8,
+    /// The stream that was told last.
+    told: Option<usize>,
     sequencer: Sequencer,
     clock: Clock,
 }
@@ -32,15 +39,19 @@ pub(crate) enum Verdict {
 }
 
 impl Consumer {
-    pub(crate) fn new(config: ConsumerConfig, kind: MediaKind, clock_rate: u32) -> Self {
+    pub(crate) fn new(config: ConsumerConfig, producer: &Producer) -> Self {
         Self {
             producer: config.producer,
             sink: config.sink,
-            kind,
+            kind: producer.kind(),
             paused: config.paused,
             current: None,
+            layered: producer.stream_count() > 1,
+            preferred: PreferredLayers::HIGHEST,
+            priority: NonZeroU8::MIN,
+            told: None,
             sequencer: Sequencer::new(config.initial_sequence),
-            clock: Clock::new(clock_rate, config.initial_timestamp),
+            clock: Clock::new(producer.clock_rate(), config.initial_timestamp),
         }
     }
 
@@ -63,6 +74,32 @@ impl Consumer {
         self.paused = paused;
     }
 
+    pub(crate) fn preferred(&self) -> PreferredLayers {
+        self.preferred
+    }
+
+    pub(crate) fn set_preferred(&mut self, preferred: PreferredLayers) {
+        self.preferred = preferred;
+    }
+
+    pub(crate) fn priority(&self) -> NonZeroU8 {
+        self.priority
+    }
+
+    pub(crate) fn set_priority(&mut self, priority: NonZeroU8) {
+        self.priority = priority;
+    }
+
+    /// The stream that it gets, if that is another one than was told last.
+    pub(crate) fn take_layer_change(&mut self) -> Option<Option<usize>> {
+        let current = self.current_stream();
+        if !self.layered || current == self.told {
+            return None;
+        }
+        self.told = current;
+        Some(current)
+    }
+
     pub(crate) fn current_stream(&self) -> Option<usize> {
         self.current.map(|source| source.stream)
     }
@@ -76,6 +113,7 @@ impl Consumer {
         if self.paused {
             return Verdict::Nothing;
         }
+        let cap = self.preferred.spatial;
         match self.current {
             Some(current) if current == arrived.source => self.go_on(now, rtp, arrived),
             // Another source sends on the stream that it gets: nothing more comes of the old one.
@@ -83,7 +121,9 @@ impl Consumer {
                 self.stop();
                 self.wait(now, rtp, arrived)
             }
-            Some(current) if arrived.selection.move_from(current.stream) == Some(rtp.stream) => {
+            Some(current)
+                if arrived.selection.move_from(current.stream, cap) == Some(rtp.stream) =>
+            {
                 self.start_or_ask(now, rtp, arrived)
             }
             Some(_) => Verdict::Nothing,
@@ -109,9 +149,11 @@ impl Consumer {
         }
     }
 
-    /// Starts with any stream, so that there is something to see soon, but asks only the best.
+    /// Starts with any stream that it may begin with, but asks only the best.
     fn wait(&mut self, now: Instant, rtp: &RtpIn<'_>, arrived: &Arrived) -> Verdict {
-        if arrived.can_start || arrived.selection.best() == Some(rtp.stream) {
+        let (selection, cap) = (&arrived.selection, self.preferred.spatial);
+        let starts = arrived.can_start && selection.may_begin(rtp.stream, cap);
+        if starts || selection.best(cap) == Some(rtp.stream) {
             self.start_or_ask(now, rtp, arrived)
         } else {
             Verdict::Nothing

@@ -42,10 +42,14 @@
 //! for a stream that was never seen are kept until its first packet; while the producer is paused
 //! nothing is asked.
 //!
-//! *Streams of a simulcast producer.* A consumer without one starts on the first keyframe of any
-//! stream, then moves up to the highest stream that is *steady* (see [`STEADY_AFTER`]), and down
-//! when its own was silent for [`STREAM_TIMEOUT`]. Until the keyframe of the new stream is there,
-//! the old one is forwarded.
+//! *Streams of a simulcast producer.* A consumer has a highest stream that it wants
+//! ([`PreferredLayers`]; all of them at first). Without a stream it starts on the first keyframe of
+//! any that it wants, then moves up to the highest of them that is *steady* (see [`STEADY_AFTER`]),
+//! and down when its own was silent for [`STREAM_TIMEOUT`], or is not wanted any more. When none of
+//! those flows, the lowest that does is as good as it gets. Until the keyframe of the new stream is
+//! there, the old one is forwarded. [`Action::TellLayer`] says what came of it.
+//!
+//! *Speakers.* [`Action::TellSpeaker`] names the loudest producer of every [`SPEAKER_INTERVAL`].
 
 mod consumer;
 mod error;
@@ -54,13 +58,16 @@ mod key_frame_request;
 mod payload;
 mod producer;
 mod replay;
+pub mod score;
 mod selection;
 mod sequence;
+mod speakers;
 mod stream;
 mod timestamp;
 mod types;
 
 use std::collections::VecDeque;
+use std::num::NonZeroU8;
 use std::time::Instant;
 
 use slotmap::SlotMap;
@@ -70,26 +77,29 @@ pub use crate::key_frame_request::KEY_FRAME_INTERVAL;
 pub use crate::replay::{REPLAY_WINDOW, RESTART_AFTER};
 pub use crate::selection::{STEADY_AFTER, STREAM_TIMEOUT};
 pub use crate::sequence::DROP_HISTORY;
+pub use crate::speakers::{MIN_PACKETS, SPEAKER_INTERVAL, THRESHOLD};
 pub use crate::timestamp::CAPTURE_TRUST;
 pub use crate::types::{
-    Action, Codec, ConsumerConfig, ConsumerKey, Forward, MAX_STREAMS, MediaKind, ProducerConfig,
-    ProducerKey, RtpIn, Sink,
+    Action, Codec, ConsumerConfig, ConsumerKey, Forward, MAX_STREAMS, MediaKind, PreferredLayers,
+    ProducerConfig, ProducerKey, RtpIn, Sink,
 };
 
 use crate::consumer::{Consumer, Verdict};
 use crate::producer::Producer;
+use crate::speakers::{Speakers, Verdict as Speaking};
 
 /// The producers and consumers of one room.
 #[derive(Debug, Default)]
 pub struct Router {
     producers: SlotMap<ProducerKey, Producer>,
     consumers: SlotMap<ConsumerKey, Consumer>,
-    /// What [`Router::poll_action`] will answer. A stream adds at most one entry per
-    /// [`KEY_FRAME_INTERVAL`], so it stays short when it is polled after every call.
+    /// What [`Router::poll_action`] will answer. A call adds at most one entry for each stream and
+    /// consumer that it concerns, so it stays short when it is polled after every call.
     actions: VecDeque<Action>,
     /// Streams whose keyframe request waits for its second to be over. Each stream is in here at
     /// most once (its request knows), so the length is bounded by the number of streams.
     waiting: Vec<(ProducerKey, usize)>,
+    speakers: Speakers,
 }
 
 impl Router {
@@ -135,9 +145,10 @@ impl Router {
             .get_mut(producer)
             .ok_or(Error::UnknownProducer)?;
         producer.pause(now);
-        for consumer in &producer.consumers {
-            if let Some(consumer) = self.consumers.get_mut(*consumer) {
+        for key in &producer.consumers {
+            if let Some(consumer) = self.consumers.get_mut(*key) {
                 consumer.stop();
+                tell_layer(&mut self.actions, *key, consumer);
             }
         }
         Ok(())
@@ -201,7 +212,7 @@ impl Router {
             .get_mut(config.producer)
             .ok_or(Error::UnknownProducer)?;
         let paused = config.paused;
-        let consumer = Consumer::new(config, producer.kind(), producer.clock_rate());
+        let consumer = Consumer::new(config, producer);
         let key = self.consumers.insert(consumer);
         producer.consumers.push(key);
         if !paused {
@@ -225,11 +236,12 @@ impl Router {
     /// # Errors
     /// [`Error::UnknownConsumer`].
     pub fn pause_consumer(&mut self, consumer: ConsumerKey) -> Result<(), Error> {
-        let consumer = self
+        let paused = self
             .consumers
             .get_mut(consumer)
             .ok_or(Error::UnknownConsumer)?;
-        consumer.set_paused(true);
+        paused.set_paused(true);
+        tell_layer(&mut self.actions, consumer, paused);
         Ok(())
     }
 
@@ -256,6 +268,71 @@ impl Router {
         self.consumers.get(consumer).map(Consumer::paused)
     }
 
+    /// Sets the highest layers that a consumer wants, and answers them as they are kept: a spatial
+    /// layer that its producer does not have becomes the highest one. A switch waits for a keyframe
+    /// of the new stream, for which its producer is asked.
+    ///
+    /// # Errors
+    /// [`Error::UnknownConsumer`].
+    pub fn set_preferred_layers(
+        &mut self,
+        consumer: ConsumerKey,
+        layers: PreferredLayers,
+    ) -> Result<PreferredLayers, Error> {
+        let consumer = self
+            .consumers
+            .get_mut(consumer)
+            .ok_or(Error::UnknownConsumer)?;
+        let producer = self.producers.get(consumer.producer());
+        let highest = producer.map_or(0, |p| p.stream_count() - 1);
+        let layers = PreferredLayers {
+            spatial: layers.spatial.min(highest),
+            ..layers
+        };
+        consumer.set_preferred(layers);
+        Ok(layers)
+    }
+
+    /// The highest layers that a consumer wants, `None` when it is unknown.
+    #[must_use]
+    pub fn preferred_layers(&self, consumer: ConsumerKey) -> Option<PreferredLayers> {
+        self.consumers.get(consumer).map(Consumer::preferred)
+    }
+
+    /// Sets a consumer's weight when the bitrate of its transport is shared.
+    ///
+    /// # Errors
+    /// [`Error::UnknownConsumer`].
+    pub fn set_priority(
+        &mut self,
+        consumer: ConsumerKey,
+        priority: NonZeroU8,
+    ) -> Result<(), Error> {
+        self.consumers
+            .get_mut(consumer)
+            .ok_or(Error::UnknownConsumer)?
+            .set_priority(priority);
+        Ok(())
+    }
+
+    /// A consumer's weight, 1 unless it was set; `None` when it is unknown.
+    #[must_use]
+    pub fn priority(&self, consumer: ConsumerKey) -> Option<NonZeroU8> {
+        self.consumers.get(consumer).map(Consumer::priority)
+    }
+
+    /// The stream that a consumer should get now, whether or not a keyframe has let it begin;
+    /// `None` while it or its producer is paused, and when nothing flows.
+    #[must_use]
+    pub fn wanted_stream(&self, now: Instant, consumer: ConsumerKey) -> Option<usize> {
+        let consumer = self.consumers.get(consumer)?;
+        let producer = self.producers.get(consumer.producer())?;
+        if consumer.paused() || producer.is_paused() {
+            return None;
+        }
+        producer.selection(now).best(consumer.preferred().spatial)
+    }
+
     /// The stream that a consumer currently gets; `None` while it gets nothing or is unknown.
     #[must_use]
     pub fn consumer_stream(&self, consumer: ConsumerKey) -> Option<usize> {
@@ -277,7 +354,8 @@ impl Router {
         if producer.kind() != MediaKind::Video || producer.is_paused() || consumer.paused() {
             return Ok(());
         }
-        match producer.stream_to_ask(now, consumer.current_stream()) {
+        let cap = consumer.preferred().spatial;
+        match producer.stream_to_ask(now, consumer.current_stream(), cap) {
             Some(stream) => self.ask(now, key, stream),
             // Nothing was seen yet: whichever stream starts first is asked.
             None => {
@@ -308,12 +386,20 @@ impl Router {
         if source.is_paused() {
             return;
         }
+        if source.kind() == MediaKind::Audio
+            && let Some(level) = rtp.audio_level
+        {
+            source.levels.add(level);
+            self.speakers.arm(now);
+        }
         let mut ask = source.has_kept_request(rtp.stream);
         for key in &source.consumers {
             let Some(consumer) = self.consumers.get_mut(*key) else {
                 continue;
             };
-            match consumer.handle(now, rtp, &arrival) {
+            let verdict = consumer.handle(now, rtp, &arrival);
+            tell_layer(&mut self.actions, *key, consumer);
+            match verdict {
                 Verdict::Forward {
                     sequence,
                     timestamp,
@@ -339,6 +425,7 @@ impl Router {
             producers,
             actions,
             waiting,
+            speakers,
             ..
         } = self;
         waiting.retain(|(key, stream)| {
@@ -354,6 +441,14 @@ impl Router {
             request.waiting = request.deadline().is_some();
             request.waiting
         });
+        let levels = producers.iter_mut().map(|(key, p)| (key, &mut p.levels));
+        if let Some(verdict) = speakers.handle_timeout(now, levels) {
+            let (producer, volume) = match verdict {
+                Speaking::Speaks { producer, volume } => (Some(producer), volume),
+                Speaking::Silence => (None, 0),
+            };
+            actions.push_back(Action::TellSpeaker { producer, volume });
+        }
     }
 
     /// When [`Router::handle_timeout`] has to be called next, if anything is to be done at all.
@@ -362,28 +457,28 @@ impl Router {
         self.waiting
             .iter()
             .filter_map(|(key, stream)| self.producers.get(*key)?.request(*stream)?.deadline())
+            .chain(self.speakers.deadline())
             .min()
     }
 
-    /// What is to be done, one at a time. Poll after every call that takes `now`, until `None`.
+    /// What is to be done, one at a time. Poll after every call that takes `now` or pauses, until
+    /// `None`.
     pub fn poll_action(&mut self) -> Option<Action> {
         loop {
             let action = self.actions.pop_front()?;
-            let Action::RequestKeyFrame { producer, .. } = action;
-            if self.is_producer_paused(producer) == Some(false) {
+            let is_due = match action {
+                Action::RequestKeyFrame { producer, .. } => {
+                    self.is_producer_paused(producer) == Some(false)
+                }
+                Action::TellLayer { consumer, .. } => self.consumers.contains_key(consumer),
+                Action::TellSpeaker { producer, .. } => {
+                    producer.is_none_or(|key| self.producers.contains_key(key))
+                }
+            };
+            if is_due {
                 return Some(action);
             }
         }
-    }
-
-    /// One score per stream of a producer, lowest stream first: 10 when packets arrived within
-    /// the last [`STREAM_TIMEOUT`], else 0. While the producer is paused, the scores that it had
-    /// stay. `None` when it is unknown.
-    #[must_use]
-    pub fn producer_scores(&self, now: Instant, producer: ProducerKey) -> Option<Vec<u8>> {
-        self.producers
-            .get(producer)
-            .map(|producer| producer.scores(now))
     }
 
     /// Checks that the parts of the graph agree with each other. For tests and debugging.
@@ -417,6 +512,14 @@ impl Router {
     }
 }
 
+/// Notes that a consumer's layer has to be told, if it is another one now.
+fn tell_layer(actions: &mut VecDeque<Action>, key: ConsumerKey, consumer: &mut Consumer) {
+    if let Some(stream) = consumer.take_layer_change() {
+        let consumer = key;
+        actions.push_back(Action::TellLayer { consumer, stream });
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -440,6 +543,7 @@ mod tests {
             marker: true,
             payload: &[1],
             captured: None,
+            audio_level: None,
         };
         router.handle_rtp(now, producer, &rtp, &mut Vec::new());
         router.ask(now, producer, 0);

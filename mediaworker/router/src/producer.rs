@@ -5,12 +5,10 @@ use std::time::Instant;
 use crate::error::Error;
 use crate::key_frame_request::KeyFrameRequest;
 use crate::selection::{Activity, Selection};
+use crate::speakers::Levels;
 use crate::stream::Stream;
 use crate::timestamp::Source;
 use crate::types::{ConsumerKey, MAX_STREAMS, MediaKind, ProducerConfig, RtpIn};
-
-const SCORE_FLOWS: u8 = 10;
-const SCORE_SILENT: u8 = 0;
 
 #[derive(Debug)]
 pub(crate) struct Producer {
@@ -18,6 +16,8 @@ pub(crate) struct Producer {
     clock_rate: u32,
     streams: Vec<Stream>,
     paused_at: Option<Instant>,
+    /// How loud it was in the current interval.
+    pub(crate) levels: Levels,
     /// In order of creation.
     pub(crate) consumers: Vec<ConsumerKey>,
 }
@@ -54,6 +54,7 @@ impl Producer {
                 .take(streams)
                 .collect(),
             paused_at: paused.then_some(now),
+            levels: Levels::default(),
             consumers: Vec::new(),
         })
     }
@@ -99,6 +100,7 @@ impl Producer {
             return;
         }
         self.paused_at = Some(now);
+        self.levels = Levels::default();
         for stream in &mut self.streams {
             stream.request.clear();
         }
@@ -145,29 +147,22 @@ impl Producer {
         })
     }
 
-    /// The stream to ask for a keyframe on behalf of a consumer that gets `current`; `None` when
-    /// nothing was ever seen.
-    pub(crate) fn stream_to_ask(&self, now: Instant, current: Option<usize>) -> Option<usize> {
+    /// The stream to ask for a keyframe on behalf of a consumer that gets `current` and wants none
+    /// above `cap`; `None` when nothing was ever seen.
+    pub(crate) fn stream_to_ask(
+        &self,
+        now: Instant,
+        current: Option<usize>,
+        cap: usize,
+    ) -> Option<usize> {
         let selection = self.selection(now);
         current
             .filter(|stream| selection.is_active(*stream))
-            .or_else(|| selection.best())
+            .or_else(|| selection.best(cap))
             .or_else(|| self.streams.iter().rposition(Stream::was_seen))
     }
 
-    pub(crate) fn scores(&self, now: Instant) -> Vec<u8> {
-        // A packet that arrives during the pause is later than its beginning, which counts.
-        let at = self.paused_at.unwrap_or(now);
-        self.streams
-            .iter()
-            .map(|stream| match stream.activity {
-                Some(activity) if activity.is_active(at) => SCORE_FLOWS,
-                _ => SCORE_SILENT,
-            })
-            .collect()
-    }
-
-    fn selection(&self, now: Instant) -> Selection {
+    pub(crate) fn selection(&self, now: Instant) -> Selection {
         Selection::new(now, self.streams.iter().map(|stream| stream.activity))
     }
 }

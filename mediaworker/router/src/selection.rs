@@ -1,7 +1,9 @@
 //! Which stream of a producer a consumer should get.
 //!
-//! For now: the best that flows. Bandwidth, preferred layers and temporal layers will be inputs of
-//! [`Selection::move_from`]; its caller only knows that a switch needs a keyframe.
+//! The best that flows and is not above the highest one that the consumer wants (`cap`); when only
+//! higher ones flow, the lowest of them, because something is better than nothing. Bandwidth and
+//! temporal layers will be inputs of [`Selection::move_from`]; its caller only knows that a switch
+//! needs a keyframe.
 
 use std::time::{Duration, Instant};
 
@@ -56,8 +58,12 @@ impl StreamSet {
         self.0 & (1 << stream) != 0
     }
 
-    fn highest(self) -> Option<usize> {
-        self.0.checked_ilog2().map(|stream| stream as usize)
+    /// The one to take under a cap.
+    fn best(self, cap: usize) -> Option<usize> {
+        let up_to = Self(self.0 & (u32::MAX >> (31 - cap.min(31))));
+        let highest = up_to.0.checked_ilog2();
+        let lowest = (self.0 != 0).then(|| self.0.trailing_zeros());
+        highest.or(lowest).map(|stream| stream as usize)
     }
 }
 
@@ -89,16 +95,28 @@ impl Selection {
         self.active.contains(stream)
     }
 
-    /// What a consumer without a stream would like best (it starts on any).
-    pub(crate) fn best(&self) -> Option<usize> {
-        self.active.highest()
+    /// What a consumer without a stream would like best.
+    pub(crate) fn best(&self, cap: usize) -> Option<usize> {
+        self.active.best(cap)
+    }
+
+    /// Whether a consumer without a stream may begin with this one: anything that it wants, so
+    /// that there is something to see soon, else only what it would get anyway.
+    pub(crate) fn may_begin(&self, stream: usize, cap: usize) -> bool {
+        stream <= cap || self.best(cap) == Some(stream)
     }
 
     /// Where a consumer that gets `current` should move to, if anywhere.
-    pub(crate) fn move_from(&self, current: usize) -> Option<usize> {
+    pub(crate) fn move_from(&self, current: usize, cap: usize) -> Option<usize> {
+        let is_better = |best: usize| match (best <= cap, current <= cap) {
+            (true, true) => best > current,
+            (true, false) => true,
+            (false, true) => false,
+            (false, false) => best < current,
+        };
         self.steady
-            .highest()
-            .filter(|best| *best > current || (*best < current && !self.active.contains(current)))
+            .best(cap)
+            .filter(|best| is_better(*best) || (*best != current && !self.active.contains(current)))
     }
 }
 
@@ -137,11 +155,52 @@ mod tests {
         ];
         for (index, (streams, current, expected)) in cases.into_iter().enumerate() {
             let selection = Selection::new(now, streams.into_iter());
-            assert_eq!(selection.move_from(current), expected, "case {index}");
+            let to = selection.move_from(current, crate::MAX_STREAMS - 1);
+            assert_eq!(to, expected, "case {index}");
         }
-        let best = |streams: [_; 3]| Selection::new(now, streams.into_iter()).best();
+        let best = |streams: [_; 3]| Selection::new(now, streams.into_iter()).best(15);
         assert_eq!(best([steady, fresh, stopped]), Some(1));
         assert_eq!(best([None, None, stopped]), None);
+    }
+
+    #[test]
+    fn a_cap_is_kept_while_something_flows_below_it() {
+        let start = Instant::now();
+        let now = start + Duration::from_millis(10_000);
+        let steady = flowed(start, 0, 9_990);
+        let fresh = flowed(start, 9_500, 9_990);
+        let cases = [
+            // (streams, cap, best, moves from 0, 1 and 2)
+            (
+                [steady, steady, steady],
+                1,
+                Some(1),
+                [Some(1), None, Some(1)],
+            ),
+            (
+                [steady, steady, steady],
+                0,
+                Some(0),
+                [None, Some(0), Some(0)],
+            ),
+            ([None, steady, steady], 0, Some(1), [Some(1), None, Some(1)]),
+            ([None, None, steady], 0, Some(2), [Some(2), Some(2), None]),
+            ([fresh, None, steady], 0, Some(0), [None, Some(2), None]),
+            ([steady, None, steady], 1, Some(0), [None, Some(0), Some(0)]),
+            ([None, None, None], 1, None, [None, None, None]),
+        ];
+        for (index, (streams, cap, best, moves)) in cases.into_iter().enumerate() {
+            let selection = Selection::new(now, streams.into_iter());
+            assert_eq!(selection.best(cap), best, "case {index}");
+            for (current, expected) in moves.into_iter().enumerate() {
+                let to = selection.move_from(current, cap);
+                assert_eq!(to, expected, "case {index} from {current}");
+            }
+        }
+        let all = Selection::new(now, [steady, steady, steady].into_iter());
+        assert!(all.may_begin(0, 1) && all.may_begin(1, 1) && !all.may_begin(2, 1));
+        let high = Selection::new(now, [None, steady, steady].into_iter());
+        assert!(high.may_begin(1, 0) && !high.may_begin(2, 0));
     }
 
     #[test]

@@ -97,6 +97,26 @@ pub struct RtpIn<'a> {
     pub payload: &'a [u8],
     /// When the frame was captured, on the local clock, if sender reports tell.
     pub captured: Option<Instant>,
+    /// How loud it is, −127 to 0 dBov (RFC 6464), if the packet tells.
+    pub audio_level: Option<i8>,
+}
+
+/// The highest layers that a consumer wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PreferredLayers {
+    /// Index of the encoding.
+    pub spatial: usize,
+    /// Temporal layer within it; `None` is the highest. It is kept, and not acted on: all temporal
+    /// layers are forwarded.
+    pub temporal: Option<u8>,
+}
+
+impl PreferredLayers {
+    /// Everything.
+    pub const HIGHEST: Self = Self {
+        spatial: MAX_STREAMS - 1,
+        temporal: None,
+    };
 }
 
 /// One packet to be sent: the payload of the [`RtpIn`] under a consumer's own numbers.
@@ -123,5 +143,19 @@ pub enum Action {
         producer: ProducerKey,
         /// Index of the encoding. A packet of it has been seen, so its SSRC is known.
         stream: usize,
+    },
+    /// Tell which layer a consumer of a layered producer gets now.
+    TellLayer {
+        /// Whose.
+        consumer: ConsumerKey,
+        /// Index of the encoding; `None` while it gets nothing.
+        stream: Option<usize>,
+    },
+    /// Tell who speaks loudest; told again after every interval in which somebody spoke.
+    TellSpeaker {
+        /// `None`: everybody has fallen silent.
+        producer: Option<ProducerKey>,
+        /// Mean level of the interval, −127 to 0 dBov.
+        volume: i8,
     },
 }

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use router::{
     Action, CAPTURE_TRUST, Codec, ConsumerConfig, ConsumerKey, Error, Forward, KEY_FRAME_INTERVAL,
-    MAX_STREAMS, MediaKind, ProducerConfig, ProducerKey, RESTART_AFTER, Router, RtpIn,
-    STEADY_AFTER, STREAM_TIMEOUT, Sink,
+    MAX_STREAMS, MIN_PACKETS, MediaKind, PreferredLayers, ProducerConfig, ProducerKey,
+    RESTART_AFTER, Router, RtpIn, SPEAKER_INTERVAL, STEADY_AFTER, STREAM_TIMEOUT, Sink,
 };
 
 /// VP8 as Chrome sends it: 15-bit picture id, TL0PICIDX, TID and KEYIDX.
@@ -113,8 +113,27 @@ impl Room {
     /// Streams that were asked for a keyframe since the last call.
     fn asked(&mut self) -> Vec<usize> {
         std::iter::from_fn(|| self.router.poll_action())
-            .map(|Action::RequestKeyFrame { stream, .. }| stream)
+            .filter_map(|action| match action {
+                Action::RequestKeyFrame { stream, .. } => Some(stream),
+                _ => None,
+            })
             .collect()
+    }
+
+    /// What was to be told since the last call.
+    fn told(&mut self) -> Vec<Action> {
+        std::iter::from_fn(|| self.router.poll_action())
+            .filter(|action| !matches!(action, Action::RequestKeyFrame { .. }))
+            .collect()
+    }
+
+    fn prefer(&mut self, consumer: ConsumerKey, spatial: usize) -> usize {
+        let layers = PreferredLayers {
+            spatial,
+            temporal: None,
+        };
+        let kept = self.router.set_preferred_layers(consumer, layers);
+        kept.unwrap().spatial
     }
 }
 
@@ -132,6 +151,7 @@ fn packet(sequence: u64, timestamp: u32, payload: &[u8]) -> RtpIn<'_> {
         marker: true,
         payload,
         captured: None,
+        audio_level: None,
     }
 }
 
@@ -510,10 +530,7 @@ fn simulcast_moves_down_when_its_stream_stops() {
     let got = flow(&mut room, camera, &[0], STREAM_TIMEOUT, &mut sequence);
     assert_eq!(got, []);
     assert_eq!(room.asked(), [], "stream 1 may come back");
-    assert_eq!(
-        room.router.producer_scores(room.now, camera),
-        Some(vec![10, 0])
-    );
+    assert_eq!(room.router.wanted_stream(room.now, ann), Some(0));
     flow(
         &mut room,
         camera,
@@ -622,32 +639,121 @@ fn a_source_that_starts_anew_unannounced_is_noticed() {
 }
 
 #[test]
-fn scores_say_which_streams_flow() {
+fn a_pause_is_no_silence() {
     let mut room = Room::new();
     let camera = room.producer(MediaKind::Video, 3);
-    let scores = |room: &Room| room.router.producer_scores(room.now, camera).unwrap();
-    assert_eq!(scores(&room), [0, 0, 0]);
+    let ann = room.consumer(camera, false);
+    let wanted = |room: &Room| room.router.wanted_stream(room.now, ann);
+    assert_eq!(wanted(&room), None);
     room.send(camera, packet(0, 0, DELTA));
     room.send(camera, on(2, packet(0, 0, DELTA)));
     room.send(camera, on(1, packet(0, 0, PADDING)));
-    assert_eq!(scores(&room), [10, 0, 10]);
+    assert_eq!(wanted(&room), Some(2));
     room.wait_ms(1_500);
     room.send(camera, packet(1, 0, DELTA));
     room.wait_ms(500);
-    assert_eq!(scores(&room), [10, 0, 0]);
+    assert_eq!(wanted(&room), Some(0));
 
     room.router.pause_producer(room.now, camera).unwrap();
     room.wait_ms(60_000);
-    assert_eq!(scores(&room), [10, 0, 0], "a pause is no silence");
+    assert_eq!(wanted(&room), None);
     room.router.resume_producer(room.now, camera).unwrap();
     room.wait_ms(1_999);
-    assert_eq!(
-        scores(&room),
-        [10, 0, 0],
-        "and its end leaves time to begin"
-    );
+    assert_eq!(wanted(&room), Some(0), "its end leaves time to begin");
     room.wait_ms(1);
-    assert_eq!(scores(&room), [0, 0, 0]);
+    assert_eq!(wanted(&room), None);
+}
+
+#[test]
+fn preferred_layers_are_kept_to_and_told() {
+    let mut room = Room::new();
+    let camera = room.producer(MediaKind::Video, 3);
+    let ann = room.consumer(camera, false);
+    let tell = |stream| Action::TellLayer {
+        consumer: ann,
+        stream,
+    };
+    assert_eq!(room.prefer(ann, 1), 1);
+    room.send(camera, on(2, packet(0, 0, KEY)));
+    assert_eq!(room.told(), [tell(Some(2))], "nothing else flows");
+    let mut sequence = 1;
+    let moment = Duration::from_millis(40);
+    flow(&mut room, camera, &[0, 1, 2], moment, &mut sequence);
+    room.asked();
+    flow(&mut room, camera, &[0, 1, 2], STEADY_AFTER, &mut sequence);
+    flow(&mut room, camera, &[0, 1, 2], moment, &mut sequence);
+    assert_eq!(room.asked(), [1]);
+    let got = room.send(camera, on(1, packet(900, 0, KEY)));
+    assert_eq!(got.len(), 1);
+    assert_eq!(room.told(), [tell(Some(1))]);
+    // Up again, with the next keyframe; meanwhile the old one goes on.
+    assert_eq!(room.prefer(ann, 77), 2, "clamped");
+    assert_eq!(room.send(camera, on(1, packet(901, 0, DELTA))).len(), 1);
+    assert_eq!(room.send(camera, on(2, packet(900, 0, DELTA))), []);
+    assert_eq!(room.send(camera, on(2, packet(901, 9, KEY))).len(), 1);
+    assert_eq!(room.told(), [tell(Some(2))]);
+
+    room.router.pause_consumer(ann).unwrap();
+    assert_eq!(room.told(), [tell(None)]);
+    room.router.pause_producer(room.now, camera).unwrap();
+    assert_eq!(room.told(), [], "told already");
+
+    let screen = room.producer(MediaKind::Video, 1);
+    let bob = room.consumer(screen, false);
+    assert_eq!(room.prefer(bob, 3), 0);
+    assert_eq!(room.send(screen, packet(0, 0, KEY)).len(), 1);
+    assert_eq!(room.told(), [], "it has no layers");
+    assert_eq!(room.router.priority(bob).unwrap().get(), 1);
+    let priority = 255.try_into().unwrap();
+    room.router.set_priority(bob, priority).unwrap();
+    assert_eq!(room.router.priority(bob), Some(priority));
+    room.router.close_consumer(bob);
+    assert_eq!(
+        room.router.set_priority(bob, priority),
+        Err(Error::UnknownConsumer)
+    );
+}
+
+/// Sends as many packets as it takes to be judged.
+fn speak(room: &mut Room, producer: ProducerKey, sequence: &mut u64, level: i8) {
+    for _ in 0..MIN_PACKETS {
+        *sequence += 1;
+        let sound = RtpIn {
+            audio_level: Some(level),
+            ..packet(*sequence, 0, SOUND)
+        };
+        room.send(producer, sound);
+    }
+}
+
+#[test]
+fn the_loudest_speaker_is_told() {
+    let mut room = Room::new();
+    let ann = room.producer(MediaKind::Audio, 1);
+    let bob = room.producer(MediaKind::Audio, 1);
+    assert_eq!(room.router.next_timeout(), None, "nobody to listen to");
+    let tell = |producer, volume| Action::TellSpeaker { producer, volume };
+    let (mut a, mut b) = (0, 0);
+    speak(&mut room, ann, &mut a, -40);
+    speak(&mut room, bob, &mut b, -30);
+    assert_eq!(
+        room.router.next_timeout(),
+        Some(room.now + SPEAKER_INTERVAL)
+    );
+    room.wait(SPEAKER_INTERVAL);
+    assert_eq!(room.told(), [tell(Some(bob), -30)]);
+    // Who is paused is not heard, and who is closed is not named.
+    speak(&mut room, bob, &mut b, -30);
+    room.router.pause_producer(room.now, bob).unwrap();
+    speak(&mut room, bob, &mut b, -30);
+    speak(&mut room, ann, &mut a, -40);
+    room.wait(SPEAKER_INTERVAL);
+    assert_eq!(room.told(), [tell(Some(ann), -40)]);
+    speak(&mut room, ann, &mut a, -40);
+    room.router.close_producer(ann);
+    room.wait(SPEAKER_INTERVAL);
+    assert_eq!(room.told(), [tell(None, 0)]);
+    assert_eq!(room.router.next_timeout(), None);
 }
 
 #[test]
@@ -691,7 +797,7 @@ fn closing_a_producer_closes_its_consumers_and_nobody_elses() {
         room.router.restart_stream(camera, 0),
         Err(Error::UnknownProducer)
     );
-    assert_eq!(room.router.producer_scores(room.now, camera), None);
+    assert_eq!(room.router.wanted_stream(room.now, ann), None);
 }
 
 #[test]

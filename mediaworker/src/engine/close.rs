@@ -9,6 +9,13 @@ use super::commands::not_found;
 use super::timers::Timer;
 use super::{CommandError, Engine, RouterKey, TransportKey};
 
+/// What ended on other transports with a transport: ids.
+#[derive(Default)]
+struct Orphans {
+    consumers: Vec<String>,
+    data_consumers: Vec<String>,
+}
+
 impl Engine {
     /// Closes a router with everything in it.
     ///
@@ -26,8 +33,10 @@ impl Engine {
             self.say_goodbye(now, transport);
             self.remove_transport(transport);
         }
+        self.remove_direct_data(key);
         if let Some(mut entry) = self.routers.remove(key) {
             self.timers.set(Timer::Router(key), &mut entry.timer, None);
+            self.timers.set(Timer::Review(key), &mut entry.review, None);
             self.router_ids.remove(&entry.id);
         }
         Ok(())
@@ -75,23 +84,32 @@ impl Engine {
         self.report_orphans(router, orphans);
     }
 
-    fn report_orphans(&mut self, router: RouterKey, orphans: Vec<String>) {
-        for consumer_id in orphans {
+    fn report_orphans(&mut self, router: RouterKey, orphans: Orphans) {
+        for consumer_id in orphans.consumers {
             self.event(
                 router,
                 Event::ConsumerClosed(proto::ConsumerClosed { consumer_id }),
             );
         }
+        for data_consumer_id in orphans.data_consumers {
+            self.event(
+                router,
+                Event::DataConsumerClosed(proto::DataConsumerClosed { data_consumer_id }),
+            );
+        }
     }
 
     /// Takes a transport out of every table, with its producers and consumers.
-    /// Answers the ids of consumers on other transports that ended with them.
-    fn remove_transport(&mut self, key: TransportKey) -> Vec<String> {
+    fn remove_transport(&mut self, key: TransportKey) -> Orphans {
+        let mut orphans = Orphans::default();
         let Some(mut entry) = self.transports.remove(key) else {
-            return Vec::new();
+            return orphans;
         };
         self.timers
             .set(Timer::Transport(key), &mut entry.timer, None);
+        if let Some(mut throttle) = entry.throttle.take() {
+            self.forget_throttle(key, &mut throttle);
+        }
         self.transport_ids.remove(&entry.id);
         for ufrag in entry.inner.ice().ufrags() {
             self.by_ufrag.remove(ufrag);
@@ -103,8 +121,10 @@ impl Engine {
         for tuple in entry.inner.ice().tuples() {
             self.forget_address(key, tuple.remote);
         }
+        let data_users = entry.inner.data().users().collect();
+        orphans.data_consumers = self.remove_data_of(data_users);
         let Some(room) = self.routers.get(entry.router) else {
-            return Vec::new();
+            return orphans;
         };
         let own: Vec<ConsumerKey> = room
             .consumers
@@ -121,9 +141,9 @@ impl Engine {
         for consumer in own {
             self.remove_consumer(entry.router, consumer);
         }
-        let mut orphans = Vec::new();
         for producer in producers {
-            orphans.extend(self.remove_producer(entry.router, producer));
+            let ended = self.remove_producer(entry.router, producer);
+            orphans.consumers.extend(ended);
         }
         orphans
     }

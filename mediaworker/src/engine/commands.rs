@@ -11,14 +11,14 @@ use str0m::media::MediaKind;
 use super::packets::sink_of;
 use super::{
     CommandError, ConsumerEntry, Engine, MAX_ROUTERS, MAX_TRANSPORTS, ProducerEntry, RouterEntry,
-    RouterKey, TransportEntry, TransportKey, convert,
+    RouterKey, TransportEntry, TransportKey, convert, data, stats,
 };
 use crate::transport::TransportError;
 use crate::transport::crypto::Fingerprint;
+use crate::transport::data::DataChannels;
 use crate::transport::extensions;
-use crate::transport::ice::IceState;
 use crate::transport::slots::PayloadType;
-use crate::transport::webrtc::{DtlsState, Role, RouterMedia, WebRtcTransport};
+use crate::transport::webrtc::{Role, RouterMedia, WebRtcTransport};
 
 /// Type preference of host candidates in mediasoup's priorities; a whole 64 of
 /// the 126 that RFC 8445 §5.1.2.2 recommends, so that it never wins over one
@@ -59,6 +59,7 @@ impl Engine {
             producers: SecondaryMap::new(),
             consumers: SecondaryMap::new(),
             timer: None,
+            review: None,
         });
         self.router_ids.insert(request.router_id.clone(), key);
         Ok(())
@@ -89,7 +90,8 @@ impl Engine {
             (false, true) => Some(Role::Consuming),
             _ => None,
         };
-        let inner = WebRtcTransport::new(self.cert.clone(), media, role);
+        let channels = DataChannels::new(data::sctp_limits(request.sctp.as_ref())?);
+        let inner = WebRtcTransport::new(self.cert.clone(), media, role, channels);
         let credentials = inner.ice().credentials().clone();
         let key = self.transports.insert(TransportEntry {
             id: request.transport_id.clone(),
@@ -99,6 +101,8 @@ impl Engine {
             dirty: false,
             broken: false,
             restarted: false,
+            throttle: None,
+            told_bitrates: None,
         });
         self.transport_ids.insert(request.transport_id.clone(), key);
         self.by_ufrag.insert(credentials.ufrag.clone(), key);
@@ -224,6 +228,12 @@ impl Engine {
                 id: request.producer_id.clone(),
                 transport: key,
                 kind,
+                mime_type: request
+                    .codecs
+                    .first()
+                    .map_or_else(String::new, |c| c.mime_type.clone()),
+                encodings: spec.encodings.len(),
+                told: Vec::new(),
             },
         );
         self.producer_ids
@@ -231,10 +241,12 @@ impl Engine {
         let mut result = Ok(());
         self.enter(now, key, |transport, out| {
             result = transport.produce(now, producer, spec, out);
+            transport.set_producer_paused(now, producer, request.paused);
         });
         if result.is_err() {
             self.remove_producer(router, producer);
         }
+        self.start_reviews(now, router);
         Ok(result?)
     }
 
@@ -261,6 +273,9 @@ impl Engine {
                 entry.graph.resume_producer(now, producer)
             };
             result.map_err(|_| not_found("producer", id))?;
+            if let Some(key) = entry.producers.get(producer).map(|p| p.transport) {
+                self.call(key, |t| t.set_producer_paused(now, producer, paused));
+            }
         }
         self.act(router);
         Ok(())
@@ -345,6 +360,9 @@ impl Engine {
                 slot,
                 producer,
                 wanted: !spec.paused,
+                told: None,
+                told_layer: None,
+                layer_was_told: false,
             },
         );
         self.consumer_ids
@@ -430,41 +448,13 @@ impl Engine {
         Ok(())
     }
 
-    fn score(&self, now: Instant, id: &str) -> Result<proto::ConsumerScore> {
-        let (router, consumer) = self.consumer(id)?;
-        let scores = self
-            .routers
-            .get(router)
-            .and_then(|entry| {
-                let producer = entry.consumers.get(consumer)?.producer;
-                entry.graph.producer_scores(now, producer)
-            })
-            .unwrap_or_default();
-        Ok(proto::ConsumerScore {
-            score: 10,
-            producer_score: scores.iter().copied().max().unwrap_or(0).into(),
-            producer_scores: scores.into_iter().map(Into::into).collect(),
-        })
-    }
-
     /// Tells the control plane the states of a transport.
     pub(super) fn report_state(&mut self, key: TransportKey) {
         let Some(entry) = self.transports.get(key) else {
             return;
         };
-        let ice_state = match entry.inner.ice().state() {
-            IceState::New => proto::IceState::New,
-            IceState::Connected => proto::IceState::Connected,
-            IceState::Completed => proto::IceState::Completed,
-            IceState::Disconnected => proto::IceState::Disconnected,
-        };
-        let dtls_state = match entry.inner.dtls_state() {
-            DtlsState::New => proto::DtlsState::New,
-            DtlsState::Connecting => proto::DtlsState::Connecting,
-            DtlsState::Connected => proto::DtlsState::Connected,
-            DtlsState::Failed => proto::DtlsState::Failed,
-            DtlsState::Closed => proto::DtlsState::Closed,
-        };
+        let ice_state = stats::ice_state(entry.inner.ice().state());
+        let dtls_state = stats::dtls_state(entry.inner.dtls_state());
         let (id, router) = (entry.id.clone(), entry.router);
         self.event(
             router,
@@ -486,12 +476,12 @@ impl Engine {
         key.ok_or_else(|| not_found("transport", id))
     }
 
-    fn producer(&self, id: &str) -> Result<(RouterKey, router::ProducerKey)> {
+    pub(super) fn producer(&self, id: &str) -> Result<(RouterKey, router::ProducerKey)> {
         let key = self.producer_ids.get(id).copied();
         key.ok_or_else(|| not_found("producer", id))
     }
 
-    fn consumer(&self, id: &str) -> Result<(RouterKey, router::ConsumerKey)> {
+    pub(super) fn consumer(&self, id: &str) -> Result<(RouterKey, router::ConsumerKey)> {
         let key = self.consumer_ids.get(id).copied();
         key.ok_or_else(|| not_found("consumer", id))
     }
@@ -511,13 +501,13 @@ pub(super) fn not_found(what: &'static str, id: &str) -> CommandError {
     }
 }
 
-fn exists(what: &'static str, id: &str) -> CommandError {
+pub(super) fn exists(what: &'static str, id: &str) -> CommandError {
     CommandError::Exists {
         what,
         id: id.to_owned(),
     }
 }
 
-fn limit(what: &str, max: usize) -> CommandError {
+pub(super) fn limit(what: &str, max: usize) -> CommandError {
     TransportError::Limit(format!("this worker has its limit of {max} {what}")).into()
 }

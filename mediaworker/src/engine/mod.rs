@@ -15,7 +15,11 @@
 mod close;
 mod commands;
 mod convert;
+mod data;
 mod packets;
+mod quality;
+mod stats;
+mod throttle;
 mod timers;
 
 use std::collections::{HashMap, VecDeque};
@@ -29,8 +33,10 @@ use str0m::config::DtlsCert;
 use str0m::media::MediaKind;
 
 use crate::transport::crypto::{self, Fingerprint, FingerprintHash};
+use crate::transport::receive::EncodingScore;
 use crate::transport::webrtc::{Output, RouterMedia, WebRtcTransport};
 use crate::transport::{TransportError, Tuple};
+use throttle::Throttle;
 use timers::{Timer, Timers};
 
 new_key_type! {
@@ -92,6 +98,8 @@ pub struct Counters {
     pub rtp_received: u64,
     /// RTP packets queued for consumers.
     pub rtp_forwarded: u64,
+    /// Messages that a data consumer, or control, could not be given.
+    pub data_dropped: u64,
     /// Datagrams that belonged to nothing or could not be parsed.
     pub dropped: u64,
     /// Panics contained in one transport.
@@ -109,6 +117,10 @@ pub struct Sizes {
     pub producers: usize,
     /// Consumers.
     pub consumers: usize,
+    /// Data producers.
+    pub data_producers: usize,
+    /// Data consumers.
+    pub data_consumers: usize,
 }
 
 struct RouterEntry {
@@ -118,12 +130,20 @@ struct RouterEntry {
     producers: SecondaryMap<ProducerKey, ProducerEntry>,
     consumers: SecondaryMap<ConsumerKey, ConsumerEntry>,
     timer: Option<Instant>,
+    /// Time of the next review, while there are producers.
+    review: Option<Instant>,
 }
 
 struct ProducerEntry {
     id: String,
     transport: TransportKey,
     kind: MediaKind,
+    /// Of its first codec, the one that is forwarded.
+    mime_type: String,
+    /// How many it can have; not all may have been seen.
+    encodings: usize,
+    /// Scores that were told last.
+    told: Vec<EncodingScore>,
 }
 
 struct ConsumerEntry {
@@ -135,6 +155,12 @@ struct ConsumerEntry {
     /// same while its transport is not connected: a keyframe that nobody can
     /// receive would be spent, and the next may only be asked for a second later.
     wanted: bool,
+    /// Score that was told last.
+    told: Option<proto::ConsumerScore>,
+    /// Layer that was told last.
+    told_layer: Option<usize>,
+    /// A layer was told since the last review; the next one waits for that.
+    layer_was_told: bool,
 }
 
 struct TransportEntry {
@@ -149,6 +175,10 @@ struct TransportEntry {
     /// ICE was restarted: a second username fragment is valid until the new one
     /// is used.
     restarted: bool,
+    /// The bad network that it is behind on purpose.
+    throttle: Option<Box<Throttle>>,
+    /// Desired and available bitrate that were told last.
+    told_bitrates: Option<(u64, u64)>,
 }
 
 /// Routers, transports and everything in them.
@@ -162,9 +192,12 @@ pub struct Engine {
     transport_ids: HashMap<String, TransportKey>,
     producer_ids: HashMap<String, (RouterKey, ProducerKey)>,
     consumer_ids: HashMap<String, (RouterKey, ConsumerKey)>,
+    data: data::Data,
     by_address: HashMap<SocketAddr, TransportKey>,
     by_ufrag: HashMap<String, TransportKey>,
     timers: Timers,
+    /// Transports with a throttle.
+    throttled: usize,
     dirty: Vec<TransportKey>,
     /// Reused for every call into a transport.
     output: Output,
@@ -196,9 +229,11 @@ impl Engine {
             transport_ids: HashMap::new(),
             producer_ids: HashMap::new(),
             consumer_ids: HashMap::new(),
+            data: data::Data::default(),
             by_address: HashMap::new(),
             by_ufrag: HashMap::new(),
             timers: Timers::default(),
+            throttled: 0,
             dirty: Vec::new(),
             output: Output::default(),
             forwards: Vec::new(),
@@ -220,7 +255,9 @@ impl Engine {
 
     /// The next event for the control plane.
     pub fn poll_event(&mut self) -> Option<proto::Event> {
-        self.events.pop_front()
+        let event = self.events.pop_front()?;
+        self.data.note_polled(&event);
+        Some(event)
     }
 
     /// True when events are not read; the worker is of no use then.
@@ -235,11 +272,14 @@ impl Engine {
 
     /// Numbers of entities.
     pub fn sizes(&self) -> Sizes {
+        let (data_producers, data_consumers) = self.data.sizes();
         Sizes {
             routers: self.routers.len(),
             transports: self.transports.len(),
             producers: self.producer_ids.len(),
             consumers: self.consumer_ids.len(),
+            data_producers,
+            data_consumers,
         }
     }
 

@@ -26,6 +26,14 @@ const MAX_FLUSH_ROUNDS: usize = 8;
 impl Engine {
     /// Takes in one datagram from the media sockets.
     pub fn receive(&mut self, now: Instant, tuple: Tuple, datagram: &[u8]) {
+        if self.throttled > 0 && self.hold_uplink(now, tuple, datagram) {
+            return;
+        }
+        self.admit(now, tuple, datagram);
+    }
+
+    /// Takes in one datagram that nothing holds back.
+    pub(super) fn admit(&mut self, now: Instant, tuple: Tuple, datagram: &[u8]) {
         match PacketKind::of(datagram) {
             Some(PacketKind::Stun) => self.receive_stun(now, tuple, datagram),
             Some(kind) => match self.by_address.get(&tuple.remote).copied() {
@@ -69,7 +77,9 @@ impl Engine {
             self.counters.dropped += 1;
             return;
         };
-        self.datagrams.push((tuple, checked.response));
+        let (received, sent) = (datagram.len(), checked.response.len());
+        self.call(key, |t| t.count_check(now, received, sent));
+        self.send(now, key, &mut vec![(tuple, checked.response)]);
         if let Some(forgotten) = checked.forgotten {
             self.forget_address(key, forgotten);
         }
@@ -179,12 +189,15 @@ impl Engine {
         out: &mut Output,
         connected: Option<bool>,
     ) {
-        self.datagrams.append(&mut out.datagrams);
+        self.send(now, key, &mut out.datagrams);
         self.counters.dropped += std::mem::take(&mut out.dropped);
         let mut touched = false;
         for received in out.received.drain(..) {
             self.forward(now, router, received);
             touched = true;
+        }
+        for message in out.data.drain(..) {
+            self.forward_data(now, &message);
         }
         for consumer in out.key_frame_requests.drain(..) {
             if let Some(entry) = self.routers.get_mut(router) {
@@ -255,6 +268,7 @@ impl Engine {
             marker: packet.header.marker,
             payload: &packet.payload,
             captured: received.captured,
+            audio_level: packet.header.ext_vals.audio_level,
         };
         let mut forwards = std::mem::take(&mut self.forwards);
         entry
@@ -296,6 +310,12 @@ impl Engine {
                         self.mark_dirty(key);
                     }
                 }
+                Action::TellLayer { consumer, stream } => {
+                    self.tell_layer(router, consumer, stream);
+                }
+                Action::TellSpeaker { producer, volume } => {
+                    self.tell_speaker(router, producer, volume);
+                }
             }
         }
         self.arm_router(router);
@@ -320,6 +340,8 @@ impl Engine {
                     }
                     self.act(key);
                 }
+                Timer::Review(key) => self.review(now, key),
+                Timer::Throttle(key) => self.release(now, key),
             }
         }
     }

@@ -12,6 +12,10 @@ pub enum Timer {
     Transport(TransportKey),
     /// A router's media graph.
     Router(RouterKey),
+    /// A router that is to be reviewed.
+    Review(RouterKey),
+    /// Datagrams that a throttle holds back.
+    Throttle(TransportKey),
 }
 
 /// One time for each that has one; the earliest is found without a search.

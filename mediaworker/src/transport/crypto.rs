@@ -4,9 +4,10 @@
 //! str0m verifies sha-256 and sha-1 fingerprints only, and clients announce
 //! others (aiortc: sha-512). So the DTLS instance is wrapped: the certificate
 //! that the remote presents is kept, and the transport compares it itself,
-//! with any of the five hashes, before it lets anything through.
+//! with any of the five hashes, before it lets anything through. SCTP passes
+//! through the same wrapper, where `sctp.rs` looks at it.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::sync::LazyLock;
 use std::time::Instant;
 
@@ -15,10 +16,16 @@ use str0m::config::{DtlsCert, DtlsVersion};
 use str0m::crypto::dtls::{DtlsImplError, DtlsInstance, DtlsOutput, DtlsProvider, ProtocolVersion};
 use str0m::crypto::{CryptoError, CryptoProvider, from_feature_flags};
 
+use super::sctp::SctpGuard;
+
 thread_local! {
     /// Certificate (DER) that the last polled DTLS instance received. The
     /// engine runs on one thread and takes it right after polling a transport.
     static PEER_CERTIFICATE: RefCell<Option<Vec<u8>>> = const { RefCell::new(None) };
+    /// SCTP streams that the DTLS instance built next lets through.
+    static SCTP_STREAMS: Cell<u16> = const { Cell::new(u16::MAX) };
+    /// The association of the DTLS instance that was polled last is established.
+    static SCTP_ESTABLISHED: Cell<bool> = const { Cell::new(false) };
 }
 
 static PROVIDER: LazyLock<CryptoProvider> = LazyLock::new(|| CryptoProvider {
@@ -34,6 +41,21 @@ pub fn provider() -> &'static CryptoProvider {
 /// Takes the certificate that the transport polled last has just received.
 pub fn take_peer_certificate() -> Option<Vec<u8>> {
     PEER_CERTIFICATE.take()
+}
+
+/// Runs what builds an `Rtc` whose client may send on SCTP stream ids below
+/// `streams`; with 0 there is no SCTP.
+pub fn with_sctp_streams<T>(streams: u16, build: impl FnOnce() -> T) -> T {
+    let before = SCTP_STREAMS.replace(streams);
+    let built = build();
+    SCTP_STREAMS.set(before);
+    built
+}
+
+/// True when the SCTP association of the transport that was polled last is
+/// established.
+pub fn take_sctp_established() -> bool {
+    SCTP_ESTABLISHED.take()
 }
 
 /// Makes the certificate that all transports of a worker share. `None` when the
@@ -162,13 +184,17 @@ impl DtlsProvider for CapturingProvider {
         let inner = from_feature_flags()
             .dtls_provider
             .new_dtls(cert, now, version, mtu)?;
-        Ok(Box::new(CapturingInstance { inner }))
+        Ok(Box::new(CapturingInstance {
+            inner,
+            sctp: SctpGuard::new(SCTP_STREAMS.get()),
+        }))
     }
 }
 
 #[derive(Debug)]
 struct CapturingInstance {
     inner: Box<dyn DtlsInstance>,
+    sctp: SctpGuard,
 }
 
 impl DtlsInstance for CapturingInstance {
@@ -182,8 +208,17 @@ impl DtlsInstance for CapturingInstance {
 
     fn poll_output<'a>(&mut self, buf: &'a mut [u8]) -> DtlsOutput<'a> {
         let output = self.inner.poll_output(buf);
-        if let DtlsOutput::PeerCert(der) = &output {
-            PEER_CERTIFICATE.set(Some(der.to_vec()));
+        match &output {
+            DtlsOutput::PeerCert(der) => PEER_CERTIFICATE.set(Some(der.to_vec())),
+            DtlsOutput::ApplicationData(packet) => {
+                let admitted = self.sctp.admits(packet);
+                SCTP_ESTABLISHED.set(self.sctp.is_established());
+                if !admitted {
+                    // str0m drops what is not even a header.
+                    return DtlsOutput::ApplicationData(&[]);
+                }
+            }
+            _ => {}
         }
         output
     }
@@ -193,7 +228,16 @@ impl DtlsInstance for CapturingInstance {
     }
 
     fn send_application_data(&mut self, data: &[u8]) -> Result<usize, DtlsImplError> {
-        self.inner.send_application_data(data)
+        let replaced = self.sctp.outgoing(data);
+        let sent = match replaced {
+            Some(packet) => self
+                .inner
+                .send_application_data(&packet)
+                .map(|_| data.len()),
+            None => self.inner.send_application_data(data),
+        };
+        SCTP_ESTABLISHED.set(self.sctp.is_established());
+        sent
     }
 
     fn is_active(&self) -> bool {

@@ -2,13 +2,17 @@
 
 pub mod clock;
 pub mod crypto;
+pub mod data;
 pub mod extensions;
 mod guard;
 pub mod ice;
 mod offer;
 pub mod receive;
+pub mod sctp;
 pub mod send;
 pub mod slots;
+pub mod stats;
+pub mod throttle;
 pub mod webrtc;
 
 use std::net::{IpAddr, SocketAddr};

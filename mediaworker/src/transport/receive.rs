@@ -1,6 +1,9 @@
 //! The producing side of a WebRtcTransport: teaches str0m what a client will
 //! send, and finds the producer that a packet belongs to.
 
+mod counting;
+mod inbound;
+
 use std::collections::{HashMap, HashSet};
 
 use router::{Codec, ProducerKey};
@@ -15,6 +18,8 @@ use super::extensions;
 use super::guard::{self, TransportCcGuard};
 use super::offer::Lesson;
 use super::slots::{PayloadType, SlotCodec, Slots};
+pub use counting::{Arriving, EncodingScore};
+use inbound::Inbound;
 
 /// Most producers on one transport. A browser has a handful.
 const MAX_PRODUCERS: usize = 64;
@@ -97,6 +102,9 @@ struct Entry {
     rids: Vec<Option<Rid>>,
     /// str0m has been told about it.
     taught: bool,
+    paused: bool,
+    /// By encoding, from its first packet on.
+    inbound: Vec<Option<Inbound>>,
 }
 
 /// The producers of one transport.
@@ -120,6 +128,10 @@ pub struct Receiving {
     /// SSRCs that took the place of another.
     replaced: u32,
     transport_cc: TransportCcGuard,
+    /// The datagram that str0m is being given.
+    arriving: Arriving,
+    /// Payload types of retransmissions, a bit for each.
+    repair_types: u128,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -246,10 +258,13 @@ impl Receiving {
         self.entries.push(Entry {
             key,
             mid: mid.as_str().into(),
+            inbound: spec.encodings.iter().map(|_| None).collect(),
             spec,
             rids,
             taught: false,
+            paused: false,
         });
+        self.learn_repair_types();
     }
 
     /// A MID that nothing on this transport has.
@@ -370,6 +385,7 @@ impl Receiving {
     /// that says so, which lets a forged one silence a producer: where all SSRCs
     /// are signalled, others have no business here. SSRC 0 probes the bandwidth.
     pub fn admits(&mut self, rtp: &[u8]) -> bool {
+        self.arrives(rtp);
         let known = guard::ssrc(rtp).is_some_and(|ssrc| {
             ssrc == 0 || self.unsignalled > 0 || self.signalled.contains(&ssrc)
         });
@@ -465,12 +481,15 @@ impl Receiving {
             None => self.bind(rtc, packet.header.ssrc)?,
         };
         let (producer, stream) = bound;
-        let entry = self.entries.iter().find(|e| e.key == producer)?;
-        let codec = entry.spec.codecs.first()?;
+        let entry = self.entries.iter_mut().find(|e| e.key == producer)?;
         let pt = *packet.header.payload_type;
-        if pt != codec.payload_type.pt && Some(pt) != codec.payload_type.rtx {
+        let types = entry.spec.codecs.first()?.payload_type;
+        if pt != types.pt && Some(pt) != types.rtx {
             return None;
         }
+        self.arriving.used = true;
+        entry.count(stream, &packet, self.arriving, new_source);
+        let codec = entry.spec.codecs.first()?;
         let captured = packet.last_sender_info.and_then(|info| {
             let report = Report {
                 ntp: info.ntp_time,
@@ -516,8 +535,9 @@ impl Receiving {
         Some((found, replaced))
     }
 
-    /// Takes in the wall clock of a sender report.
+    /// Takes in the wall clock of a sender report, which ends an interval.
     pub fn handle_report(&mut self, feedback: &str0m::media::SenderFeedback) {
+        self.end_interval(feedback.received_at, *feedback.sender_info.ssrc);
         self.clock
             .handle_report(feedback.received_at, feedback.sender_info.ntp_time);
     }
@@ -559,6 +579,7 @@ impl Receiving {
             return;
         };
         let entry = self.entries.remove(at);
+        self.learn_repair_types();
         self.count_ssrcs(&entry.spec, false);
         self.streams.retain(|_, (key, _)| *key != producer);
         if let Some(rtc) = rtc.filter(|_| entry.taught) {

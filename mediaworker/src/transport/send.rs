@@ -1,15 +1,21 @@
 //! The consuming side of a WebRtcTransport: the streams that a client receives.
 
+mod outbound;
+
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use router::{ConsumerKey, Forward};
 use str0m::Rtc;
 use str0m::media::{MediaKind, Mid, Pt};
 use str0m::rtp::{RtpPacket, RtpWrite, Ssrc};
+use str0m::stats::MediaEgressStats;
 
 use super::TransportError;
 use super::extensions::Written;
 use super::receive::is_token;
+use super::stats::StreamStats;
+use outbound::Outbound;
 
 /// Most consumers on one transport.
 const MAX_CONSUMERS: usize = 1024;
@@ -52,12 +58,16 @@ struct SendStream {
     /// report with an RTP time of zero goes out before, and idle streams cost
     /// nothing.
     declared: bool,
+    outbound: Outbound,
 }
 
 /// The consumers of one transport, by slot.
 #[derive(Debug, Default)]
 pub struct Sending {
     slots: Vec<Option<SendStream>>,
+    /// Slot of each SSRC, media and RTX.
+    by_ssrc: HashMap<u32, usize>,
+    by_mid: HashMap<Mid, usize>,
 }
 
 impl Sending {
@@ -118,9 +128,16 @@ impl Sending {
             kind: spec.kind,
             known: false,
             declared: false,
+            outbound: Outbound::default(),
         };
-        match self.slots.iter_mut().find(|s| s.is_none()) {
-            Some(free) => *free = Some(stream),
+        let free = self.slots.iter().position(Option::is_none);
+        let slot = free.unwrap_or(self.slots.len());
+        for ssrc in std::iter::once(stream.ssrc).chain(stream.rtx) {
+            self.by_ssrc.insert(*ssrc, slot);
+        }
+        self.by_mid.insert(stream.mid, slot);
+        match self.slots.get_mut(slot) {
+            Some(place) => *place = Some(stream),
             None => self.slots.push(Some(stream)),
         }
     }
@@ -138,8 +155,14 @@ impl Sending {
         let place = usize::try_from(slot)
             .ok()
             .and_then(|slot| self.slots.get_mut(slot));
-        if let Some(stream) = place.and_then(Option::take)
-            && stream.known
+        let Some(stream) = place.and_then(Option::take) else {
+            return;
+        };
+        for ssrc in std::iter::once(stream.ssrc).chain(stream.rtx) {
+            self.by_ssrc.remove(&*ssrc);
+        }
+        self.by_mid.remove(&stream.mid);
+        if stream.known
             && let Some(rtc) = rtc
         {
             rtc.direct_api().remove_media(stream.mid);
@@ -148,7 +171,52 @@ impl Sending {
 
     /// The consumer whose packets carry this MID.
     pub fn consumer(&self, mid: Mid) -> Option<ConsumerKey> {
-        self.streams().find(|s| s.mid == mid).map(|s| s.consumer)
+        let slot = *self.by_mid.get(&mid)?;
+        Some(self.slots.get(slot)?.as_ref()?.consumer)
+    }
+
+    /// Counts an RTP packet that leaves.
+    pub fn sent(&mut self, now: Instant, ssrc: Option<u32>, len: usize, retransmission: bool) {
+        let slot = ssrc.and_then(|ssrc| self.by_ssrc.get(&ssrc).copied());
+        let place = slot.and_then(|slot| self.slots.get_mut(slot));
+        if let Some(stream) = place.and_then(Option::as_mut) {
+            stream.outbound.sent(now, len, retransmission);
+        }
+    }
+
+    /// Takes in what str0m counts of a stream.
+    pub fn handle_stats(&mut self, stats: &MediaEgressStats) {
+        let slot = self.by_mid.get(&stats.mid).copied();
+        let place = slot.and_then(|slot| self.slots.get_mut(slot));
+        if let Some(stream) = place.and_then(Option::as_mut) {
+            stream.outbound.handle_stats(stats);
+        }
+    }
+
+    fn stream(&self, slot: u32) -> Option<&SendStream> {
+        self.slots.get(usize::try_from(slot).ok()?)?.as_ref()
+    }
+
+    /// Score of the consumer in a slot, by its client's receiver reports.
+    pub fn score(&self, slot: u32) -> Option<u8> {
+        Some(self.stream(slot)?.outbound.score())
+    }
+
+    /// Statistics of the consumer in a slot.
+    pub fn stats(&self, now: Instant, slot: u32) -> Option<StreamStats> {
+        let stream = self.stream(slot)?;
+        Some(StreamStats {
+            ssrc: *stream.ssrc,
+            rtx_ssrc: stream.rtx.map(|ssrc| *ssrc),
+            ..stream.outbound.stats(now)
+        })
+    }
+
+    /// Packets expected and lost in the last intervals of all streams.
+    pub fn loss(&self) -> (u64, u64) {
+        self.streams()
+            .map(|stream| stream.outbound.interval())
+            .fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
     }
 
     /// Queues a packet for its consumer; it leaves with the next flush.
@@ -163,6 +231,7 @@ impl Sending {
             // No cap on the share of retransmissions: under heavy loss a cap
             // withholds what the receiver needs most.
             tx.set_rtx_cache(RTX_CACHE_PACKETS, RTX_CACHE_AGE, None);
+            stream.outbound.begin(forward.sequence);
             stream.declared = true;
         }
         let Some(tx) = api.stream_tx(&stream.ssrc) else {

@@ -5,6 +5,8 @@
 //! without str0m noticing. The `Rtc` is built when the handshake can start: by
 //! then it is known what for, and its codecs are fixed from then on.
 
+mod passing;
+
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -18,11 +20,13 @@ use str0m::rtp::RtpPacket;
 use str0m::{Candidate, Event, IceCreds, Input, Output as RtcOutput, Rtc};
 
 use super::crypto::{self, Fingerprint};
-use super::guard::{self, ReplayGuard, Resend, ResendBudget};
+use super::data::{self, DataChannels, DataReceived};
+use super::guard::{ReplayGuard, ResendBudget};
 use super::ice::{self, Checked, IceAgent, IceState};
 use super::receive::{ProducerSpec, Received, Receiving, RemoteIce};
 use super::send::{ConsumerSpec, Sending};
 use super::slots::{self, PayloadType};
+use super::stats::Traffic;
 use super::{PacketKind, TransportError, Tuple, extensions};
 
 /// The pair of addresses that str0m sees (RFC 5737 documentation range).
@@ -45,6 +49,8 @@ const MAX_EARLY: usize = 8;
 /// Longest RTP or RTCP packet that is taken in, bytes. str0m writes packets of
 /// at most 2,000 bytes, and a forwarded one grows by header extensions.
 const MAX_RTP_LEN: usize = 1600;
+/// How often str0m tells what it counts.
+const STATS_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Which way media flows on a transport.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,6 +101,8 @@ pub struct Output {
     pub received: Vec<Received>,
     /// Consumers whose clients need a keyframe.
     pub key_frame_requests: Vec<ConsumerKey>,
+    /// Messages of data producers.
+    pub data: Vec<DataReceived>,
     /// ICE or DTLS state is another now.
     pub state_changed: bool,
     /// Packets or datagrams that were not taken in.
@@ -114,9 +122,10 @@ pub struct WebRtcTransport {
     dtls: DtlsState,
     /// The remote's certificate has been compared with its fingerprint.
     verified: bool,
-    rtc: Option<Box<Rtc>>,
+    pub(super) rtc: Option<Box<Rtc>>,
     receiving: Receiving,
     sending: Sending,
+    pub(super) data: DataChannels,
     early: Vec<Vec<u8>>,
     rtc_timeout: Option<Instant>,
     /// The handshake to start once ICE knows where the client is, and whether as
@@ -126,12 +135,18 @@ pub struct WebRtcTransport {
     mid: bool,
     replay: ReplayGuard,
     resends: ResendBudget,
+    traffic: Traffic,
 }
 
 impl WebRtcTransport {
     /// A transport that waits for its client. `role`: what the client said that
     /// it wants; `None` leaves it to the first command.
-    pub fn new(cert: DtlsCert, media: Rc<RouterMedia>, role: Option<Role>) -> Self {
+    pub fn new(
+        cert: DtlsCert,
+        media: Rc<RouterMedia>,
+        role: Option<Role>,
+        data: DataChannels,
+    ) -> Self {
         Self {
             cert,
             media,
@@ -143,12 +158,14 @@ impl WebRtcTransport {
             rtc: None,
             receiving: Receiving::default(),
             sending: Sending::default(),
+            data,
             early: Vec::new(),
             rtc_timeout: None,
             pending: None,
             mid: true,
             replay: ReplayGuard::default(),
             resends: ResendBudget::default(),
+            traffic: Traffic::default(),
         }
     }
 
@@ -198,6 +215,7 @@ impl WebRtcTransport {
         datagram: &[u8],
         out: &mut Output,
     ) {
+        self.traffic.received.add(now, datagram.len());
         match kind {
             PacketKind::Dtls if self.rtc.is_none() => {
                 if self.early.len() < MAX_EARLY {
@@ -227,6 +245,9 @@ impl WebRtcTransport {
             out.dropped += 1;
         }
         self.drain(now, out);
+        if kind == PacketKind::Rtp {
+            self.count_arrival(now, datagram);
+        }
     }
 
     /// Lets time pass.
@@ -240,6 +261,9 @@ impl WebRtcTransport {
     /// Advances str0m once and sends what was queued.
     pub fn flush(&mut self, now: Instant, out: &mut Output) {
         if let Some(rtc) = self.rtc.as_deref_mut() {
+            if self.data.is_unsettled() {
+                self.data.settle(rtc);
+            }
             if let Err(error) = rtc.handle_input(Input::Timeout(now)) {
                 out.failed = Some(error.to_string());
             }
@@ -283,19 +307,20 @@ impl WebRtcTransport {
             return;
         };
         let role = *self.role.get_or_insert(Role::Producing);
-        let rtc = self.rtc.insert(Box::new(build(
-            now,
-            role,
-            &self.media,
-            &self.cert,
-            self.mid,
-        )));
-        self.sending.declare(rtc);
+        let rtc = crypto::with_sctp_streams(self.data.num_streams(), || {
+            build(now, role, &self.media, &self.cert, self.mid)
+        });
+        let rtc = self.rtc.insert(Box::new(rtc));
         let active = handshake == Handshake::Client;
         if let Err(error) = rtc.direct_api().start_dtls(active) {
             out.failed = Some(error.to_string());
             return;
         }
+        if let Err(error) = self.data.start(rtc, remote_ice()) {
+            out.failed = Some(error.to_string());
+            return;
+        }
+        self.sending.declare(rtc);
         if let Err(error) = self.receiving.teach(rtc, remote_ice()) {
             out.failed = Some(error.to_string());
         }
@@ -414,12 +439,10 @@ impl WebRtcTransport {
 
     /// Takes everything out of str0m, up to its next timeout.
     fn drain(&mut self, now: Instant, out: &mut Output) {
-        let Some(rtc) = self.rtc.as_deref_mut() else {
-            return;
-        };
         // What another transport left behind when it failed.
         let _ = crypto::take_peer_certificate();
-        loop {
+        let _ = crypto::take_sctp_established();
+        while let Some(rtc) = self.rtc.as_deref_mut() {
             let output = match rtc.poll_output() {
                 Ok(output) => output,
                 Err(error) => {
@@ -440,30 +463,14 @@ impl WebRtcTransport {
                     // Far-off timeouts mean "never".
                     let soon = at <= now + Duration::from_secs(3600);
                     self.rtc_timeout = soon.then_some(at);
+                    if self.data.wants_flush() {
+                        self.rtc_timeout = Some(now);
+                    }
                     break;
                 }
                 RtcOutput::Transmit(transmit) => {
-                    let datagram: Vec<u8> = transmit.contents.into();
-                    match PacketKind::of(&datagram) {
-                        Some(PacketKind::Stun) => continue,
-                        Some(PacketKind::Rtp) => {
-                            match pay(&mut self.resends, &self.media, &datagram) {
-                                Resend::Send => {}
-                                Resend::Drop => {
-                                    out.dropped += 1;
-                                    continue;
-                                }
-                                Resend::Close => {
-                                    out.failed = Some("asks for too many retransmissions".into());
-                                    return;
-                                }
-                            }
-                        }
-                        _ => {}
-                    }
-                    match self.ice.selected() {
-                        Some(tuple) => out.datagrams.push((tuple, datagram)),
-                        None => out.dropped += 1,
+                    if !self.transmit(now, transmit.contents.into(), out) {
+                        return;
                     }
                 }
                 RtcOutput::Event(Event::RtpPacket(packet)) => {
@@ -483,6 +490,19 @@ impl WebRtcTransport {
                 RtcOutput::Event(Event::SenderFeedback(feedback)) => {
                     self.receiving.handle_report(&feedback);
                 }
+                RtcOutput::Event(Event::MediaIngressStats(stats)) => {
+                    self.receiving.handle_stats(&stats);
+                }
+                RtcOutput::Event(Event::MediaEgressStats(stats)) => {
+                    self.sending.handle_stats(&stats);
+                }
+                RtcOutput::Event(Event::ChannelData(message)) => match self.data.accept(message) {
+                    Some(received) => out.data.push(received),
+                    None => out.dropped += 1,
+                },
+                RtcOutput::Event(Event::ChannelOpen(id, _)) => self.data.handle_open(rtc, id),
+                RtcOutput::Event(Event::ChannelClose(id)) => self.data.handle_close(id),
+                RtcOutput::Event(Event::ChannelBufferedAmountLow(_)) => self.data.handle_drained(),
                 RtcOutput::Event(Event::Connected) => {
                     out.state_changed = true;
                     if self.verified {
@@ -500,23 +520,15 @@ impl WebRtcTransport {
                 RtcOutput::Event(_) => {}
             }
         }
+        if crypto::take_sctp_established() {
+            self.data.set_established();
+        }
     }
 
     /// True when ICE and DTLS let media flow.
     pub fn is_connected(&self) -> bool {
         self.dtls == DtlsState::Connected
             && matches!(self.ice.state(), IceState::Connected | IceState::Completed)
-    }
-}
-
-/// Charges a packet to the budget of retransmissions; media packets fill it up.
-fn pay(budget: &mut ResendBudget, media: &RouterMedia, datagram: &[u8]) -> Resend {
-    let pt = guard::payload_type(datagram);
-    if pt.is_some() && media.codecs.iter().any(|c| c.rtx == pt) {
-        budget.resend()
-    } else {
-        budget.media();
-        Resend::Send
     }
 }
 
@@ -543,7 +555,9 @@ fn build(now: Instant, role: Role, media: &RouterMedia, cert: &DtlsCert, mid: bo
         .set_dtls_cert(cert.clone())
         .set_fingerprint_verification(false)
         .set_local_ice_credentials(virtual_credentials())
-        .set_stats_interval(None);
+        .set_sctp_max_message_size(data::MAX_RECEIVED_MESSAGE)
+        .set_sctp_max_buffered_amount(data::MAX_TRANSPORT_BACKLOG)
+        .set_stats_interval(Some(STATS_INTERVAL));
     match role {
         Role::Producing => {
             slots::receiving_codecs(config.codec_config());

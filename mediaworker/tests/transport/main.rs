@@ -10,7 +10,13 @@
 mod abuse;
 mod churn;
 mod connecting;
+mod data;
 mod hostile;
+mod layers;
 mod media;
 mod network;
 mod room;
+mod scores;
+mod speakers;
+mod stats;
+mod throttle;

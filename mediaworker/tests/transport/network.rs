@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use mediaworker::engine::{AnnouncedAddress, Engine, EngineConfig};
-use mediaworker::transport::{Protocol, Tuple};
+use mediaworker::transport::{PacketKind, Protocol, Tuple};
 use test_peer::{Peer, PeerConfig, Remote};
 
 pub const PORT: u16 = 40_000;
@@ -58,6 +58,8 @@ pub struct Client {
     pub address: SocketAddr,
     /// Nothing goes to it or comes from it.
     pub cut: bool,
+    /// Octets that have reached it.
+    pub reached: usize,
 }
 
 pub struct Network {
@@ -67,6 +69,9 @@ pub struct Network {
     pub clients: Vec<Client>,
     pub conditions: Conditions,
     pub events: Vec<proto::event::Event>,
+    /// Share of DTLS records, which carry SCTP, that are lost on the way to the
+    /// server and from it, 0 to 1.
+    pub data_loss: [f64; 2],
     /// RTP packets that the network lost on the way to the server.
     pub lost: usize,
     under_way: BTreeMap<(Instant, u64), (To, Vec<u8>)>,
@@ -89,6 +94,7 @@ impl Network {
             clients: Vec::new(),
             conditions: Conditions::PERFECT,
             events: Vec::new(),
+            data_loss: [0.0; 2],
             lost: 0,
             under_way: BTreeMap::new(),
             order: 0,
@@ -107,11 +113,14 @@ impl Network {
     pub fn add_client(&mut self, config: &PeerConfig) -> usize {
         let id = self.clients.len();
         let address = SocketAddr::from(([10, 0, 1, 1], 5000 + u16::try_from(id).unwrap()));
-        let peer = Peer::new(self.now, config, address);
+        // Its SCTP gets empty messages right, which str0m's own does not.
+        let crypto = mediaworker::transport::crypto::provider().clone();
+        let peer = Peer::with_crypto(self.now, config, address, crypto);
         self.clients.push(Client {
             peer,
             address,
             cut: false,
+            reached: 0,
         });
         id
     }
@@ -127,13 +136,22 @@ impl Network {
         transport: &str,
         producing: bool,
     ) -> proto::CreateWebRtcTransportResponse {
+        self.create_transport_with(transport, producing, None)
+    }
+
+    pub fn create_transport_with(
+        &mut self,
+        transport: &str,
+        producing: bool,
+        sctp: Option<proto::SctpOptions>,
+    ) -> proto::CreateWebRtcTransportResponse {
         self.engine
             .create_web_rtc_transport(&proto::CreateWebRtcTransportRequest {
                 router_id: "room".into(),
                 transport_id: transport.into(),
                 producing,
                 consuming: !producing,
-                sctp: None,
+                sctp,
             })
             .unwrap()
     }
@@ -213,7 +231,11 @@ impl Network {
                     };
                     self.engine.receive(now, tuple, &datagram);
                 }
-                To::Peer(client) => self.clients[client].peer.receive(now, &datagram),
+                To::Peer(client) => {
+                    let client = &mut self.clients[client];
+                    client.reached += datagram.len();
+                    client.peer.receive(now, &datagram);
+                }
             }
         }
         self.engine.handle_timeouts(now);
@@ -248,8 +270,16 @@ impl Network {
     }
 
     fn send(&mut self, to: To, datagram: Vec<u8>) {
-        let is_rtp = mediaworker::transport::PacketKind::of(&datagram)
-            == Some(mediaworker::transport::PacketKind::Rtp);
+        let kind = PacketKind::of(&datagram);
+        let data_loss = match to {
+            To::Server { .. } => self.data_loss[0],
+            To::Peer(_) => self.data_loss[1],
+        };
+        let lossy = kind == Some(PacketKind::Dtls) && data_loss > 0.0;
+        if lossy && self.random() < data_loss {
+            return;
+        }
+        let is_rtp = kind == Some(PacketKind::Rtp);
         if is_rtp && self.random() < self.conditions.loss {
             if matches!(to, To::Server { .. }) {
                 self.lost += 1;

@@ -170,6 +170,8 @@ pub struct Source {
     pub written: Vec<Vec<u8>>,
     /// How long frames wait between capture and sending.
     pub capture_delay: Duration,
+    /// How loud audio is, dBov.
+    pub level: i8,
 }
 
 impl Source {
@@ -186,7 +188,16 @@ impl Source {
             requests_seen: 0,
             written: Vec::new(),
             capture_delay: Duration::ZERO,
+            level: -30,
         }
+    }
+
+    /// Sends nothing for a while, which has passed already; the clock goes on.
+    pub fn skip(&mut self, time: Duration) {
+        let rate = if self.kind.is_audio() { 48_000 } else { 90_000 };
+        let ticks = u32::try_from(time.as_millis()).unwrap() * (rate / 1000);
+        self.timestamp = self.timestamp.wrapping_add(ticks);
+        self.next += time;
     }
 
     /// Writes what is due.
@@ -227,7 +238,7 @@ impl Source {
             timestamp: self.timestamp,
             marker,
             nackable: !self.kind.is_audio(),
-            audio_level: self.kind.is_audio().then_some(-30),
+            audio_level: self.kind.is_audio().then_some(self.level),
             payload: payload.clone(),
         };
         let captured = network.now - self.capture_delay;

@@ -1,12 +1,17 @@
 //! A client for tests: str0m as a browser uses WebRTC, with its own payload
-//! types and extension ids, full ICE, and DTLS in either role. Sans-IO: it is
-//! handed datagrams and time, and gives out datagrams and what it has received.
+//! types and extension ids, full ICE, DTLS in either role and negotiated data
+//! channels. Sans-IO: it is handed datagrams and time, and gives out datagrams
+//! and what it has received.
+
+mod data;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
 use str0m::config::{DtlsCert, Fingerprint};
+use str0m::crypto::CryptoProvider;
 use str0m::format::{Codec, CodecConfig, FormatParams};
 use str0m::media::{Frequency, KeyframeRequestKind, MediaKind, Mid};
 use str0m::net::{Protocol, Receive};
@@ -16,6 +21,7 @@ use str0m::rtp::{
 };
 use str0m::{Candidate, Event, IceCreds, Input, Output, Rtc};
 
+pub use data::Message;
 pub use str0m;
 
 /// A payload type of the client.
@@ -141,6 +147,12 @@ pub struct Peer {
     pub rtcp_sent: Vec<&'static str>,
     /// Clear headers of all RTP that came in, retransmissions and padding too.
     pub raw_headers: Vec<RtpHeader>,
+    /// Messages received on data channels, oldest first.
+    pub messages: Vec<Message>,
+    /// SCTP streams of data channels that have been closed, by either side.
+    pub closed_channels: Vec<u16>,
+    /// Its data channels, once it has SCTP.
+    data: Option<data::Channels>,
     /// DTLS is up.
     pub connected: bool,
     /// The server closed, or something failed: why.
@@ -150,8 +162,22 @@ pub struct Peer {
 impl Peer {
     /// A client at a (virtual or real) address.
     pub fn new(now: Instant, config: &PeerConfig, address: SocketAddr) -> Self {
+        let crypto = str0m::crypto::from_feature_flags();
+        Self::with_crypto(now, config, address, crypto)
+    }
+
+    /// A client with another crypto than str0m's default.
+    pub fn with_crypto(
+        now: Instant,
+        config: &PeerConfig,
+        address: SocketAddr,
+        crypto: CryptoProvider,
+    ) -> Self {
         let mut builder = Rtc::builder()
+            .set_crypto_provider(Arc::new(crypto))
             .set_rtp_mode(true)
+            .set_sctp_max_message_size(1 << 20)
+            .set_sctp_max_buffered_amount(4 << 20)
             .enable_raw_packets(true)
             .set_stats_interval(None);
         fill(builder.codec_config(), &config.codecs);
@@ -179,6 +205,9 @@ impl Peer {
             rtcp_received: Vec::new(),
             rtcp_sent: Vec::new(),
             raw_headers: Vec::new(),
+            messages: Vec::new(),
+            closed_channels: Vec::new(),
+            data: None,
             connected: false,
             closed: None,
         }
@@ -230,6 +259,9 @@ impl Peer {
         });
         api.start_dtls(active).map_err(|e| e.to_string())?;
         self.rtc.add_remote_candidate(candidate);
+        if self.data.is_some() {
+            self.start_sctp(remote)?;
+        }
         Ok(())
     }
 
@@ -244,6 +276,14 @@ impl Peer {
         let mut api = self.rtc.direct_api();
         api.declare_media(mid.into(), kind);
         api.declare_stream_tx(ssrc.into(), rtx.map(Into::into), mid.into(), None)
+            .set_rtx_cache(2048, std::time::Duration::from_secs(3), None);
+    }
+
+    /// Declares one stream of several, told apart by their RTP stream ids.
+    pub fn send_layer(&mut self, mid: &str, ssrc: u32, rtx: u32, rid: &str) {
+        let mut api = self.rtc.direct_api();
+        api.declare_media(mid.into(), MediaKind::Video);
+        api.declare_stream_tx(ssrc.into(), Some(rtx.into()), mid.into(), Some(rid.into()))
             .set_rtx_cache(2048, std::time::Duration::from_secs(3), None);
     }
 
@@ -339,6 +379,9 @@ impl Peer {
     fn handle_event(&mut self, now: Instant, event: Event) {
         match event {
             Event::Connected => self.connected = true,
+            Event::ChannelData(_) | Event::ChannelOpen(..) | Event::ChannelClose(_) => {
+                self.handle_data_event(event);
+            }
             Event::Closed => self.closed = Some("closed by the server".into()),
             Event::RtpPacket(packet) => self.received.push(received(now, packet)),
             Event::KeyframeRequest(request) => {

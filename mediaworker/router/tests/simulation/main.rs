@@ -55,6 +55,8 @@ fn router_does_what_the_model_says() {
             switches,
             skipped,
             requests,
+            told,
+            preferences,
         } = total;
         assert!(
             forwarded > 500_000 && late > 10_000 && dropped > 10_000,
@@ -65,6 +67,7 @@ fn router_does_what_the_model_says() {
             "{total:?}"
         );
         assert!(skipped > 20 && requests > 1_000, "{total:?}");
+        assert!(told > 1_000 && preferences > 300, "{total:?}");
     }
 }
 

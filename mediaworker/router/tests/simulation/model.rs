@@ -57,18 +57,29 @@ struct Producer {
 }
 
 impl Producer {
-    fn best(&self, now: Instant) -> Option<usize> {
-        (0..self.streams.len())
-            .rev()
-            .find(|stream| self.streams[*stream].is_active(now))
+    /// What to take of some streams: the highest up to the cap, else the lowest.
+    fn pick(streams: &[usize], cap: usize) -> Option<usize> {
+        let wanted = streams.iter().filter(|stream| **stream <= cap).max();
+        wanted.or(streams.iter().min()).copied()
     }
 
-    fn move_from(&self, now: Instant, current: usize) -> Option<usize> {
-        let best = (0..self.streams.len())
-            .rev()
-            .find(|s| self.streams[*s].is_steady(now))?;
+    fn active(&self, now: Instant) -> Vec<usize> {
+        let all = 0..self.streams.len();
+        all.filter(|s| self.streams[*s].is_active(now)).collect()
+    }
+
+    fn best(&self, now: Instant, cap: usize) -> Option<usize> {
+        Self::pick(&self.active(now), cap)
+    }
+
+    fn move_from(&self, now: Instant, current: usize, cap: usize) -> Option<usize> {
+        let all = 0..self.streams.len();
+        let steady: Vec<usize> = all.filter(|s| self.streams[*s].is_steady(now)).collect();
+        let best = Self::pick(&steady, cap)?;
         let stopped = !self.streams[current].is_active(now);
-        (best > current || (stopped && best != current)).then_some(best)
+        // Worse is left alone while it flows.
+        let better = Self::pick(&[best, current], cap) == Some(best);
+        (best != current && (better || stopped)).then_some(best)
     }
 
     fn wish(&mut self, now: Instant, stream: usize) {
@@ -130,6 +141,19 @@ struct Consumer {
     used: BTreeMap<u64, u64>,
     left_out: BTreeSet<u64>,
     last_forward: Option<Instant>,
+    /// The highest stream that it wants.
+    cap: usize,
+    /// The stream that was told last.
+    told: Option<usize>,
+}
+
+impl Consumer {
+    fn current(&self) -> Option<usize> {
+        self.runs
+            .last()
+            .filter(|_| self.flows)
+            .map(|run| run.stream)
+    }
 }
 
 enum Expected {
@@ -254,6 +278,8 @@ impl Model {
             used: BTreeMap::new(),
             left_out: BTreeSet::new(),
             last_forward: None,
+            cap: usize::MAX,
+            told: None,
         });
         self.request_key_frame(now, key);
     }
@@ -277,11 +303,7 @@ impl Model {
 
     pub fn request_key_frame(&mut self, now: Instant, key: ConsumerKey) {
         let consumer = self.consumer_mut(key);
-        let current = consumer
-            .runs
-            .last()
-            .filter(|_| consumer.flows)
-            .map(|run| run.stream);
+        let (current, cap) = (consumer.current(), consumer.cap);
         let (index, paused) = (consumer.producer, consumer.paused);
         let producer = self.producers.get_mut(&index).unwrap();
         if paused || producer.paused_at.is_some() || producer.kind == MediaKind::Audio {
@@ -292,10 +314,48 @@ impl Model {
             .iter()
             .rposition(|stream| !stream.received.is_empty());
         let current = current.filter(|stream| producer.streams[*stream].is_active(now));
-        match current.or(producer.best(now)).or(seen) {
+        match current.or(producer.best(now, cap)).or(seen) {
             Some(stream) => producer.wish(now, stream),
             None => (0..producer.streams.len()).for_each(|stream| producer.wish(now, stream)),
         }
+    }
+
+    pub fn prefer(&mut self, key: ConsumerKey, cap: usize, kept: usize) -> Checked {
+        let index = self.consumer_mut(key).producer;
+        let highest = self.producers[&index].streams.len() - 1;
+        self.consumer_mut(key).cap = cap;
+        self.report.preferences += 1;
+        if kept == cap.min(highest) {
+            Ok(())
+        } else {
+            Err(format!("{cap} became {kept}"))
+        }
+    }
+
+    /// Notes what was told about a consumer.
+    pub fn told(&mut self, key: ConsumerKey, stream: Option<usize>) -> Checked {
+        let consumer = self.consumer_mut(key);
+        if std::mem::replace(&mut consumer.told, stream) == stream {
+            return Err(format!("{stream:?} was told twice"));
+        }
+        let producer = consumer.producer;
+        self.report.told += 1;
+        if self.producers[&producer].streams.len() > 1 {
+            Ok(())
+        } else {
+            Err("it has no layers".into())
+        }
+    }
+
+    /// Checks that everybody knows what every consumer of layers gets.
+    pub fn check_told(&self) -> Checked {
+        for consumer in &self.consumers {
+            let layered = self.producers[&consumer.producer].streams.len() > 1;
+            if layered && consumer.told != consumer.current() {
+                return Err(format!("{:?}: layer was not told", consumer.key));
+            }
+        }
+        Ok(())
     }
 
     fn consumer_mut(&mut self, key: ConsumerKey) -> &mut Consumer {
@@ -427,15 +487,11 @@ impl Model {
         Ok(())
     }
 
-    /// Once the storm is over, everybody gets the best there is.
+    /// Once the storm is over, everybody gets the best that they want.
     pub fn check_calm(&self, now: Instant) -> Checked {
         for consumer in &self.consumers {
-            let best = self.producers[&consumer.producer].streams.len() - 1;
-            let stream = consumer
-                .runs
-                .last()
-                .filter(|_| consumer.flows)
-                .map(|run| run.stream);
+            let highest = self.producers[&consumer.producer].streams.len() - 1;
+            let (best, stream) = (highest.min(consumer.cap), consumer.current());
             let recent = consumer
                 .last_forward
                 .is_some_and(|at| now - at < Duration::from_millis(200));
@@ -464,7 +520,7 @@ fn expect(
     let mut waits = !consumer.flows;
     if let Some(run) = consumer.runs.last_mut().filter(|_| consumer.flows) {
         if run.stream != packet.stream {
-            if producer.move_from(now, run.stream) != Some(packet.stream) {
+            if producer.move_from(now, run.stream, consumer.cap) != Some(packet.stream) {
                 return Expected::Nothing;
             }
         } else if run.epoch != packet.epoch {
@@ -485,10 +541,11 @@ fn expect(
             return Expected::Continue;
         }
     }
-    if can_start {
+    let is_best = producer.best(now, consumer.cap) == Some(packet.stream);
+    if can_start && (!waits || packet.stream <= consumer.cap || is_best) {
         return Expected::Start;
     }
-    let is_welcome = !waits || producer.best(now) == Some(packet.stream);
+    let is_welcome = !waits || is_best;
     if is_welcome && !is_padding && producer.kind == MediaKind::Video {
         Expected::Wish
     } else {

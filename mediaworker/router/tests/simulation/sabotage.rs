@@ -26,10 +26,12 @@ pub enum Sabotage {
     AskTwice,
     /// Nobody is asked for keyframes.
     AskNobody,
+    /// Nobody is told which layer is forwarded.
+    TellNobody,
 }
 
 impl Sabotage {
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Swallow,
         Self::Repeat,
         Self::LeaveOut,
@@ -40,6 +42,7 @@ impl Sabotage {
         Self::WrongConsumer,
         Self::AskTwice,
         Self::AskNobody,
+        Self::TellNobody,
     ];
 
     /// Falsifies what was forwarded, once in a while. What lasts is kept in `lasting`.
@@ -76,7 +79,12 @@ impl Sabotage {
     pub fn falsify_actions(self, actions: &mut Vec<Action>) {
         match self {
             Self::AskTwice => actions.extend(actions.clone()),
-            Self::AskNobody => actions.clear(),
+            Self::AskNobody => {
+                actions.retain(|action| !matches!(action, Action::RequestKeyFrame { .. }));
+            }
+            Self::TellNobody => {
+                actions.retain(|action| !matches!(action, Action::TellLayer { .. }));
+            }
             _ => {}
         }
     }

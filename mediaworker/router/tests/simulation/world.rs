@@ -5,7 +5,8 @@ use std::ops::AddAssign;
 use std::time::{Duration, Instant};
 
 use router::{
-    Action, ConsumerConfig, ConsumerKey, Forward, ProducerConfig, ProducerKey, Router, RtpIn, Sink,
+    Action, ConsumerConfig, ConsumerKey, Forward, PreferredLayers, ProducerConfig, ProducerKey,
+    Router, RtpIn, Sink,
 };
 
 use crate::client::{Client, Packet, Source};
@@ -27,6 +28,8 @@ pub struct Report {
     pub switches: u64,
     pub skipped: u64,
     pub requests: u64,
+    pub told: u64,
+    pub preferences: u64,
 }
 
 impl AddAssign for Report {
@@ -39,6 +42,8 @@ impl AddAssign for Report {
         self.switches += other.switches;
         self.skipped += other.skipped;
         self.requests += other.requests;
+        self.told += other.told;
+        self.preferences += other.preferences;
     }
 }
 
@@ -153,7 +158,15 @@ impl World {
         if let Some(sabotage) = self.sabotage {
             sabotage.falsify_actions(&mut actions);
         }
-        for Action::RequestKeyFrame { producer, stream } in actions {
+        for action in actions {
+            let (producer, stream) = match action {
+                Action::RequestKeyFrame { producer, stream } => (producer, stream),
+                Action::TellLayer { consumer, stream } => {
+                    self.model.told(consumer, stream)?;
+                    continue;
+                }
+                Action::TellSpeaker { .. } => return Err("nobody was loud".into()),
+            };
             let found = self
                 .clients
                 .iter_mut()
@@ -166,6 +179,7 @@ impl World {
                 client.sources[stream].key_frame_at = Some(self.now + after);
             }
         }
+        self.model.check_told()?;
         self.model.check_wishes(self.now)
     }
 
@@ -223,6 +237,7 @@ impl World {
             marker: packet.marker,
             payload: client.payload(packet.content),
             captured: packet.captured,
+            audio_level: None,
         };
         let mut out: Vec<Forward> = Vec::new();
         self.router.handle_rtp(self.now, *key, &rtp, &mut out);
@@ -325,7 +340,8 @@ impl World {
                 self.router.request_key_frame(self.now, key).unwrap();
                 self.model.request_key_frame(self.now, key);
             }
-            (82..100, Some(index), _) => self.change_source(index),
+            (82..90, _, Some(key)) => self.change_preference(key)?,
+            (90..100, Some(index), _) => self.change_source(index),
             _ => {}
         }
         Ok(())
@@ -349,6 +365,16 @@ impl World {
             .resume_producer(self.now, self.clients[&index].0)
             .unwrap();
         self.model.resume_producer(self.now, index);
+    }
+
+    /// Somebody wants other layers, which may be more than there are.
+    fn change_preference(&mut self, key: ConsumerKey) -> Result<(), String> {
+        let layers = PreferredLayers {
+            spatial: self.random.range(0, 4) as usize,
+            temporal: None,
+        };
+        let kept = self.router.set_preferred_layers(key, layers).unwrap();
+        self.model.prefer(key, layers.spatial, kept.spatial)
     }
 
     /// A client's encoder does something.

@@ -1,0 +1,207 @@
+//! Statistics for the control plane, taken when it asks.
+
+use std::time::Instant;
+
+use str0m::media::MediaKind;
+
+use super::{CommandError, Engine};
+use crate::transport::Protocol;
+use crate::transport::data::SctpState;
+use crate::transport::ice::IceState;
+use crate::transport::stats::{Meter, StreamStats};
+use crate::transport::webrtc::DtlsState;
+
+use super::commands::not_found;
+
+impl Engine {
+    /// Statistics of a transport. Octets of RTP are those on the wire. Bandwidth
+    /// is not estimated, and nothing probes for it, so those fields are empty.
+    ///
+    /// # Errors
+    /// [`CommandError::NotFound`].
+    pub fn transport_stats(
+        &self,
+        now: Instant,
+        id: &str,
+    ) -> Result<proto::TransportStats, CommandError> {
+        let key = self.transport(id)?;
+        let Some(entry) = self.transports.get(key) else {
+            return Err(not_found("transport", id));
+        };
+        let transport = &entry.inner;
+        let traffic = transport.traffic();
+        let flow = |meter: &Meter| {
+            Some(proto::Traffic {
+                bytes: meter.bytes(),
+                bitrate: meter.bitrate(now),
+            })
+        };
+        Ok(proto::TransportStats {
+            ice_state: ice_state(transport.ice().state()).into(),
+            dtls_state: dtls_state(transport.dtls_state()).into(),
+            sctp_state: sctp_state(transport.sctp_state()).into(),
+            selected_tuple: transport.ice().selected().map(|tuple| proto::Tuple {
+                local_address: tuple.local.to_string(),
+                local_port: self.config.udp_port.into(),
+                remote_address: tuple.remote.ip().to_string(),
+                remote_port: tuple.remote.port().into(),
+                protocol: match tuple.protocol {
+                    Protocol::Udp => "udp".to_owned(),
+                },
+            }),
+            received: flow(&traffic.received),
+            sent: flow(&traffic.sent),
+            rtp_received: flow(&traffic.rtp_received),
+            rtp_sent: flow(&traffic.rtp_sent),
+            rtx_received: flow(&traffic.rtx_received),
+            rtx_sent: flow(&traffic.rtx_sent),
+            probation_sent: Some(proto::Traffic::default()),
+            rtp_packet_loss_received: share(transport.receiving().loss()),
+            rtp_packet_loss_sent: share(transport.sending().loss()),
+            ..Default::default()
+        })
+    }
+
+    /// Statistics of a producer's encodings that have been seen.
+    ///
+    /// # Errors
+    /// [`CommandError::NotFound`].
+    pub fn producer_stats(
+        &self,
+        now: Instant,
+        id: &str,
+    ) -> Result<proto::ProducerStats, CommandError> {
+        let (router, producer) = self.producer(id)?;
+        let entry = self.routers.get(router);
+        let Some(producer_entry) = entry.and_then(|e| e.producers.get(producer)) else {
+            return Err(not_found("producer", id));
+        };
+        let transport = self.transports.get(producer_entry.transport);
+        let stats = transport.map(|t| t.inner.receiving().stats(now, producer));
+        let streams = stats.unwrap_or_default();
+        Ok(proto::ProducerStats {
+            streams: streams
+                .into_iter()
+                .map(|(_, s)| inbound(s, producer_entry.kind, &producer_entry.mime_type))
+                .collect(),
+        })
+    }
+
+    /// Statistics of a consumer, and of the producer's stream that it gets now;
+    /// of a producer with one encoding also while it gets nothing.
+    ///
+    /// # Errors
+    /// [`CommandError::NotFound`].
+    pub fn consumer_stats(
+        &self,
+        now: Instant,
+        id: &str,
+    ) -> Result<proto::ConsumerStats, CommandError> {
+        let (router, key) = self.consumer(id)?;
+        let found = self.routers.get(router).and_then(|room| {
+            let consumer = room.consumers.get(key)?;
+            Some((room, consumer, room.producers.get(consumer.producer)?))
+        });
+        let Some((room, consumer, producer)) = found else {
+            return Err(not_found("consumer", id));
+        };
+        let sent = self
+            .transports
+            .get(consumer.transport)
+            .and_then(|t| t.inner.sending().stats(now, consumer.slot));
+        let forwarded = room.graph.consumer_stream(key);
+        let forwarded = forwarded.or((producer.encodings == 1).then_some(0));
+        let received = self.transports.get(producer.transport).and_then(|t| {
+            let all = t.inner.receiving().stats(now, consumer.producer);
+            all.into_iter()
+                .find(|(stream, _)| Some(*stream) == forwarded)
+        });
+        Ok(proto::ConsumerStats {
+            outbound: sent.map(|s| stream(s, producer.kind, &producer.mime_type)),
+            inbound: received.map(|(_, s)| inbound(s, producer.kind, &producer.mime_type)),
+        })
+    }
+}
+
+/// ICE state as the control plane names it.
+pub(super) fn ice_state(state: IceState) -> proto::IceState {
+    match state {
+        IceState::New => proto::IceState::New,
+        IceState::Connected => proto::IceState::Connected,
+        IceState::Completed => proto::IceState::Completed,
+        IceState::Disconnected => proto::IceState::Disconnected,
+    }
+}
+
+/// DTLS state as the control plane names it.
+pub(super) fn dtls_state(state: DtlsState) -> proto::DtlsState {
+    match state {
+        DtlsState::New => proto::DtlsState::New,
+        DtlsState::Connecting => proto::DtlsState::Connecting,
+        DtlsState::Connected => proto::DtlsState::Connected,
+        DtlsState::Failed => proto::DtlsState::Failed,
+        DtlsState::Closed => proto::DtlsState::Closed,
+    }
+}
+
+fn sctp_state(state: SctpState) -> proto::SctpState {
+    match state {
+        SctpState::None => proto::SctpState::None,
+        SctpState::New => proto::SctpState::New,
+        SctpState::Connecting => proto::SctpState::Connecting,
+        SctpState::Connected => proto::SctpState::Connected,
+        SctpState::Closed => proto::SctpState::Closed,
+    }
+}
+
+/// Share of the expected packets that was lost; `None` before any was expected.
+fn share((expected, lost): (u64, u64)) -> Option<f64> {
+    let parts = |n: u64| f64::from(u32::try_from(n).unwrap_or(u32::MAX));
+    (expected > 0).then(|| parts(lost) / parts(expected))
+}
+
+fn inbound(stats: StreamStats, kind: MediaKind, mime_type: &str) -> proto::RtpStreamStats {
+    let bitrate = stats.bitrate;
+    let mut stream = stream(stats, kind, mime_type);
+    // Layers within a stream are not told apart.
+    if kind == MediaKind::Video {
+        stream.bitrate_by_layer = [("0.0".to_owned(), bitrate)].into();
+    }
+    stream
+}
+
+fn stream(stats: StreamStats, kind: MediaKind, mime_type: &str) -> proto::RtpStreamStats {
+    proto::RtpStreamStats {
+        ssrc: stats.ssrc,
+        rtx_ssrc: stats.rtx_ssrc,
+        rid: stats.rid,
+        kind: match kind {
+            MediaKind::Audio => proto::MediaKind::Audio,
+            MediaKind::Video => proto::MediaKind::Video,
+        }
+        .into(),
+        mime_type: mime_type.to_owned(),
+        packets_lost: stats.packets_lost,
+        fraction_lost: stats.fraction_lost.into(),
+        packets_discarded: stats.packets_discarded,
+        packets_retransmitted: stats.packets_retransmitted,
+        packets_repaired: stats.packets_repaired,
+        nack_count: stats.feedback.nacks,
+        // str0m tells the messages only. Each names at least one packet, and each
+        // retransmission was asked for.
+        nack_packet_count: stats.feedback.nacks.max(stats.packets_retransmitted),
+        pli_count: stats.feedback.plis,
+        fir_count: stats.feedback.firs,
+        score: stats.score.into(),
+        round_trip_time: stats
+            .feedback
+            .round_trip_time
+            .map(|time| time.as_secs_f64() * 1000.0),
+        rtx_packets_discarded: None,
+        jitter: stats.jitter,
+        packet_count: stats.packets,
+        byte_count: stats.bytes,
+        bitrate: stats.bitrate,
+        bitrate_by_layer: Default::default(),
+    }
+}

@@ -1,0 +1,517 @@
+//! The data channels of a WebRtcTransport: one SCTP stream id for each data
+//! producer and data consumer, negotiated by signaling (RFC 8831 §6.4), never
+//! in-band.
+//!
+//! What control wants of a stream and what str0m has of it are two things: a
+//! channel can only be closed once it is open and has delivered what it holds,
+//! and its id be used again once its reset is through. So each stream remembers both, and
+//! [`DataChannels::settle`] brings str0m closer to what is wanted. A channel
+//! that the client has reset stays closed until control closes its data
+//! producer or data consumer.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+
+use slotmap::new_key_type;
+use str0m::Rtc;
+use str0m::change::SdpOffer;
+use str0m::channel::{ChannelConfig, ChannelData, ChannelId, Reliability};
+
+use super::receive::RemoteIce;
+use super::webrtc::{DtlsState, WebRtcTransport};
+use super::{TransportError, offer, sctp};
+
+new_key_type! {
+    /// A data producer.
+    pub struct DataProducerKey;
+    /// A data consumer.
+    pub struct DataConsumerKey;
+}
+
+/// Longest message in either direction, bytes.
+pub const MAX_MESSAGE_SIZE: u32 = 262_144;
+/// Longest message that str0m takes in, bytes. It gives the association up at a
+/// longer one, and the transport with it; what is longer than negotiated but not
+/// than this is only dropped.
+pub const MAX_RECEIVED_MESSAGE: u32 = 2 * MAX_MESSAGE_SIZE;
+/// Bytes that str0m holds for all data consumers of one transport until its
+/// client has acknowledged them. A message that does not fit is dropped.
+pub const MAX_TRANSPORT_BACKLOG: usize = 2 << 20;
+/// Bytes that are held for one data consumer. A message that does not fit is
+/// dropped for it, on reliable channels too, as mediasoup does: nobody can make
+/// its sender wait without making the other receivers wait.
+pub const MAX_BACKLOG: usize = 1 << 20;
+/// Messages that are held for one data consumer: small ones cost more than their
+/// bytes. More are dropped like those beyond [`MAX_BACKLOG`].
+pub const MAX_BACKLOG_MESSAGES: usize = 2048;
+/// The same for all data consumers of one transport.
+const MAX_TRANSPORT_BACKLOG_MESSAGES: usize = 8192;
+/// Most data producers and data consumers of one transport. str0m looks at each
+/// of them whenever a packet comes.
+const MAX_CHANNELS: usize = 1024;
+
+/// What the client and we have agreed on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SctpLimits {
+    /// Stream ids are below that.
+    pub num_streams: u16,
+    /// Longest message in either direction, bytes.
+    pub max_message_size: u32,
+}
+
+/// SCTP state, with the names that clients know from statistics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SctpState {
+    /// The transport has no data channels.
+    None,
+    /// DTLS is not up yet.
+    New,
+    /// Waiting for the association.
+    Connecting,
+    /// Messages flow.
+    Connected,
+    /// The association or the transport has ended.
+    Closed,
+}
+
+/// Who uses a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DataUser {
+    /// The client sends on it.
+    Producer(DataProducerKey),
+    /// The client receives on it.
+    Consumer(DataConsumerKey),
+}
+
+/// How messages of a stream travel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StreamParameters {
+    /// SCTP stream id.
+    pub id: u16,
+    /// Messages arrive in their order.
+    pub ordered: bool,
+    /// How hard is tried.
+    pub reliability: Reliability,
+}
+
+/// A message from the client.
+#[derive(Debug)]
+pub struct DataReceived {
+    /// The data producer.
+    pub producer: DataProducerKey,
+    /// Binary, or else a string.
+    pub binary: bool,
+    /// The message.
+    pub payload: Vec<u8>,
+}
+
+/// What became of a message for a client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DataSent {
+    /// It is on its way; the next flush sends it.
+    Queued,
+    /// Dropped: its channel is not open (yet, or any more).
+    NotOpen,
+    /// Dropped: too much is held for this client already.
+    Full,
+    /// Dropped: longer than the client takes.
+    TooLong,
+}
+
+#[derive(Debug, Default)]
+struct Stream {
+    user: Option<(DataUser, StreamParameters)>,
+    channel: Option<ChannelId>,
+    /// The channel is not what the user wants: it has to be closed first.
+    stale: bool,
+    /// It is being closed.
+    closing: bool,
+    /// The client has closed it.
+    ended: bool,
+    backlog: Backlog,
+}
+
+/// The messages that str0m holds for a stream.
+#[derive(Debug, Default)]
+struct Backlog {
+    /// Their lengths, oldest first.
+    messages: VecDeque<usize>,
+    bytes: usize,
+}
+
+impl Backlog {
+    /// Takes out what is not held any more; `held` bytes still are.
+    fn shrink(&mut self, held: usize) {
+        while let Some(oldest) = self.messages.front()
+            && self.bytes - oldest >= held
+        {
+            self.bytes -= oldest;
+            self.messages.pop_front();
+        }
+    }
+
+    fn fits(&self, held: usize, len: usize) -> bool {
+        held + len <= MAX_BACKLOG && self.messages.len() < MAX_BACKLOG_MESSAGES
+    }
+
+    fn push(&mut self, len: usize) {
+        self.messages.push_back(len);
+        self.bytes += len;
+    }
+}
+
+/// The data channels of one transport.
+#[derive(Debug, Default)]
+pub struct DataChannels {
+    limits: Option<SctpLimits>,
+    streams: BTreeMap<u16, Stream>,
+    by_channel: HashMap<ChannelId, u16>,
+    /// Streams whose channel may not be what is wanted.
+    unsettled: Vec<u16>,
+    established: bool,
+    /// Something that [`DataChannels::settle`] has waited for has happened.
+    woken: bool,
+}
+
+impl DataChannels {
+    /// Channels within these limits; `None`: the transport has no SCTP.
+    pub fn new(limits: Option<SctpLimits>) -> Self {
+        Self {
+            limits,
+            ..Self::default()
+        }
+    }
+
+    /// Stream ids that the client may use are below that.
+    pub fn num_streams(&self) -> u16 {
+        self.limits.map_or(0, |limits| limits.num_streams)
+    }
+
+    /// Notes that the association is there.
+    pub fn set_established(&mut self) {
+        self.established = true;
+    }
+
+    /// Everyone who uses a stream.
+    pub fn users(&self) -> impl Iterator<Item = DataUser> {
+        self.streams.values().filter_map(|s| Some(s.user?.0))
+    }
+
+    /// Starts SCTP, if the transport has it; DTLS must have been started, and no
+    /// media been declared, for which str0m would make stray senders. As long
+    /// as the client does not begin, the DTLS server's side costs nothing, and
+    /// the client's an INIT now and then, at most once a minute in the end.
+    ///
+    /// # Errors
+    /// [`TransportError::Internal`].
+    pub fn start(&mut self, rtc: &mut Rtc, ice: RemoteIce<'_>) -> Result<(), TransportError> {
+        let Some(limits) = self.limits else {
+            return Ok(());
+        };
+        let internal = |what: String| TransportError::Internal(format!("str0m: {what}"));
+        let sdp = offer::application(limits.max_message_size, ice.ufrag, ice.password);
+        let offer = SdpOffer::from_sdp_string(&sdp).map_err(|e| internal(e.to_string()))?;
+        rtc.sdp_api()
+            .accept_offer(offer)
+            .map_err(|e| internal(e.to_string()))?;
+        self.settle(rtc);
+        Ok(())
+    }
+
+    /// Checks whether [`DataChannels::add`] will take a stream.
+    ///
+    /// # Errors
+    /// [`TransportError`], naming the field.
+    pub fn check(&self, stream: &StreamParameters) -> Result<(), TransportError> {
+        let Some(limits) = self.limits else {
+            return Err(TransportError::State(
+                "transport has no SCTP: it was created without `sctp`".into(),
+            ));
+        };
+        if stream.id >= limits.num_streams {
+            return Err(TransportError::Invalid(format!(
+                "stream.stream_id: {} is not below num_streams, {}",
+                stream.id, limits.num_streams
+            )));
+        }
+        // One stream is one channel, with one reliability, for both directions.
+        if self
+            .streams
+            .get(&stream.id)
+            .is_some_and(|s| s.user.is_some())
+        {
+            return Err(TransportError::Invalid(format!(
+                "stream.stream_id: {} is already in use on this transport",
+                stream.id
+            )));
+        }
+        if self.users().count() >= MAX_CHANNELS {
+            return Err(TransportError::Limit(format!(
+                "more than {MAX_CHANNELS} data producers and data consumers on one transport"
+            )));
+        }
+        Ok(())
+    }
+
+    /// Adds a checked stream. Its channel opens as soon as it can.
+    pub fn add(&mut self, user: DataUser, parameters: StreamParameters) {
+        let stream = self.streams.entry(parameters.id).or_default();
+        stream.user = Some((user, parameters));
+        stream.ended = false;
+        stream.backlog = Backlog::default();
+        self.unsettled.push(parameters.id);
+    }
+
+    /// Closes a stream; its id may be used again at once.
+    pub fn remove(&mut self, id: u16) {
+        if let Some(stream) = self.streams.get_mut(&id) {
+            stream.user = None;
+            stream.stale = stream.channel.is_some();
+            self.unsettled.push(id);
+        }
+    }
+
+    /// Brings str0m's channels closer to what is wanted; the next advance of
+    /// str0m carries it out.
+    pub fn settle(&mut self, rtc: &mut Rtc) {
+        self.woken = false;
+        for id in std::mem::take(&mut self.unsettled) {
+            if !self.settle_one(rtc, id) && !self.unsettled.contains(&id) {
+                self.unsettled.push(id);
+            }
+        }
+    }
+
+    /// True when nothing is left to be done for a stream.
+    fn settle_one(&mut self, rtc: &mut Rtc, id: u16) -> bool {
+        let Some(stream) = self.streams.get_mut(&id) else {
+            return true;
+        };
+        match (stream.channel, &stream.user) {
+            (Some(_), _) if stream.closing => false,
+            (Some(channel), _) if stream.stale => {
+                // One that is not open yet would forget that it has to close, and
+                // what a closed one still holds would count nowhere.
+                let drained = rtc
+                    .channel(channel)
+                    .is_some_and(|mut channel| channel.buffered_amount() == 0);
+                if drained {
+                    rtc.direct_api().close_data_channel(channel);
+                    stream.closing = true;
+                }
+                false
+            }
+            (Some(_), _) => true,
+            (None, Some((_, wanted))) if !stream.ended => {
+                let mut api = rtc.direct_api();
+                // str0m panics on an id that it has.
+                if api.channel_id_by_sctp_stream_id(id).is_some() {
+                    return false;
+                }
+                let channel = api.create_data_channel(ChannelConfig {
+                    ordered: wanted.ordered,
+                    reliability: wanted.reliability,
+                    negotiated: Some(id),
+                    ..ChannelConfig::default()
+                });
+                stream.channel = Some(channel);
+                self.by_channel.insert(channel, id);
+                true
+            }
+            (None, Some(_)) => true,
+            (None, None) => {
+                self.streams.remove(&id);
+                true
+            }
+        }
+    }
+
+    /// True when [`DataChannels::settle`] has something to do.
+    pub fn is_unsettled(&self) -> bool {
+        !self.unsettled.is_empty()
+    }
+
+    /// Whether a flush would bring unsettled streams on.
+    pub fn wants_flush(&self) -> bool {
+        self.woken && self.is_unsettled()
+    }
+
+    /// str0m has opened a channel. One that the client opens in-band is not
+    /// wanted: it is closed.
+    pub fn handle_open(&mut self, rtc: &mut Rtc, channel: ChannelId) {
+        self.woken = true;
+        if self.by_channel.contains_key(&channel) {
+            return;
+        }
+        if let Some(id) = rtc.direct_api().sctp_stream_id_by_channel_id(channel) {
+            self.by_channel.insert(channel, id);
+            let stream = self.streams.entry(id).or_default();
+            stream.channel = Some(channel);
+            stream.stale = true;
+            self.unsettled.push(id);
+        }
+    }
+
+    /// A channel holds nothing any more: it may be waiting to be closed.
+    pub fn handle_drained(&mut self) {
+        self.woken = true;
+    }
+
+    /// str0m has closed a channel, because we wanted it or the client has.
+    pub fn handle_close(&mut self, channel: ChannelId) {
+        let Some(id) = self.by_channel.remove(&channel) else {
+            return;
+        };
+        if let Some(stream) = self.streams.get_mut(&id) {
+            stream.channel = None;
+            stream.closing = false;
+            stream.ended = !std::mem::take(&mut stream.stale);
+            stream.backlog = Backlog::default();
+            self.unsettled.push(id);
+            self.woken = true;
+        }
+    }
+
+    /// Finds the data producer of a message. `None`: it belongs to none, or is
+    /// longer than negotiated.
+    pub fn accept(&self, message: ChannelData) -> Option<DataReceived> {
+        let limits = self.limits?;
+        let stream = self.streams.get(self.by_channel.get(&message.id)?)?;
+        let fits = u32::try_from(message.data.len()).is_ok_and(|l| l <= limits.max_message_size);
+        match stream.user {
+            Some((DataUser::Producer(producer), _)) if fits && !stream.stale => {
+                Some(DataReceived {
+                    producer,
+                    binary: message.binary,
+                    payload: message.data,
+                })
+            }
+            _ => None,
+        }
+    }
+
+    /// Queues a message on a stream; it leaves with the next flush.
+    pub fn send(&mut self, rtc: &mut Rtc, id: u16, binary: bool, payload: &[u8]) -> DataSent {
+        if !self.has_room(rtc) {
+            return DataSent::Full;
+        }
+        let (Some(limits), Some(stream)) = (self.limits, self.streams.get_mut(&id)) else {
+            return DataSent::NotOpen;
+        };
+        if u32::try_from(payload.len()).map_or(true, |len| len > limits.max_message_size) {
+            return DataSent::TooLong;
+        }
+        let open = stream.channel.filter(|_| !stream.stale);
+        let Some(mut channel) = open.and_then(|channel| rtc.channel(channel)) else {
+            return DataSent::NotOpen;
+        };
+        let payload = if payload.is_empty() {
+            sctp::empty_message()
+        } else {
+            payload
+        };
+        let held = channel.buffered_amount();
+        stream.backlog.shrink(held);
+        if !stream.backlog.fits(held, payload.len()) {
+            return DataSent::Full;
+        }
+        match channel.write(binary, payload) {
+            Ok(true) => {
+                stream.backlog.push(payload.len());
+                DataSent::Queued
+            }
+            Ok(false) => DataSent::Full,
+            Err(_) => DataSent::NotOpen,
+        }
+    }
+
+    /// Whether the number of messages that are held for the client allows one
+    /// more.
+    fn has_room(&mut self, rtc: &mut Rtc) -> bool {
+        let messages = |streams: &BTreeMap<u16, Stream>| -> usize {
+            streams.values().map(|s| s.backlog.messages.len()).sum()
+        };
+        if messages(&self.streams) < MAX_TRANSPORT_BACKLOG_MESSAGES {
+            return true;
+        }
+        // Some may have been delivered since anybody looked.
+        for stream in self.streams.values_mut() {
+            let channel = stream.channel.and_then(|channel| rtc.channel(channel));
+            let held = channel.map_or(0, |mut channel| channel.buffered_amount());
+            stream.backlog.shrink(held);
+        }
+        messages(&self.streams) < MAX_TRANSPORT_BACKLOG_MESSAGES
+    }
+
+    /// Bytes that are held for a stream until the client has acknowledged them.
+    pub fn buffered_amount(&self, rtc: &mut Rtc, id: u16) -> usize {
+        self.streams
+            .get(&id)
+            .and_then(|stream| rtc.channel(stream.channel?))
+            .map_or(0, |mut channel| channel.buffered_amount())
+    }
+}
+
+impl WebRtcTransport {
+    /// Current SCTP state.
+    pub fn sctp_state(&self) -> SctpState {
+        match self.dtls_state() {
+            _ if self.data.limits.is_none() => SctpState::None,
+            DtlsState::New | DtlsState::Connecting => SctpState::New,
+            DtlsState::Connected if self.data.established => SctpState::Connected,
+            DtlsState::Connected => SctpState::Connecting,
+            DtlsState::Failed | DtlsState::Closed => SctpState::Closed,
+        }
+    }
+
+    /// Its data channels. What is added or removed is carried out by the next
+    /// flush.
+    pub fn data(&mut self) -> &mut DataChannels {
+        &mut self.data
+    }
+
+    /// Queues a message on a data channel; it leaves with the next flush.
+    pub fn send_data(&mut self, stream: u16, binary: bool, payload: &[u8]) -> DataSent {
+        match self.rtc.as_deref_mut() {
+            Some(rtc) => self.data.send(rtc, stream, binary, payload),
+            None => DataSent::NotOpen,
+        }
+    }
+
+    /// Bytes that wait on a data channel until the client has acknowledged them.
+    pub fn data_buffered(&mut self, stream: u16) -> usize {
+        let rtc = self.rtc.as_deref_mut();
+        rtc.map_or(0, |rtc| self.data.buffered_amount(rtc, stream))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_backlog_follows_what_is_held() {
+        let mut backlog = Backlog::default();
+        for len in [100, 200, 300] {
+            assert!(backlog.fits(backlog.bytes, len));
+            backlog.push(len);
+        }
+        for (held, messages) in [
+            (600, 3),
+            (501, 3),
+            (500, 2),
+            (301, 2),
+            (300, 1),
+            (1, 1),
+            (0, 0),
+        ] {
+            backlog.shrink(held);
+            assert_eq!(backlog.messages.len(), messages, "{held}");
+        }
+        assert_eq!(backlog.bytes, 0);
+        assert!(!backlog.fits(MAX_BACKLOG - 10, 11));
+        for _ in 0..MAX_BACKLOG_MESSAGES {
+            backlog.push(1);
+        }
+        assert!(!backlog.fits(MAX_BACKLOG_MESSAGES, 1));
+    }
+}

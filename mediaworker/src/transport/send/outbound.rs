@@ -1,0 +1,151 @@
+//! One stream as a client receives it: what was sent, and what the client's
+//! reports make of it.
+
+use std::time::Instant;
+
+use router::score::{Interval, ScoreHistory};
+use str0m::stats::MediaEgressStats;
+
+use crate::transport::stats::{Feedback, Meter, StreamStats};
+
+/// Cumulative losses are 24 bits with a sign; reports of duplicates make them
+/// negative, which is no loss.
+const NEGATIVE: u64 = 0x80_0000;
+
+/// The stream of a consumer.
+#[derive(Debug, Default)]
+pub struct Outbound {
+    meter: Meter,
+    packets: u64,
+    retransmitted: u64,
+    /// Highest sequence number, losses and retransmissions up to the last
+    /// receiver report.
+    reported: Option<(u64, u64, u64)>,
+    lost: u64,
+    jitter: u32,
+    /// Lost packets that a retransmission may have replaced.
+    repaired: u64,
+    /// Expected and lost in the last interval.
+    interval: (u64, u64),
+    history: ScoreHistory,
+    feedback: Feedback,
+}
+
+impl Outbound {
+    /// The first packet will have this sequence number.
+    pub fn begin(&mut self, sequence: u64) {
+        self.reported = Some((sequence.saturating_sub(1), 0, 0));
+    }
+
+    /// A packet leaves.
+    pub fn sent(&mut self, now: Instant, len: usize, retransmission: bool) {
+        self.meter.add(now, len);
+        self.packets += 1;
+        self.retransmitted += u64::from(retransmission);
+    }
+
+    /// Takes in what str0m counts. A new receiver report in there ends an
+    /// interval.
+    pub fn handle_stats(&mut self, stats: &MediaEgressStats) {
+        self.feedback = Feedback {
+            nacks: stats.nacks,
+            plis: stats.plis,
+            firs: stats.firs,
+            round_trip_time: stats.rtt,
+        };
+        if let Some(remote) = &stats.remote {
+            self.jitter = remote.jitter;
+            self.handle_report(*remote.maximum_sequence_number, remote.packets_lost);
+        }
+    }
+
+    fn handle_report(&mut self, highest: u64, lost: u64) {
+        let Some((before, lost_before, resent_before)) = self.reported else {
+            return;
+        };
+        // Nothing new was received: a report that came twice, or one of a pause.
+        let expected = highest.saturating_sub(before);
+        if expected == 0 {
+            return;
+        }
+        self.lost = if lost < NEGATIVE { lost } else { 0 };
+        self.reported = Some((highest, self.lost, self.retransmitted));
+        let lost = self.lost.saturating_sub(lost_before);
+        let retransmitted = self.retransmitted.saturating_sub(resent_before);
+        // Which packets were resent is not known here, only how many: each that
+        // was, up to what was lost, counts as repaired.
+        let repaired = retransmitted.min(lost);
+        self.repaired += repaired;
+        self.interval = (expected, lost);
+        let interval = Interval {
+            packets: expected,
+            lost,
+            repaired,
+            retransmitted,
+        };
+        self.history.push(interval.score());
+    }
+
+    /// 0–10; 10 before the first report.
+    pub fn score(&self) -> u8 {
+        self.history.score()
+    }
+
+    /// Packets expected and lost in the last interval.
+    pub fn interval(&self) -> (u64, u64) {
+        self.interval
+    }
+
+    /// Everything; the SSRCs are the caller's.
+    pub fn stats(&self, now: Instant) -> StreamStats {
+        let (expected, lost) = self.interval;
+        StreamStats {
+            ssrc: 0,
+            rtx_ssrc: None,
+            rid: None,
+            packets_lost: self.lost,
+            fraction_lost: Interval::fraction_lost(lost, expected),
+            packets_discarded: 0,
+            packets_retransmitted: self.retransmitted,
+            packets_repaired: self.repaired,
+            feedback: self.feedback,
+            score: self.score(),
+            jitter: self.jitter,
+            packets: self.packets,
+            bytes: self.meter.bytes(),
+            bitrate: self.meter.bitrate(now),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reports_end_intervals() {
+        // (highest, cumulative loss, resent meanwhile) → (fraction, score).
+        let cases = [
+            (1100, 0, 0, 0, 10),
+            (1100, 0, 0, 0, 10),
+            (1200, 50, 0, 128, 4),
+            (1300, 60, 10, 25, 7),
+            (1400, 0xff_ffff, 0, 0, 8),
+        ];
+        let now = Instant::now();
+        let mut stream = Outbound::default();
+        stream.handle_report(5, 5);
+        assert_eq!(stream.score(), 10, "nothing was sent");
+        stream.begin(1001);
+        for (index, (highest, lost, resent, fraction, score)) in cases.into_iter().enumerate() {
+            (0..resent).for_each(|_| stream.sent(now, 100, true));
+            stream.handle_report(highest, lost);
+            let stats = stream.stats(now);
+            assert_eq!(stats.fraction_lost, fraction, "case {index}");
+            assert_eq!(stats.score, score, "case {index}");
+        }
+        let stats = stream.stats(now);
+        assert_eq!((stats.packets_lost, stats.packets_repaired), (0, 10));
+        assert_eq!((stats.packets, stats.bytes), (10, 1000));
+    }
+}

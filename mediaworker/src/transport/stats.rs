@@ -1,0 +1,182 @@
+//! What is counted of transports and streams, and how fast it flows.
+
+use std::time::{Duration, Instant};
+
+/// Slots of a [`Meter`] in a second.
+const SLOTS_PER_SECOND: u64 = 10;
+/// Whole slots that make up the second over which a rate is taken, and the one
+/// that is being filled.
+const WINDOW: u64 = SLOTS_PER_SECOND;
+const SLOTS: usize = 11;
+
+/// Octets, and their rate over the last second. RTP is counted as it is on the
+/// wire: with header extensions and SRTP's authentication tag.
+#[derive(Debug, Clone, Default)]
+pub struct Meter {
+    bytes: u64,
+    /// Time of the first octets; slots are counted from here.
+    start: Option<Instant>,
+    /// Number of the newest slot that has been written.
+    newest: u64,
+    slots: [u32; SLOTS],
+}
+
+impl Meter {
+    /// Counts a packet.
+    pub fn add(&mut self, now: Instant, len: usize) {
+        let start = *self.start.get_or_insert(now);
+        let slot = slot(start, now);
+        // Those in between were silent, and the oldest make room.
+        for passed in (self.newest + 1..=slot).take(SLOTS) {
+            if let Some(passed) = self.slots.get_mut(index(passed)) {
+                *passed = 0;
+            }
+        }
+        if slot > self.newest + SLOTS as u64 {
+            self.slots = [0; SLOTS];
+        }
+        self.newest = self.newest.max(slot);
+        self.bytes = self.bytes.saturating_add(len as u64);
+        if let Some(place) = self.slots.get_mut(index(self.newest)) {
+            *place = place.saturating_add(u32::try_from(len).unwrap_or(u32::MAX));
+        }
+    }
+
+    /// Octets since the start.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Bits per second, over the last second.
+    pub fn bitrate(&self, now: Instant) -> u64 {
+        let Some(start) = self.start else { return 0 };
+        let current = slot(start, now);
+        let oldest_held = (self.newest + 1).saturating_sub(SLOTS as u64);
+        let bytes: u64 = (current.saturating_sub(WINDOW)..current)
+            .filter(|slot| (oldest_held..=self.newest).contains(slot))
+            .filter_map(|slot| self.slots.get(index(slot)))
+            .map(|bytes| u64::from(*bytes))
+            .sum();
+        bytes * 8
+    }
+}
+
+fn slot(start: Instant, now: Instant) -> u64 {
+    let passed = now.saturating_duration_since(start);
+    let millis_per_slot = 1000 / SLOTS_PER_SECOND;
+    passed.as_secs() * SLOTS_PER_SECOND + u64::from(passed.subsec_millis()) / millis_per_slot
+}
+
+fn index(slot: u64) -> usize {
+    usize::try_from(slot % SLOTS as u64).unwrap_or(0)
+}
+
+/// Everything that passes a transport, by kind and direction.
+#[derive(Debug, Default)]
+pub struct Traffic {
+    /// All datagrams from the client.
+    pub received: Meter,
+    /// All datagrams to the client.
+    pub sent: Meter,
+    /// Media without retransmissions.
+    pub rtp_received: Meter,
+    /// See `rtp_received`.
+    pub rtp_sent: Meter,
+    /// Retransmissions (RFC 4588), with what probes the bandwidth in their
+    /// stead.
+    pub rtx_received: Meter,
+    /// See `rtx_received`.
+    pub rtx_sent: Meter,
+}
+
+/// What str0m counts of a stream's feedback.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Feedback {
+    /// NACK messages.
+    pub nacks: u64,
+    /// Picture Loss Indications.
+    pub plis: u64,
+    /// Full Intra Requests.
+    pub firs: u64,
+    /// Round trip time, if reports have told it.
+    pub round_trip_time: Option<Duration>,
+}
+
+/// One RTP stream, sent or received, at one moment.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct StreamStats {
+    /// SSRC.
+    pub ssrc: u32,
+    /// SSRC of its retransmissions.
+    pub rtx_ssrc: Option<u32>,
+    /// RTP stream id (RFC 8852).
+    pub rid: Option<String>,
+    /// Packets that did not arrive by themselves.
+    pub packets_lost: u64,
+    /// The same in the last interval between reports, in 256ths.
+    pub fraction_lost: u8,
+    /// Packets that arrived and were not used: duplicates, too old, not
+    /// authentic.
+    pub packets_discarded: u64,
+    /// Packets that came or went as retransmissions.
+    pub packets_retransmitted: u64,
+    /// Lost packets that a retransmission replaced.
+    pub packets_repaired: u64,
+    /// NACKs, keyframe requests and round trip time.
+    pub feedback: Feedback,
+    /// 0–10.
+    pub score: u8,
+    /// Units of the RTP clock.
+    pub jitter: u32,
+    /// Packets, retransmissions included.
+    pub packets: u64,
+    /// Their octets.
+    pub bytes: u64,
+    /// Bits per second.
+    pub bitrate: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rate_is_that_of_the_last_second() {
+        let start = Instant::now();
+        let ms = |n| start + Duration::from_millis(n);
+        let mut meter = Meter::default();
+        assert_eq!((meter.bitrate(ms(0)), meter.bytes()), (0, 0));
+        for n in 0..300 {
+            meter.add(ms(n * 10), 125);
+        }
+        // 100 packets of 1,000 bits in each second.
+        assert_eq!(meter.bitrate(ms(3000)), 100_000);
+        assert_eq!(meter.bitrate(ms(3050)), 100_000);
+        assert_eq!(meter.bitrate(ms(3500)), 50_000, "fades");
+        assert_eq!(meter.bitrate(ms(4100)), 0);
+        assert_eq!(meter.bitrate(ms(4_000_000)), 0);
+        assert_eq!(meter.bytes(), 300 * 125);
+        // After a silence nothing of old is left, however long it was.
+        for silence in [1_000, 1_100, 1_150, 5_000, 1_000_000] {
+            let mut meter = meter.clone();
+            meter.add(ms(2990 + silence), 125);
+            assert_eq!(meter.bitrate(ms(3090 + silence)), 1_000, "{silence}");
+        }
+        meter.add(ms(3490), 125);
+        assert_eq!(meter.bitrate(ms(3490)), 60_000, "still being filled");
+        assert_eq!(meter.bitrate(ms(3500)), 51_000);
+        assert_eq!(meter.bitrate(ms(3600)), 41_000);
+    }
+
+    #[test]
+    fn time_that_seems_to_go_back_harms_nothing() {
+        let start = Instant::now();
+        let later = start + Duration::from_secs(5);
+        let mut meter = Meter::default();
+        meter.add(start, 10);
+        meter.add(later, 10);
+        meter.add(start, 10);
+        assert_eq!(meter.bytes(), 30);
+        assert_eq!(meter.bitrate(start), 0);
+    }
+}
