@@ -271,7 +271,7 @@ impl DataChannels {
         stream.ended = false;
         stream.taken_over = stream.channel.is_some() && stream.left_open;
         stream.stale |= stream.channel.is_some() && stream.made != Some(parameters);
-        self.unsettled.push(parameters.id);
+        self.look_at(parameters.id);
     }
 
     /// Closes a stream; its id may be used again at once.
@@ -284,7 +284,7 @@ impl DataChannels {
             let open = open.is_some_and(|(channel, rtc)| rtc.channel(channel).is_some());
             stream.left_open = open;
             stream.stale |= sent && open;
-            self.unsettled.push(id);
+            self.look_at(id);
         }
     }
 
@@ -293,9 +293,16 @@ impl DataChannels {
     pub fn settle(&mut self, rtc: &mut Rtc) {
         self.woken = false;
         for id in std::mem::take(&mut self.unsettled) {
-            if !self.settle_one(rtc, id) && !self.unsettled.contains(&id) {
-                self.unsettled.push(id);
+            if !self.settle_one(rtc, id) {
+                self.look_at(id);
             }
+        }
+    }
+
+    /// Lists a stream to be settled, once.
+    fn look_at(&mut self, id: u16) {
+        if !self.unsettled.contains(&id) {
+            self.unsettled.push(id);
         }
     }
 
@@ -367,7 +374,7 @@ impl DataChannels {
             stream.channel = Some(channel);
             stream.made = None;
             stream.stale = true;
-            self.unsettled.push(id);
+            self.look_at(id);
         }
     }
 
@@ -388,7 +395,7 @@ impl DataChannels {
             let taken_over = std::mem::take(&mut stream.taken_over);
             stream.ended = !stale && !taken_over;
             stream.backlog = Backlog::default();
-            self.unsettled.push(id);
+            self.look_at(id);
             self.woken = true;
         }
     }
