@@ -557,7 +557,7 @@ impl Engine {
         };
         self.data.producer_ids.remove(&entry.id);
         if let Some((transport, stream)) = entry.on {
-            self.call(transport, |t| t.data().remove(stream));
+            self.call(transport, |t| t.close_data(stream));
             self.mark_dirty(transport);
         }
         entry
@@ -573,7 +573,7 @@ impl Engine {
         if let Some(producer) = self.data.producers.get_mut(entry.producer) {
             producer.consumers.retain(|key| *key != consumer);
         }
-        self.call(entry.transport, |t| t.data().remove(entry.stream));
+        self.call(entry.transport, |t| t.close_data(entry.stream));
         self.mark_dirty(entry.transport);
         Some(entry.id)
     }

@@ -5,9 +5,14 @@
 //! What control wants of a stream and what str0m has of it are two things: a
 //! channel can only be closed once it is open and has delivered what it holds,
 //! and its id be used again once its reset is through. So each stream remembers both, and
-//! [`DataChannels::settle`] brings str0m closer to what is wanted. A channel
-//! that the client has reset stays closed until control closes its data
-//! producer or data consumer.
+//! [`DataChannels::settle`] brings str0m closer to what is wanted.
+//!
+//! The channel of a data producer is reset when that is closed. A data
+//! consumer's is left for the client to reset, as clients do when they are told,
+//! and who uses the id next takes it over: a client that never had it would not
+//! answer a reset of ours, and str0m would keep the id for ever. So the first
+//! reset of a channel that was taken over is that of the earlier one, and it is
+//! opened again; otherwise a channel that the client has reset stays closed.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
@@ -121,10 +126,17 @@ pub enum DataSent {
 struct Stream {
     user: Option<(DataUser, StreamParameters)>,
     channel: Option<ChannelId>,
+    /// What the channel was made with.
+    made: Option<StreamParameters>,
     /// The channel is not what the user wants: it has to be closed first.
     stale: bool,
     /// It is being closed.
     closing: bool,
+    /// It was open when its user left.
+    left_open: bool,
+    /// Its user has taken it over like that: the client may still close what it
+    /// has had of it.
+    taken_over: bool,
     /// The client has closed it.
     ended: bool,
     backlog: Backlog,
@@ -257,16 +269,22 @@ impl DataChannels {
         let stream = self.streams.entry(parameters.id).or_default();
         stream.user = Some((user, parameters));
         stream.ended = false;
-        stream.backlog = Backlog::default();
-        self.unsettled.push(parameters.id);
+        stream.taken_over = stream.channel.is_some() && stream.left_open;
+        stream.stale |= stream.channel.is_some() && stream.made != Some(parameters);
+        self.look_at(parameters.id);
     }
 
     /// Closes a stream; its id may be used again at once.
-    pub fn remove(&mut self, id: u16) {
+    fn remove(&mut self, rtc: Option<&mut Rtc>, id: u16) {
         if let Some(stream) = self.streams.get_mut(&id) {
-            stream.user = None;
-            stream.stale = stream.channel.is_some();
-            self.unsettled.push(id);
+            let user = stream.user.take();
+            let sent = matches!(user, Some((DataUser::Producer(_), _)));
+            // One that has not been open has nothing to be reset.
+            let open = stream.channel.zip(rtc);
+            let open = open.is_some_and(|(channel, rtc)| rtc.channel(channel).is_some());
+            stream.left_open = open;
+            stream.stale |= sent && open;
+            self.look_at(id);
         }
     }
 
@@ -275,9 +293,16 @@ impl DataChannels {
     pub fn settle(&mut self, rtc: &mut Rtc) {
         self.woken = false;
         for id in std::mem::take(&mut self.unsettled) {
-            if !self.settle_one(rtc, id) && !self.unsettled.contains(&id) {
-                self.unsettled.push(id);
+            if !self.settle_one(rtc, id) {
+                self.look_at(id);
             }
+        }
+    }
+
+    /// Lists a stream to be settled, once.
+    fn look_at(&mut self, id: u16) {
+        if !self.unsettled.contains(&id) {
+            self.unsettled.push(id);
         }
     }
 
@@ -314,6 +339,7 @@ impl DataChannels {
                     ..ChannelConfig::default()
                 });
                 stream.channel = Some(channel);
+                stream.made = Some(*wanted);
                 self.by_channel.insert(channel, id);
                 true
             }
@@ -346,8 +372,9 @@ impl DataChannels {
             self.by_channel.insert(channel, id);
             let stream = self.streams.entry(id).or_default();
             stream.channel = Some(channel);
+            stream.made = None;
             stream.stale = true;
-            self.unsettled.push(id);
+            self.look_at(id);
         }
     }
 
@@ -364,9 +391,11 @@ impl DataChannels {
         if let Some(stream) = self.streams.get_mut(&id) {
             stream.channel = None;
             stream.closing = false;
-            stream.ended = !std::mem::take(&mut stream.stale);
+            let stale = std::mem::take(&mut stream.stale);
+            let taken_over = std::mem::take(&mut stream.taken_over);
+            stream.ended = !stale && !taken_over;
             stream.backlog = Backlog::default();
-            self.unsettled.push(id);
+            self.look_at(id);
             self.woken = true;
         }
     }
@@ -463,10 +492,14 @@ impl WebRtcTransport {
         }
     }
 
-    /// Its data channels. What is added or removed is carried out by the next
-    /// flush.
+    /// Its data channels. What is added is carried out by the next flush.
     pub fn data(&mut self) -> &mut DataChannels {
         &mut self.data
+    }
+
+    /// Closes the stream of a data producer or data consumer.
+    pub fn close_data(&mut self, stream: u16) {
+        self.data.remove(self.rtc.as_deref_mut(), stream);
     }
 
     /// Queues a message on a data channel; it leaves with the next flush.
