@@ -15,6 +15,7 @@ mod run;
 pub mod signals;
 pub mod startup;
 pub mod tls;
+pub mod webhooks;
 pub mod workers;
 
 pub use run::run;

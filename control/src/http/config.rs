@@ -40,6 +40,7 @@ pub(super) async fn get(
         fields.insert("workers".into(), workers_json(&state).await);
         let rooms = json!({ "joinedPeers": state.rooms.joined_peers() });
         fields.insert("rooms".into(), rooms);
+        fields.insert("webhooks".into(), webhooks_json(&state));
     }
     Ok(Json(answer))
 }
@@ -62,6 +63,18 @@ fn is_loopback(remote: IpAddr, headers: &HeaderMap) -> bool {
     remote.to_canonical().is_loopback()
         && !headers.contains_key(header::ORIGIN)
         && !headers.keys().any(|name| by_proxy(name.as_str()))
+}
+
+/// What became of webhooks so far.
+fn webhooks_json(state: &AppState) -> Value {
+    let counts = state.rooms.webhooks().counts();
+    json!({
+        "delivered": counts.delivered,
+        "failedTries": counts.failed_tries,
+        "undelivered": counts.undelivered,
+        "dropped": counts.dropped,
+        "queued": counts.queued,
+    })
 }
 
 /// Every worker slot; the live ones with their own numbers.

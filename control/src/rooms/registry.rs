@@ -23,6 +23,7 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::ortc::OrtcError;
 use crate::protoo::connection::{self, Close, SessionId};
+use crate::webhooks::{Pace, Webhooks};
 use crate::workers::{Notice, WorkerId, WorkerPool};
 
 /// How often at least a room is tried when the one that was found is just closing, or
@@ -50,13 +51,15 @@ pub struct Rooms {
     inner: Arc<Inner>,
 }
 
-/// How long rooms wait for peers.
+/// How long rooms wait for peers, and how webhooks are sent.
 #[derive(Debug, Clone, Copy)]
 pub struct Timings {
     /// Time between the WebSocket and its `join`, at most.
     pub join: Duration,
     /// Life of a room that was made over HTTP and that nobody joined.
     pub unused_room: Duration,
+    /// How webhooks are tried again.
+    pub webhooks: Pace,
 }
 
 impl Default for Timings {
@@ -64,6 +67,7 @@ impl Default for Timings {
         Self {
             join: Duration::from_secs(30),
             unused_room: Duration::from_secs(600),
+            webhooks: Pace::default(),
         }
     }
 }
@@ -93,6 +97,7 @@ struct Inner {
     table: Mutex<Table>,
     draining: AtomicBool,
     joined_peers: Arc<AtomicUsize>,
+    webhooks: Webhooks,
     /// Rooms made over HTTP that nobody has joined.
     waiting_rooms: Arc<AtomicUsize>,
     /// When no worker took a room, and why, if none took one since.
@@ -127,6 +132,7 @@ impl Rooms {
         mut notices: mpsc::Receiver<Notice>,
         timings: Timings,
     ) -> Result<Rooms, OrtcError> {
+        let webhooks = Webhooks::new(&config, timings.webhooks);
         let inner = Arc::new(Inner {
             config,
             workers,
@@ -135,6 +141,7 @@ impl Rooms {
             table: Mutex::default(),
             draining: AtomicBool::new(false),
             joined_peers: Arc::default(),
+            webhooks,
             waiting_rooms: Arc::default(),
             refusal: Mutex::default(),
             tasks: TaskTracker::new(),
@@ -278,6 +285,11 @@ impl Rooms {
         self.inner.joined_peers.load(Ordering::Relaxed)
     }
 
+    /// What tells the outside of joins and leaves.
+    pub fn webhooks(&self) -> &Webhooks {
+        &self.inner.webhooks
+    }
+
     /// Takes nobody in any more, closes every room and its sockets with this
     /// WebSocket close code, and waits for them, for 0.7 s at most.
     pub async fn shutdown(&self, code: u16) {
@@ -374,6 +386,7 @@ impl Rooms {
             origin,
             timings: self.inner.timings,
             joined_peers: self.inner.joined_peers.clone(),
+            webhooks: self.inner.webhooks.clone(),
             waiting: (origin == Origin::Http).then(|| Counted::new(&self.inner.waiting_rooms)),
         });
         table.insert(id, handle.clone());

@@ -10,7 +10,6 @@ use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 use tracing::{debug, info, warn};
-use url::Url;
 use uuid::Uuid;
 
 use super::counted::Counted;
@@ -23,6 +22,7 @@ use super::tenure::Tenure;
 use crate::config::Config;
 use crate::error::Error;
 use crate::protoo::connection::{Close, Handle, Inbound, Notification, SessionId};
+use crate::webhooks::{Event as WebhookEvent, LeftReason, Reporter, Webhooks};
 use crate::workers::{Worker, WorkerError, WorkerId};
 
 /// Commands waiting for a room. A full inbox makes its senders wait: a client's
@@ -142,6 +142,7 @@ pub(super) struct Setup {
     pub origin: Origin,
     pub timings: Timings,
     pub joined_peers: Arc<AtomicUsize>,
+    pub webhooks: Webhooks,
     /// Counts the room until somebody joins it, if it is to be counted.
     pub waiting: Option<Counted>,
 }
@@ -152,7 +153,7 @@ pub(super) enum RoomEvent {
     /// A peer has joined.
     PeerJoined(PeerId),
     /// A joined peer is gone.
-    PeerLeft(PeerId),
+    PeerLeft(PeerId, LeftReason),
 }
 
 /// How a peer went.
@@ -176,8 +177,8 @@ pub(super) struct Room {
     pub ssrcs: HashSet<u32>,
     pub joined_peers: Arc<AtomicUsize>,
     max_peers: usize,
-    /// Where [`RoomEvent`]s are to be reported.
-    event_notification_uri: Option<Url>,
+    /// Where [`RoomEvent`]s are reported, if they are.
+    reporter: Option<Reporter>,
     origin: Origin,
     timings: Timings,
     /// When to give up waiting for a first peer.
@@ -205,6 +206,8 @@ impl Room {
             Origin::Http => setup.timings.unused_room,
             Origin::Peer => setup.timings.join,
         };
+        let uri = setup.options.event_notification_uri.clone();
+        let reporter = uri.map(|uri| setup.webhooks.reporter(setup.id.as_str(), uri));
         Self {
             id: setup.id,
             router_id: setup.router_id,
@@ -215,7 +218,7 @@ impl Room {
             ssrcs: HashSet::new(),
             joined_peers: setup.joined_peers,
             max_peers: usize::try_from(max_peers).unwrap_or(usize::MAX),
-            event_notification_uri: setup.options.event_notification_uri.clone(),
+            reporter,
             origin: setup.origin,
             timings: setup.timings,
             unused_until: Instant::now() + waits,
@@ -250,6 +253,10 @@ impl Room {
         };
         tenure.end();
         self.waiting = None;
+        let reason = match end {
+            End::Stopped(Stop::Shutdown(_)) => LeftReason::Shutdown,
+            _ => LeftReason::RoomLost,
+        };
         let (close, router_lives) = match end {
             End::Empty => (Close::ROOM_LOST, true),
             End::Refused(error) => {
@@ -266,7 +273,7 @@ impl Room {
         for peer in std::mem::take(&mut self.peers).into_values() {
             peer.connection.close(close);
             if peer.joined.is_some() {
-                self.emit(RoomEvent::PeerLeft(peer.id));
+                self.emit(RoomEvent::PeerLeft(peer.id, reason));
             }
         }
         drop(mailbox);
@@ -421,7 +428,11 @@ impl Room {
             self.unlink_consumer(id, consumer);
         }
         if peer.joined.is_some() {
-            self.emit(RoomEvent::PeerLeft(peer.id));
+            let reason = match departure {
+                Departure::Left => LeftReason::Left,
+                Departure::Closed => LeftReason::Disconnected,
+            };
+            self.emit(RoomEvent::PeerLeft(peer.id, reason));
         }
         if self.is_over(Instant::now()) {
             // Closing the router closes all of it in one call.
@@ -449,17 +460,24 @@ impl Room {
         }
     }
 
-    /// Takes note of what the outside may want to know.
+    /// Takes note of what the outside may want to know, and reports it.
     pub fn emit(&mut self, event: RoomEvent) {
-        if matches!(event, RoomEvent::PeerJoined(_)) {
-            self.ever_joined = true;
-            self.waiting = None;
-        }
         // The URI itself may carry credentials.
-        let webhook = self.event_notification_uri.is_some();
-        match event {
-            RoomEvent::PeerJoined(peer) => info!(room = %self.id, %peer, webhook, "peer joined"),
-            RoomEvent::PeerLeft(peer) => info!(room = %self.id, %peer, webhook, "peer left"),
+        let webhook = self.reporter.is_some();
+        let (peer, event) = match event {
+            RoomEvent::PeerJoined(peer) => {
+                self.ever_joined = true;
+                self.waiting = None;
+                info!(room = %self.id, %peer, webhook, "peer joined");
+                (peer, WebhookEvent::PeerJoined)
+            }
+            RoomEvent::PeerLeft(peer, reason) => {
+                info!(room = %self.id, %peer, webhook, "peer left");
+                (peer, WebhookEvent::PeerLeft(reason))
+            }
+        };
+        if let Some(reporter) = &mut self.reporter {
+            reporter.report(peer.as_str(), event);
         }
     }
 

@@ -15,5 +15,7 @@ mod consumers;
 mod fake_worker;
 mod http_api;
 mod patience;
+mod receiver;
 mod server;
+mod webhooks;
 mod worker_trouble;
