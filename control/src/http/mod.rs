@@ -3,7 +3,9 @@
 //! on a socket.
 
 mod accept;
+mod access;
 mod body;
+mod broadcasters;
 mod config;
 pub mod page;
 mod progress;
@@ -16,11 +18,10 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 use axum::{Json, Router, middleware};
 use http::StatusCode;
 use serde_json::json;
-use tower_http::cors::{AllowHeaders, CorsLayer};
 
 use crate::config::Config;
 use crate::error::Error;
@@ -40,10 +41,19 @@ pub struct AppState {
 }
 
 /// Every route. A WebSocket upgrade is accepted on any path, so it is looked
-/// at before the path is.
+/// at before the path is. Pages of other origins get no answer from admin paths.
 pub fn app(state: AppState) -> Router {
-    // `*` for headers would not cover Authorization (Fetch standard, CORS).
-    let cors = CorsLayer::permissive().allow_headers(AllowHeaders::mirror_request());
+    public()
+        .layer(access::cors(&state.config))
+        .merge(admin())
+        .layer(middleware::from_fn_with_state(
+            state.clone(),
+            signaling::upgrade_or_next,
+        ))
+        .with_state(state)
+}
+
+fn public() -> Router<AppState> {
     Router::new()
         .route("/getRoomId", get(rooms::get_room_id))
         .route("/rooms", post(rooms::create_unnamed))
@@ -54,17 +64,34 @@ pub fn app(state: AppState) -> Router {
             get(rooms::capabilities).post(rooms::create_named),
         )
         .route("/rooms/{room_id}/admission", get(rooms::admission))
-        .route("/config", get(config::get))
         .route("/health", get(health))
+        .nest("/rooms/{room_id}/broadcasters", broadcasters())
         .merge(page::routes())
         .fallback(async || Error::UnknownPath)
         .method_not_allowed_fallback(async || Error::MethodNotAllowed)
-        .layer(cors)
-        .layer(middleware::from_fn_with_state(
-            state.clone(),
-            signaling::upgrade_or_next,
-        ))
-        .with_state(state)
+}
+
+fn broadcasters() -> Router<AppState> {
+    let transport = Router::new()
+        .route("/connect", post(broadcasters::connect))
+        .route("/producers", post(broadcasters::produce))
+        .route("/consume", post(broadcasters::consume))
+        .route("/consume/data", post(broadcasters::consume_data))
+        .route("/produce/data", post(broadcasters::produce_data));
+    Router::new()
+        .route("/", post(broadcasters::create))
+        .route("/{broadcaster_id}", delete(broadcasters::delete))
+        .route(
+            "/{broadcaster_id}/transports",
+            post(broadcasters::create_transport),
+        )
+        .nest("/{broadcaster_id}/transports/{transport_id}", transport)
+}
+
+fn admin() -> Router<AppState> {
+    Router::new()
+        .route("/config", get(config::get))
+        .method_not_allowed_fallback(async || Error::MethodNotAllowed)
 }
 
 /// 200 while the server takes rooms and peers, else 503 with the reason.

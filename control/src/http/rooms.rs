@@ -8,6 +8,7 @@ use http::{HeaderMap, Uri};
 use serde_json::{Map, Value, json};
 use url::{Url, form_urlencoded};
 
+use super::access::{ApiAccess, check_origin};
 use super::body::read_object;
 use super::ws_url::PublicAddress;
 use super::{AppState, signaling};
@@ -20,10 +21,12 @@ const PROTOCOL: &str = "2060-mediasoup-v1";
 /// Longest `eventNotificationUri`, bytes.
 const MAX_URI: usize = 2048;
 
-type RoomPath = Result<Path<String>, PathRejection>;
+/// The path's room.
+pub(super) type RoomPath = Result<Path<String>, PathRejection>;
 
 /// GET `/getRoomId`: a new room under a random id. Deprecated, still served.
 pub(super) async fn get_room_id(
+    _: ApiAccess,
     State(state): State<AppState>,
     uri: Uri,
     headers: HeaderMap,
@@ -39,6 +42,7 @@ pub(super) async fn get_room_id(
 
 /// POST `/rooms`: a new room under a random id.
 pub(super) async fn create_unnamed(
+    _: ApiAccess,
     State(state): State<AppState>,
     uri: Uri,
     headers: HeaderMap,
@@ -49,6 +53,7 @@ pub(super) async fn create_unnamed(
 
 /// POST `/rooms/:roomId`.
 pub(super) async fn create_named(
+    _: ApiAccess,
     State(state): State<AppState>,
     room: RoomPath,
     uri: Uri,
@@ -97,15 +102,16 @@ pub(super) async fn capabilities(
 }
 
 /// GET `/rooms/:roomId/admission?peerId=`: what a WSS upgrade would answer,
-/// for pages, from which browsers hide it. Creates nothing; a room that does
-/// not exist is one that the upgrade would create.
+/// for pages, from which browsers hide it. Creates nothing.
 pub(super) async fn admission(
     State(state): State<AppState>,
     room: RoomPath,
     uri: Uri,
+    headers: HeaderMap,
 ) -> Result<Json<Value>, Error> {
     let room = room_id(room)?;
     let peer = PeerId::parse(&query(&uri, "peerId").unwrap_or_default())?;
+    check_origin(&state.config, &uri, &headers)?;
     signaling::check(&state, &room, &peer).await?;
     Ok(Json(json!({ "status": "ok" })))
 }
@@ -124,7 +130,7 @@ fn public_address(
     )
 }
 
-fn room_id(path: RoomPath) -> Result<RoomId, Error> {
+pub(super) fn room_id(path: RoomPath) -> Result<RoomId, Error> {
     match path {
         Ok(Path(text)) => RoomId::parse(&text),
         // Percent-encoded bytes that are no UTF-8.

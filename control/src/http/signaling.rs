@@ -12,6 +12,7 @@ use http::{HeaderMap, Uri, header};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::AppState;
+use super::access::check_origin;
 use super::rooms::query;
 use crate::error::Error;
 use crate::protoo::SUBPROTOCOL;
@@ -50,6 +51,7 @@ async fn upgrade(state: AppState, request: Request) -> Result<Response, Error> {
     if !offers_protoo(&parts.headers) {
         return Err(Error::NoSubprotocol);
     }
+    check_origin(&state.config, &parts.uri, &parts.headers)?;
     let upgrade = WebSocketUpgrade::from_request_parts(&mut parts, &())
         .await
         .map_err(|rejection| Error::BadField(rejection.body_text()))?;

@@ -160,7 +160,7 @@ impl Room {
     }
 
     /// An SSRC that no consumer of the room has, nor the one after it.
-    fn free_ssrc(&self) -> u32 {
+    pub fn free_ssrc(&self) -> u32 {
         loop {
             let ssrc = rand::random_range(MIN_SSRC..=MAX_SSRC);
             let taken = |ssrc: u32| self.ssrcs.contains(&ssrc);
@@ -178,7 +178,7 @@ impl Room {
     }
 
     /// Removes a consumer that its client never heard of.
-    fn take_back(&mut self, session: SessionId, consumer_id: &str) {
+    pub fn take_back(&mut self, session: SessionId, consumer_id: &str) {
         let peer = self.peers.get_mut(&session);
         if let Some(consumer) = peer.and_then(|peer| peer.consumers.remove(consumer_id)) {
             self.unlink_consumer(consumer_id, &consumer);
@@ -249,7 +249,7 @@ fn offer_of(sender: &Peer, producer: &Producer) -> Map<String, Value> {
 }
 
 /// A consumer's parameters, as the worker and as the client gets them.
-fn negotiate(
+pub(super) fn negotiate(
     ids: ConsumerIds<'_>,
     consumable: &RtpParameters,
     capabilities: &RtpCapabilities,

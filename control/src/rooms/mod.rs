@@ -4,6 +4,7 @@
 //! Each room is one task that owns everything in it and works through an inbox;
 //! it never waits for a client, and for its media worker under a deadline only.
 
+mod broadcaster;
 mod consuming;
 mod counted;
 mod ids;
@@ -17,5 +18,6 @@ mod tenure;
 mod undo;
 mod worker_events;
 
+pub use broadcaster::BroadcasterRequest;
 pub use ids::{PeerId, RoomId};
 pub use registry::{MAX_WAITING_ROOMS, RoomOptions, Rooms, Seat, Timings};

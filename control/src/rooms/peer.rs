@@ -13,7 +13,7 @@ use crate::error::Error;
 use crate::ortc::{
     MediaKind, MidCounter, ProducerType, ReceiveIds, RtpCapabilities, RtpParameters,
 };
-use crate::protoo::connection::{Handle, SessionId};
+use crate::protoo::connection::{self, Handle, SessionId};
 
 /// Most transports that one peer may have. A call needs two; a client that
 /// restarts leaves the old ones behind until their DTLS closes.
@@ -26,7 +26,10 @@ const MAX_PRODUCERS: usize = 64;
 #[derive(Debug)]
 pub(super) struct Peer {
     pub id: PeerId,
+    /// Nobody is at the other end of a broadcaster's.
     pub connection: Handle,
+    /// It is driven over HTTP, see [`broadcaster`](super::broadcaster).
+    pub is_broadcaster: bool,
     /// When to give up on a client that does not join.
     pub join_deadline: Instant,
     /// `None` until the client joins.
@@ -46,7 +49,8 @@ pub(super) struct Joined {
     pub device: Value,
     /// `None`: the client receives nothing.
     pub rtp_capabilities: Option<Arc<RtpCapabilities>>,
-    pub _counted: Counted,
+    /// `None` for a broadcaster.
+    pub _counted: Option<Counted>,
 }
 
 /// A WebRtcTransport of a peer.
@@ -99,11 +103,22 @@ impl Peer {
         Self {
             id,
             connection,
+            is_broadcaster: false,
             join_deadline,
             joined: None,
             transports: Vec::new(),
             producers: Vec::new(),
             consumers: HashMap::new(),
+        }
+    }
+
+    /// A member without a socket: what it is told goes nowhere.
+    pub fn broadcaster(id: PeerId, session: SessionId, joined: Joined) -> Self {
+        let (connection, _) = connection::channel(session);
+        Self {
+            is_broadcaster: true,
+            joined: Some(joined),
+            ..Self::new(id, connection, Instant::now())
         }
     }
 
@@ -142,8 +157,12 @@ impl Peer {
     }
 
     /// The transport that new consumers go to: the newest that the client
-    /// means to receive on, and that nothing is sent on.
+    /// means to receive on, and that nothing is sent on. A broadcaster has none:
+    /// it says for each consumer where it goes.
     pub fn receiving_transport(&mut self) -> Option<&mut Transport> {
+        if self.is_broadcaster {
+            return None;
+        }
         let producers = &self.producers;
         self.transports.iter_mut().rev().find(|transport| {
             let sends = |producer: &Producer| producer.transport_id == transport.id;

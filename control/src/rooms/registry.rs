@@ -133,12 +133,13 @@ impl Rooms {
         timings: Timings,
     ) -> Result<Rooms, OrtcError> {
         let webhooks = Webhooks::new(&config, timings.webhooks);
+        let table = Table::new(config.room_auto_create);
         let inner = Arc::new(Inner {
             config,
             workers,
             router: Arc::new(RouterMedia::new()?),
             timings,
-            table: Mutex::default(),
+            table: Mutex::new(table),
             draining: AtomicBool::new(false),
             joined_peers: Arc::default(),
             webhooks,
@@ -191,11 +192,18 @@ impl Rooms {
         self.table().rooms.contains_key(id)
     }
 
+    /// The way to a room's task, if there is such a room.
+    pub(super) fn inbox(&self, id: &RoomId) -> Option<mpsc::Sender<Command>> {
+        let table = self.table();
+        table.rooms.get(id).map(|room| room.inbox.clone())
+    }
+
     /// Takes a seat in a room for a peer, creating the room if there is none. A
     /// peer that is there already keeps its seat until the new session attaches.
     ///
     /// # Errors
-    /// [`Error::RoomFull`], [`Error::Unavailable`] or [`Error::NoRouter`].
+    /// [`Error::RoomFull`], [`Error::Unavailable`] or [`Error::NoRouter`];
+    /// [`Error::UnknownRoom`] where peers may not create rooms.
     pub async fn admit(&self, room: &RoomId, peer: &PeerId) -> Result<Seat, Error> {
         let mut refusal = NO_WORKER;
         for _ in 0..self.attempts() {
@@ -227,7 +235,7 @@ impl Rooms {
     pub async fn check_admission(&self, room: &RoomId, peer: &PeerId) -> Result<(), Error> {
         let found = self.table().rooms.get(room).cloned();
         let Some(handle) = found else {
-            return self.health();
+            return self.check_new(room);
         };
         let (reply, answer) = oneshot::channel();
         let peer = peer.clone();
@@ -235,7 +243,13 @@ impl Rooms {
         // A failure to send shows in the answer.
         let _ = handle.inbox.send(command).await;
         // A room that closes meanwhile would be replaced by a fresh one.
-        answer.await.unwrap_or_else(|_| self.health())
+        answer.await.unwrap_or_else(|_| self.check_new(room))
+    }
+
+    /// What a peer would hear that makes this room.
+    fn check_new(&self, room: &RoomId) -> Result<(), Error> {
+        self.may_be_made(&self.table(), room)?;
+        self.health()
     }
 
     /// Whether new rooms are taken, as far as is known.
@@ -356,10 +370,20 @@ impl Rooms {
             return Ok(handle.clone());
         }
         // Who made a room that was lost may not come to make it again.
+        self.may_be_made(&table, id)?;
         match table.lost_options(id) {
             Some(options) => self.insert(&mut table, id, options, Origin::Http),
             None => self.insert(&mut table, id, Arc::default(), Origin::Peer),
         }
+    }
+
+    /// Errors when a peer may not make this room. One that was lost is its
+    /// peers' all the same.
+    fn may_be_made(&self, table: &Table, id: &RoomId) -> Result<(), Error> {
+        if self.inner.config.room_auto_create || table.lost_options(id).is_some() {
+            return Ok(());
+        }
+        Err(Error::UnknownRoom(id.to_string()))
     }
 
     /// Spawns a room and enters it, under the table's lock: nobody can find a

@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep_until};
 use tracing::{debug, info, warn};
 use uuid::Uuid;
 
+use super::broadcaster::Asked;
 use super::counted::Counted;
 use super::ids::{PeerId, RoomId};
 use super::peer::Peer;
@@ -55,6 +56,8 @@ pub(super) enum Command {
     Attach(Handle),
     /// Something from a connection.
     Inbound(Inbound),
+    /// Something from a broadcaster.
+    Broadcaster(Asked),
 }
 
 impl From<Inbound> for Command {
@@ -272,7 +275,7 @@ impl Room {
         };
         for peer in std::mem::take(&mut self.peers).into_values() {
             peer.connection.close(close);
-            if peer.joined.is_some() {
+            if peer.joined.is_some() && !peer.is_broadcaster {
                 self.emit(RoomEvent::PeerLeft(peer.id, reason));
             }
         }
@@ -362,18 +365,30 @@ impl Room {
             Command::Inbound(Inbound::Closed(session)) => {
                 self.remove_peer(session, Departure::Closed).await;
             }
+            Command::Broadcaster(asked) => self.on_broadcaster(asked).await,
         }
     }
 
     /// A peer that is here already does not need another seat: its new session
-    /// takes over the old one's.
+    /// takes over the old one's. Broadcasters need no seats.
     fn has_seat_for(&self, peer: &PeerId) -> Result<(), Error> {
-        let present = self.peers.values().map(|peer| &peer.id);
+        let mut broadcasters = self.peers.values().filter(|peer| peer.is_broadcaster);
+        if broadcasters.any(|it| it.id == *peer) {
+            return Err(Error::BroadcastersId(peer.to_string()));
+        }
+        let peers = self.peers.values().filter(|peer| !peer.is_broadcaster);
+        let present = peers.map(|peer| &peer.id);
         let seated: HashSet<&PeerId> = present.chain(self.reserved.values()).collect();
         if !seated.contains(peer) && seated.len() >= self.max_peers {
             return Err(Error::RoomFull);
         }
         Ok(())
+    }
+
+    /// Whether somebody of this id is here or about to come.
+    pub fn is_present(&self, id: &PeerId) -> bool {
+        let mut present = self.peers.values().map(|peer| &peer.id);
+        present.any(|it| it == id) || self.reserved.values().any(|it| it == id)
     }
 
     fn admit(&mut self, peer: PeerId, seat: Seat) -> Result<Seat, Error> {
@@ -427,7 +442,7 @@ impl Room {
         for (id, consumer) in &peer.consumers {
             self.unlink_consumer(id, consumer);
         }
-        if peer.joined.is_some() {
+        if peer.joined.is_some() && !peer.is_broadcaster {
             let reason = match departure {
                 Departure::Left => LeftReason::Left,
                 Departure::Closed => LeftReason::Disconnected,
@@ -486,8 +501,9 @@ impl Room {
         self.is_deserted() && !(waits_for_first && now < self.unused_until)
     }
 
+    /// Nobody is here but broadcasters, who keep no room alive.
     fn is_deserted(&self) -> bool {
-        self.peers.is_empty() && self.reserved.is_empty()
+        self.peers.values().all(|peer| peer.is_broadcaster) && self.reserved.is_empty()
     }
 
     /// When [`Room::on_deadline`] has something to do next.
@@ -520,6 +536,7 @@ async fn turn_away(mailbox: &mut Mailbox, error: &WorkerError) {
             Command::Ready(reply) => drop(reply.send(Err(error))),
             Command::Admit { reply, .. } => drop(reply.send(Err(error))),
             Command::CheckAdmission { reply, .. } => drop(reply.send(Err(error))),
+            Command::Broadcaster(asked) => asked.refuse(error),
             Command::Release(_) | Command::Attach(_) | Command::Inbound(_) => {}
         }
     }

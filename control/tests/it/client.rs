@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
-use http::header::SEC_WEBSOCKET_PROTOCOL;
+use http::HeaderName;
 use serde_json::{Map, Value, json};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
@@ -33,13 +33,13 @@ impl Client {
         stream: TlsStream<TcpStream>,
         host: &str,
         path: &str,
-        subprotocol: Option<&str>,
+        headers: &[(HeaderName, &str)],
     ) -> Result<Self, Answer> {
         let url = format!("wss://{host}{path}");
         let mut request = url.into_client_request().unwrap();
-        if let Some(subprotocol) = subprotocol {
-            let value = subprotocol.parse().unwrap();
-            request.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, value);
+        for (name, value) in headers {
+            let value = value.parse().unwrap();
+            request.headers_mut().insert(name, value);
         }
         match tokio_tungstenite::client_async(request, stream).await {
             Ok((socket, _)) => Ok(Self {

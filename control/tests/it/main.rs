@@ -7,9 +7,11 @@
     clippy::indexing_slicing
 )]
 
+mod access;
 mod admission;
 mod arrivals;
 mod bad_input;
+mod broadcasters;
 mod client;
 mod consumers;
 mod fake_worker;

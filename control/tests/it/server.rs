@@ -7,6 +7,8 @@ use std::time::Duration;
 use control::config::{Config, IceServer, Secret};
 use control::http::{AppState, app, serve};
 use control::rooms::{Rooms, Timings};
+use http::HeaderName;
+use http::header::{ORIGIN, SEC_WEBSOCKET_PROTOCOL};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use serde_json::{Map, Value};
@@ -126,8 +128,23 @@ impl TestServer {
 
     /// A WebSocket upgrade; its HTTP answer when refused.
     pub async fn upgrade(&self, path: &str, subprotocol: Option<&str>) -> Result<Client, Answer> {
+        let subprotocol = subprotocol.map(|it| (SEC_WEBSOCKET_PROTOCOL, it));
+        self.upgrade_with(path, subprotocol.as_slice()).await
+    }
+
+    /// A WebSocket upgrade by a page of this origin.
+    pub async fn upgrade_from(&self, origin: &str, path: &str) -> Result<Client, Answer> {
+        let headers = [(SEC_WEBSOCKET_PROTOCOL, "protoo"), (ORIGIN, origin)];
+        self.upgrade_with(path, &headers).await
+    }
+
+    async fn upgrade_with(
+        &self,
+        path: &str,
+        headers: &[(HeaderName, &str)],
+    ) -> Result<Client, Answer> {
         let host = format!("localhost:{}", self.address.port());
-        Client::upgrade(self.tls().await, &host, path, subprotocol).await
+        Client::upgrade(self.tls().await, &host, path, headers).await
     }
 
     pub async fn get(&self, path: &str) -> Answer {

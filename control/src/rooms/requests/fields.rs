@@ -6,7 +6,10 @@ use serde_json::{Map, Value};
 use crate::error::Error;
 
 /// The value of a field, if the client gave one.
-pub(super) fn optional<'a>(data: &'a Value, name: &str) -> Result<Option<&'a Value>, Error> {
+pub(in crate::rooms) fn optional<'a>(
+    data: &'a Value,
+    name: &str,
+) -> Result<Option<&'a Value>, Error> {
     match data {
         Value::Object(fields) => Ok(fields.get(name).filter(|value| !value.is_null())),
         _ => Err(Error::field("data", "must be an object")),
@@ -14,12 +17,12 @@ pub(super) fn optional<'a>(data: &'a Value, name: &str) -> Result<Option<&'a Val
 }
 
 /// The value of a field that has to be there.
-pub(super) fn required<'a>(data: &'a Value, name: &str) -> Result<&'a Value, Error> {
+pub(in crate::rooms) fn required<'a>(data: &'a Value, name: &str) -> Result<&'a Value, Error> {
     optional(data, name)?.ok_or_else(|| Error::field(name, "is missing"))
 }
 
 /// Text that has to be there.
-pub(super) fn string<'a>(data: &'a Value, name: &str) -> Result<&'a str, Error> {
+pub(in crate::rooms) fn string<'a>(data: &'a Value, name: &str) -> Result<&'a str, Error> {
     let value = required(data, name)?;
     value
         .as_str()
@@ -27,7 +30,7 @@ pub(super) fn string<'a>(data: &'a Value, name: &str) -> Result<&'a str, Error> 
 }
 
 /// A truth value, false when absent.
-pub(super) fn flag(data: &Value, name: &str) -> Result<bool, Error> {
+pub(in crate::rooms) fn flag(data: &Value, name: &str) -> Result<bool, Error> {
     match optional(data, name)? {
         None => Ok(false),
         Some(Value::Bool(value)) => Ok(*value),
@@ -36,7 +39,11 @@ pub(super) fn flag(data: &Value, name: &str) -> Result<bool, Error> {
 }
 
 /// An object of at most `max` bytes of JSON, empty when absent.
-pub(super) fn object(data: &Value, name: &str, max: usize) -> Result<Map<String, Value>, Error> {
+pub(in crate::rooms) fn object(
+    data: &Value,
+    name: &str,
+    max: usize,
+) -> Result<Map<String, Value>, Error> {
     let fields = match optional(data, name)? {
         None => return Ok(Map::new()),
         Some(Value::Object(fields)) => fields,

@@ -3,11 +3,13 @@
 //! answer is in [`Then`].
 
 mod consumer;
-mod fields;
+pub(super) mod fields;
 mod ice_servers;
 mod peer;
 mod producer;
 mod transport;
+
+pub(super) use peer::{display_name, introduce, rtp_capabilities};
 
 use serde_json::{Value, json};
 use tracing::debug;
@@ -60,15 +62,26 @@ pub(super) async fn handle(room: &mut Room, session: SessionId, request: Request
         return;
     };
     let connection = peer.connection.clone();
-    let (id, method) = (request.id, request.method.as_str());
-    let (result, then) = match dispatch(room, session, method, &request.data).await {
+    let respond = |result| connection.respond(request.id, &result);
+    serve(room, session, &request.method, &request.data, respond).await;
+}
+
+/// Does what a member asks for, answers, and does what follows.
+pub(super) async fn serve(
+    room: &mut Room,
+    session: SessionId,
+    method: &str,
+    data: &Value,
+    respond: impl FnOnce(Result<Value, Error>),
+) {
+    let (result, then) = match dispatch(room, session, method, data).await {
         Ok(reply) => (Ok(reply.data), reply.then),
         Err(error) => {
             debug!(room = %room.id, ?session, %error, "request refused");
             (Err(error), Then::Nothing)
         }
     };
-    connection.respond(id, &result);
+    respond(result);
     match then {
         Then::Nothing => {}
         Then::Joined => {
@@ -85,7 +98,9 @@ pub(super) async fn handle(room: &mut Room, session: SessionId, request: Request
             room.consume(wanted).await;
         }
         Then::Leave => {
-            connection.close(Close::FINAL);
+            if let Some(peer) = room.peers.get(&session) {
+                peer.connection.close(Close::FINAL);
+            }
             room.remove_peer(session, Departure::Left).await;
         }
     }
