@@ -64,6 +64,15 @@ pub struct Config {
     /// Life of a room that was made over HTTP and that nobody joins
     /// (`ROOM_EMPTY_TIMEOUT`), 1 second to 1 day.
     pub room_empty_timeout: Duration,
+    /// Time that a connected client has to join (`ROOM_JOIN_TIMEOUT`), 1 second
+    /// to 1 day.
+    pub room_join_timeout: Duration,
+    /// Most extra consumers of each producer that a client gets for the asking
+    /// (`CONSUMER_REPLICAS_MAX`), 0–100.
+    pub consumer_replicas_max: u8,
+    /// What a client has to know to throttle its own media
+    /// (`NETWORK_THROTTLE_SECRET`); `None`: nobody can.
+    pub network_throttle_secret: Option<Secret>,
     /// What is logged, in the syntax of tracing's `EnvFilter` (`RUST_LOG`).
     pub log: String,
 }
@@ -176,6 +185,15 @@ impl Config {
             room_empty_timeout: sources.required(&s::ROOM_EMPTY_TIMEOUT, |raw| {
                 v::number(raw, 1..=s::MAX_SECONDS).map(Duration::from_secs)
             })?,
+            room_join_timeout: sources.required(&s::ROOM_JOIN_TIMEOUT, |raw| {
+                v::number(raw, 1..=s::MAX_SECONDS).map(Duration::from_secs)
+            })?,
+            consumer_replicas_max: sources.required(&s::CONSUMER_REPLICAS_MAX, |raw| {
+                v::number(raw, 0..=s::MAX_CONSUMER_REPLICAS)
+            })?,
+            network_throttle_secret: sources
+                .optional(&s::NETWORK_THROTTLE_SECRET, v::text)?
+                .map(Secret),
             log: sources.required(&s::RUST_LOG, v::log_filter)?,
         })
     }
@@ -255,7 +273,10 @@ impl Config {
             "rooms": {
                 "maxPeers": self.room_max_peers,
                 "emptyTimeoutSeconds": self.room_empty_timeout.as_secs(),
+                "joinTimeoutSeconds": self.room_join_timeout.as_secs(),
+                "consumerReplicasMax": self.consumer_replicas_max,
             },
+            "networkThrottleSecret": hidden(self.network_throttle_secret.is_some()),
             "adminToken": hidden(self.admin_token.is_some()),
             "log": self.log,
         })
@@ -289,6 +310,9 @@ impl Default for Config {
             },
             room_max_peers: 100,
             room_empty_timeout: Duration::from_secs(300),
+            room_join_timeout: Duration::from_secs(30),
+            consumer_replicas_max: 4,
+            network_throttle_secret: None,
             log: "info".to_owned(),
         }
     }

@@ -14,6 +14,8 @@ use super::ConfigError;
 pub const MAX_WORKERS: u16 = 256;
 /// Most peers that a room can be given.
 pub const MAX_PEERS: u32 = 10_000;
+/// Most extra consumers of each producer that a client can be granted.
+pub const MAX_CONSUMER_REPLICAS: u8 = 100;
 /// Longest time that can be set, seconds.
 pub const MAX_SECONDS: u64 = 86_400;
 
@@ -172,6 +174,24 @@ settings! {
         default: "300",
         allowed: "1 to 86400",
     }
+    ROOM_JOIN_TIMEOUT {
+        help: "Seconds that a connected client has to join its room",
+        default: "30",
+        allowed: "1 to 86400",
+    }
+    CONSUMER_REPLICAS_MAX {
+        help: "Most extra consumers of each producer that a client may ask for with \
+               consumerReplicas in its URL; more are not made",
+        default: "4",
+        allowed: "0 to 100",
+    }
+    NETWORK_THROTTLE_SECRET {
+        help: "What a client has to know to throttle its own media, for tests of bad networks; \
+               every process can read flags, so use the variable",
+        unset: "nobody can throttle",
+        allowed: TEXT,
+        secret: true,
+    }
     RUST_LOG {
         help: "What is logged: error, warn, info, debug or trace, also for single modules",
         default: "info",
@@ -180,10 +200,11 @@ settings! {
 }
 
 /// Variables whose values no other process needs: workers start without them.
-pub static SECRET_VARIABLES: [&str; 3] = [
+pub static SECRET_VARIABLES: [&str; 4] = [
     "MEDIASOUP_CLIENT_ICESERVER_USER",
     "MEDIASOUP_CLIENT_ICESERVER_PASS",
     "ADMIN_TOKEN",
+    "NETWORK_THROTTLE_SECRET",
 ];
 
 /// The settings that were given, by flag or variable.

@@ -59,6 +59,9 @@ fn every_setting_is_read_from_its_variable_and_its_flag() {
         ("ADMIN_TOKEN", "tok"),
         ("ROOM_MAX_PEERS", "12"),
         ("ROOM_EMPTY_TIMEOUT", "60"),
+        ("ROOM_JOIN_TIMEOUT", "20"),
+        ("CONSUMER_REPLICAS_MAX", "0"),
+        ("NETWORK_THROTTLE_SECRET", "slow down"),
         ("RUST_LOG", "debug,control=trace"),
     ];
     assert_eq!(given.len(), ALL.len());
@@ -86,6 +89,9 @@ fn every_setting_is_read_from_its_variable_and_its_flag() {
         },
         room_max_peers: 12,
         room_empty_timeout: Duration::from_secs(60),
+        room_join_timeout: Duration::from_secs(20),
+        consumer_replicas_max: 0,
+        network_throttle_secret: Some(Secret::new("slow down")),
         log: "debug,control=trace".into(),
     };
     assert_eq!(config(&[], &given), want);
@@ -140,6 +146,10 @@ fn values_that_make_no_sense_are_refused_by_name() {
         ("MEDIASOUP_NUM_WORKERS", "257"),
         ("ROOM_MAX_PEERS", "1"),
         ("ROOM_EMPTY_TIMEOUT", "0"),
+        ("ROOM_JOIN_TIMEOUT", "0"),
+        ("ROOM_JOIN_TIMEOUT", "86401"),
+        ("CONSUMER_REPLICAS_MAX", "101"),
+        ("CONSUMER_REPLICAS_MAX", "-1"),
         ("RUST_LOG", "control=loud"),
     ];
     for (name, value) in table {
@@ -213,10 +223,12 @@ fn secrets_are_never_shown() {
         ("ADMIN_TOKEN", "hunter2token"),
         ("MEDIASOUP_CLIENT_ICESERVER_USER", "hunter2user"),
         ("MEDIASOUP_CLIENT_ICESERVER_PASS", "hunter2pass"),
+        ("NETWORK_THROTTLE_SECRET", "hunter2slow"),
     ];
     let got = config(&[], &env);
     let json = got.redacted_json();
     assert_eq!(json["adminToken"], REDACTED);
+    assert_eq!(json["networkThrottleSecret"], REDACTED);
     assert_eq!(json["iceServer"]["user"], REDACTED);
     assert_eq!(json["iceServer"]["pass"], REDACTED);
     assert!(!json.to_string().contains("hunter2"));

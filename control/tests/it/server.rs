@@ -7,6 +7,7 @@ use std::time::Duration;
 use control::config::{Config, IceServer, Secret};
 use control::http::{AppState, app, serve};
 use control::rooms::{Rooms, Timings};
+use proto::event::Event;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use serde_json::{Map, Value};
@@ -18,7 +19,7 @@ use tokio_rustls::client::TlsStream;
 use tokio_util::sync::CancellationToken;
 
 use crate::client::Client;
-use crate::fake_worker::{FakePool, FakeWorker};
+use crate::fake_worker::{Call, FakePool, FakeWorker};
 
 pub struct TestServer {
     pub address: SocketAddr,
@@ -130,6 +131,20 @@ impl TestServer {
         Client::upgrade(self.tls().await, &host, path, subprotocol).await
     }
 
+    /// The router of the first room.
+    pub async fn router_id(&self) -> String {
+        let router = |call: &Call| match call {
+            Call::CreateRouter(request) => Some(request.router_id.clone()),
+            _ => None,
+        };
+        self.worker.wait_for(router).await
+    }
+
+    /// The worker says something about the first room by itself.
+    pub async fn worker_says(&self, event: Event) {
+        self.pool.say(&self.router_id().await, event).await;
+    }
+
     pub async fn get(&self, path: &str) -> Answer {
         self.http("GET", path, &[], b"").await
     }
@@ -173,6 +188,16 @@ impl TestServer {
             .unwrap();
         parse_answer(&answer)
     }
+}
+
+/// A joined peer of the room `room` with both transports, the ids of which it
+/// returns: the one to send on, and the one to receive on.
+pub async fn caller(server: &TestServer, peer: &str) -> (Client, String, String) {
+    let mut client = server.connect("room", peer).await;
+    let send = client.send_transport().await;
+    let recv = client.recv_transport().await;
+    client.join(peer).await;
+    (client, send, recv)
 }
 
 fn parse_answer(answer: &[u8]) -> Answer {

@@ -3,15 +3,20 @@
 //! answer is in [`Then`].
 
 mod consumer;
+mod data;
 mod fields;
 mod ice_servers;
 mod peer;
 mod producer;
+mod sctp;
+mod stats;
+mod throttle;
 mod transport;
 
 use serde_json::{Value, json};
 use tracing::debug;
 
+use super::data::Sender;
 use super::room::{Departure, Room};
 use crate::error::Error;
 use crate::protoo::connection::{Close, SessionId};
@@ -32,6 +37,10 @@ enum Then {
     Receive,
     /// The others receive this producer.
     Offer(String),
+    /// The others receive this data producer.
+    OfferData(String),
+    /// The bot has somebody to talk to.
+    WakeBot,
     /// The peer goes.
     Leave,
 }
@@ -73,17 +82,18 @@ pub(super) async fn handle(room: &mut Room, session: SessionId, request: Request
         Then::Nothing => {}
         Then::Joined => {
             peer::introduce(room, session);
-            let wanted = room.wanted_by(session);
-            room.consume(wanted).await;
+            room.receive(session).await;
         }
-        Then::Receive => {
-            let wanted = room.wanted_by(session);
-            room.consume(wanted).await;
-        }
+        Then::Receive => room.receive(session).await,
         Then::Offer(producer_id) => {
             let wanted = room.wanting(session, &producer_id);
             room.consume(wanted).await;
         }
+        Then::OfferData(data_producer_id) => {
+            let wanted = room.wanting_data(Sender::Peer(session), &data_producer_id);
+            room.consume_data(wanted).await;
+        }
+        Then::WakeBot => room.wake_bot().await,
         Then::Leave => {
             connection.close(Close::FINAL);
             room.remove_peer(session, Departure::Left).await;
@@ -112,6 +122,16 @@ async fn dispatch(
         "pauseConsumer" => consumer::pause(room, session, data).await,
         "resumeConsumer" => consumer::resume(room, session, data).await,
         "requestConsumerKeyFrame" => consumer::request_key_frame(room, session, data).await,
+        "setConsumerPreferredLayers" => consumer::set_preferred_layers(room, session, data).await,
+        "setConsumerPriority" => consumer::set_priority(room, session, data).await,
+        "produceData" => data::produce(room, session, data).await,
+        "getTransportStats" => stats::transport(room, session, data).await,
+        "getProducerStats" => stats::producer(room, session, data).await,
+        "getConsumerStats" => stats::consumer(room, session, data).await,
+        "getDataProducerStats" => stats::data_producer(room, session, data).await,
+        "getDataConsumerStats" => stats::data_consumer(room, session, data).await,
+        "applyNetworkThrottle" => throttle::apply(room, session, data).await,
+        "resetNetworkThrottle" => throttle::reset(room, session, data).await,
         _ => Err(Error::unknown_method(method)),
     }
 }
