@@ -39,6 +39,9 @@ pub enum Error {
     /// The request makes sense, but not now or not here.
     #[error("{0}")]
     NotPossible(String),
+    /// The client may not do this; the text says why.
+    #[error("{0}")]
+    Forbidden(&'static str),
     /// The media worker refused or did not answer.
     #[error(transparent)]
     Worker(#[from] WorkerError),
@@ -106,11 +109,12 @@ impl Error {
         Error::UnknownMethod(shorten(method))
     }
 
-    /// `errorCode` of a protoo error response: 400 for a bad field, 500 for the
-    /// rest, as protoo-server answers for any thrown error.
+    /// `errorCode` of a protoo error response: 400 for a bad field, 403 for what
+    /// is forbidden, 500 for the rest, as protoo-server answers for any thrown error.
     pub fn protoo_code(&self) -> u16 {
         match self {
             Error::BadField(_) => 400,
+            Error::Forbidden(_) => 403,
             Error::Worker(WorkerError::Refused { code, .. }) if *code == Code::InvalidArgument => {
                 400
             }
@@ -126,6 +130,7 @@ impl Error {
             Error::RoomFull
             | Error::BroadcastersId(_)
             | Error::ForeignOrigin
+            | Error::Forbidden(_)
             | Error::NoSubprotocol => StatusCode::FORBIDDEN,
             Error::IdTaken(_) | Error::NotPossible(_) => StatusCode::CONFLICT,
             Error::UnknownRoom(_) | Error::UnknownEntity { .. } | Error::UnknownPath => {
@@ -230,6 +235,7 @@ mod tests {
         assert_eq!(refused(Code::InvalidArgument), 400);
         assert_eq!(refused(Code::NotFound), 500);
         assert_eq!(Error::field("kind", "is missing").protoo_code(), 400);
+        assert_eq!(Error::Forbidden("no").protoo_code(), 403);
         assert_eq!(Error::NotJoined.protoo_code(), 500);
     }
 }

@@ -14,6 +14,7 @@ pub mod rooms;
 mod run;
 pub mod signals;
 pub mod startup;
+mod stats;
 pub mod tls;
 pub mod webhooks;
 pub mod workers;

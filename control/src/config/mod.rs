@@ -77,6 +77,15 @@ pub struct Config {
     pub webhook_secret: Option<Secret>,
     /// Webhooks may go to addresses that are not public (`WEBHOOK_ALLOW_PRIVATE`).
     pub webhook_allow_private: bool,
+    /// Time that a connected client has to join (`ROOM_JOIN_TIMEOUT`), 1 second
+    /// to 1 day.
+    pub room_join_timeout: Duration,
+    /// Most extra consumers of each producer that a client gets for the asking
+    /// (`CONSUMER_REPLICAS_MAX`), 0–100.
+    pub consumer_replicas_max: u8,
+    /// What a client has to know to throttle its own media
+    /// (`NETWORK_THROTTLE_SECRET`); `None`: nobody can.
+    pub network_throttle_secret: Option<Secret>,
     /// What is logged, in the syntax of tracing's `EnvFilter` (`RUST_LOG`).
     pub log: String,
 }
@@ -197,6 +206,15 @@ impl Config {
             })?,
             webhook_secret: sources.optional(&s::WEBHOOK_SECRET, v::text)?.map(Secret),
             webhook_allow_private: sources.required(&s::WEBHOOK_ALLOW_PRIVATE, v::boolean)?,
+            room_join_timeout: sources.required(&s::ROOM_JOIN_TIMEOUT, |raw| {
+                v::number(raw, 1..=s::MAX_SECONDS).map(Duration::from_secs)
+            })?,
+            consumer_replicas_max: sources.required(&s::CONSUMER_REPLICAS_MAX, |raw| {
+                v::number(raw, 0..=s::MAX_CONSUMER_REPLICAS)
+            })?,
+            network_throttle_secret: sources
+                .optional(&s::NETWORK_THROTTLE_SECRET, v::text)?
+                .map(Secret),
             log: sources.required(&s::RUST_LOG, v::log_filter)?,
         })
     }
@@ -278,12 +296,15 @@ impl Config {
                 "maxBroadcasters": self.room_max_broadcasters,
                 "autoCreate": self.room_auto_create,
                 "emptyTimeoutSeconds": self.room_empty_timeout.as_secs(),
+                "joinTimeoutSeconds": self.room_join_timeout.as_secs(),
+                "consumerReplicasMax": self.consumer_replicas_max,
             },
             "webhooks": {
                 "secret": hidden(self.webhook_secret.is_some()),
                 "allowPrivate": self.webhook_allow_private,
             },
             "corsOrigins": self.cors_origins,
+            "networkThrottleSecret": hidden(self.network_throttle_secret.is_some()),
             "adminToken": hidden(self.admin_token.is_some()),
             "apiToken": hidden(self.api_token.is_some()),
             "log": self.log,
@@ -324,6 +345,9 @@ impl Default for Config {
             room_empty_timeout: Duration::from_secs(300),
             webhook_secret: None,
             webhook_allow_private: true,
+            room_join_timeout: Duration::from_secs(30),
+            consumer_replicas_max: 4,
+            network_throttle_secret: None,
             log: "info".to_owned(),
         }
     }

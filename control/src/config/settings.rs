@@ -16,6 +16,8 @@ pub const MAX_WORKERS: u16 = 256;
 pub const MAX_PEERS: u32 = 10_000;
 /// Most broadcasters that a room can be given.
 pub const MAX_BROADCASTERS: u32 = 1000;
+/// Most extra consumers of each producer that a client can be granted.
+pub const MAX_CONSUMER_REPLICAS: u8 = 100;
 /// Longest time that can be set, seconds.
 pub const MAX_SECONDS: u64 = 86_400;
 
@@ -210,6 +212,24 @@ settings! {
         default: "yes",
         allowed: BOOLEAN,
     }
+    ROOM_JOIN_TIMEOUT {
+        help: "Seconds that a connected client has to join its room",
+        default: "30",
+        allowed: "1 to 86400",
+    }
+    CONSUMER_REPLICAS_MAX {
+        help: "Most extra consumers of each producer that a client may ask for with \
+               consumerReplicas in its URL; more are not made",
+        default: "4",
+        allowed: "0 to 100",
+    }
+    NETWORK_THROTTLE_SECRET {
+        help: "What a client has to know to throttle its own media, for tests of bad networks; \
+               every process can read flags, so use the variable",
+        unset: "nobody can throttle",
+        allowed: TEXT,
+        secret: true,
+    }
     RUST_LOG {
         help: "What is logged: error, warn, info, debug or trace, also for single modules",
         default: "info",
@@ -218,12 +238,13 @@ settings! {
 }
 
 /// Variables whose values no other process needs: workers start without them.
-pub static SECRET_VARIABLES: [&str; 5] = [
+pub static SECRET_VARIABLES: [&str; 6] = [
     "MEDIASOUP_CLIENT_ICESERVER_USER",
     "MEDIASOUP_CLIENT_ICESERVER_PASS",
     "ADMIN_TOKEN",
     "API_TOKEN",
     "WEBHOOK_SECRET",
+    "NETWORK_THROTTLE_SECRET",
 ];
 
 /// The settings that were given, by flag or variable.

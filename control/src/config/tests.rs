@@ -65,6 +65,9 @@ fn every_setting_is_read_from_its_variable_and_its_flag() {
         ("ROOM_EMPTY_TIMEOUT", "60"),
         ("WEBHOOK_SECRET", "h s"),
         ("WEBHOOK_ALLOW_PRIVATE", "off"),
+        ("ROOM_JOIN_TIMEOUT", "20"),
+        ("CONSUMER_REPLICAS_MAX", "0"),
+        ("NETWORK_THROTTLE_SECRET", "slow down"),
         ("RUST_LOG", "debug,control=trace"),
     ];
     assert_eq!(given.len(), ALL.len());
@@ -101,6 +104,9 @@ fn every_setting_is_read_from_its_variable_and_its_flag() {
         room_empty_timeout: Duration::from_secs(60),
         webhook_secret: Some(Secret::new("h s")),
         webhook_allow_private: false,
+        room_join_timeout: Duration::from_secs(20),
+        consumer_replicas_max: 0,
+        network_throttle_secret: Some(Secret::new("slow down")),
         log: "debug,control=trace".into(),
     };
     assert_eq!(config(&[], &given), want);
@@ -163,6 +169,10 @@ fn values_that_make_no_sense_are_refused_by_name() {
         ("CORS_ORIGINS", "https://a.example,"),
         ("CORS_ORIGINS", "https://a.example/path"),
         ("CORS_ORIGINS", "https://user@a.example"),
+        ("ROOM_JOIN_TIMEOUT", "0"),
+        ("ROOM_JOIN_TIMEOUT", "86401"),
+        ("CONSUMER_REPLICAS_MAX", "101"),
+        ("CONSUMER_REPLICAS_MAX", "-1"),
         ("RUST_LOG", "control=loud"),
     ];
     for (name, value) in table {
@@ -251,12 +261,14 @@ fn secrets_are_never_shown() {
         ("WEBHOOK_SECRET", "hunter2hook"),
         ("MEDIASOUP_CLIENT_ICESERVER_USER", "hunter2user"),
         ("MEDIASOUP_CLIENT_ICESERVER_PASS", "hunter2pass"),
+        ("NETWORK_THROTTLE_SECRET", "hunter2slow"),
     ];
     let got = config(&[], &env);
     let json = got.redacted_json();
     assert_eq!(json["adminToken"], REDACTED);
     assert_eq!(json["apiToken"], REDACTED);
     assert_eq!(json["webhooks"]["secret"], REDACTED);
+    assert_eq!(json["networkThrottleSecret"], REDACTED);
     assert_eq!(json["iceServer"]["user"], REDACTED);
     assert_eq!(json["iceServer"]["pass"], REDACTED);
     assert!(!json.to_string().contains("hunter2"));

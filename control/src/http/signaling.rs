@@ -17,7 +17,7 @@ use super::rooms::query;
 use crate::error::Error;
 use crate::protoo::SUBPROTOCOL;
 use crate::protoo::connection::MAX_MESSAGE_SIZE;
-use crate::rooms::{PeerId, RoomId};
+use crate::rooms::{PeerId, PeerOptions, RoomId};
 
 /// Buffer of a socket for each direction, bytes: signaling messages are small,
 /// and there are many sockets.
@@ -48,6 +48,7 @@ pub(super) async fn upgrade_or_next(
 async fn upgrade(state: AppState, request: Request) -> Result<Response, Error> {
     let (mut parts, _) = request.into_parts();
     let (room, peer) = ids(&parts.uri)?;
+    let options = options(&parts.uri, state.config.consumer_replicas_max)?;
     if !offers_protoo(&parts.headers) {
         return Err(Error::NoSubprotocol);
     }
@@ -69,7 +70,7 @@ async fn upgrade(state: AppState, request: Request) -> Result<Response, Error> {
     // An upgrade that fails drops this closure, and with it the seat.
     Ok(upgrade.on_upgrade(move |socket| {
         tasks.track_future(async move {
-            seat.occupy(socket).await;
+            seat.occupy(socket, options).await;
             drop(permit);
         })
     }))
@@ -85,6 +86,26 @@ fn ids(uri: &Uri) -> Result<(RoomId, PeerId), Error> {
     let room = RoomId::parse(&parameter("roomId"))?;
     let peer = PeerId::parse(&parameter("peerId"))?;
     Ok((room, peer))
+}
+
+/// What JavaScript makes of a number that was not given. The original's own page
+/// writes it into its URL, and its server takes it for none.
+const NO_NUMBER: [&str; 4] = ["", "undefined", "null", "NaN"];
+
+/// What the URL asks for beyond a seat. More consumers than `max_replicas`
+/// extra ones are asked for in vain, not refused: the original grants any number.
+fn options(uri: &Uri, max_replicas: u8) -> Result<PeerOptions, Error> {
+    const NAME: &str = "consumerReplicas";
+    let consumer_replicas = match query(uri, NAME) {
+        None => 0,
+        Some(text) if NO_NUMBER.contains(&text.as_str()) => 0,
+        Some(text) if !text.bytes().all(|b| b.is_ascii_digit()) => {
+            return Err(Error::field(NAME, "must be a whole number"));
+        }
+        // Digits that are no u8 are too many.
+        Some(text) => text.parse().unwrap_or(u8::MAX).min(max_replicas),
+    };
+    Ok(PeerOptions { consumer_replicas })
 }
 
 fn wants_websocket(headers: &HeaderMap) -> bool {

@@ -142,7 +142,7 @@ impl Room {
                 return drop(reply.send(made));
             }
             BroadcasterRequest::ConsumeData { transport_id, body } => {
-                let made = self.consume_data_one(session, &transport_id, &body);
+                let made = self.consume_data_one(session, &transport_id, &body).await;
                 return drop(reply.send(made));
             }
             BroadcasterRequest::CreateTransport(body) => match transport_options(&body) {
@@ -319,6 +319,45 @@ impl Room {
         found.next().ok_or_else(|| Error::unknown("producer", id))
     }
 
+    /// A data consumer; messages of any label can be asked for.
+    async fn consume_data_one(
+        &mut self,
+        session: SessionId,
+        transport_id: &str,
+        body: &Value,
+    ) -> Result<Value, Error> {
+        let data_producer_id = fields::string(body, "dataProducerId")?;
+        let wanted = self.wanted_of_anybody(session, data_producer_id);
+        self.peer(session)?.transport(transport_id)?;
+        let wanted = wanted.ok_or_else(|| Error::unknown("dataProducer", data_producer_id))?;
+        let spec = self.enter_data_consumer(&wanted, transport_id)?;
+        let (id, stream) = (spec.data_consumer_id.clone(), spec.stream);
+        if let Err(error) = self.create_data_consumer(spec).await {
+            debug!(room = %self.id, %error, "no data consumer for a broadcaster");
+            self.take_back_data(session, &id);
+            return Err(error);
+        }
+        let stream_id = stream.map(|stream| stream.stream_id);
+        Ok(json!({ "id": id, "streamId": stream_id }))
+    }
+
+    async fn create_data_consumer(&self, spec: proto::DataConsumerSpec) -> Result<(), Error> {
+        let data_consumer_id = spec.data_consumer_id.clone();
+        let data_consumers = vec![spec];
+        let request = proto::ConsumeDataRequest { data_consumers };
+        match self.worker.client.consume_data(request).await {
+            Ok(made) => match made.results.into_iter().next() {
+                Some(result) if result.error.is_empty() => Ok(()),
+                Some(result) => Err(Error::NotPossible(result.error)),
+                None => Err(WorkerError::Gone.into()),
+            },
+            Err(error) => {
+                self.undo(Made::DataConsumers(vec![data_consumer_id]), &error);
+                Err(error.into())
+            }
+        }
+    }
+
     async fn create_consumer(&self, spec: proto::ConsumerSpec) -> Result<(), Error> {
         let consumer_id = spec.consumer_id.clone();
         let consumers = vec![spec];
@@ -337,20 +376,6 @@ impl Room {
                 Err(error.into())
             }
         }
-    }
-}
-
-impl Room {
-    /// Rooms have no data producers yet.
-    fn consume_data_one(
-        &mut self,
-        session: SessionId,
-        transport_id: &str,
-        body: &Value,
-    ) -> Result<Value, Error> {
-        let data_producer_id = fields::string(body, "dataProducerId")?;
-        self.peer(session)?.transport(transport_id)?;
-        Err(Error::unknown("dataProducer", data_producer_id))
     }
 }
 

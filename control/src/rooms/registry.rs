@@ -16,6 +16,7 @@ use url::Url;
 
 use super::counted::Counted;
 use super::ids::{PeerId, RoomId};
+use super::peer::PeerOptions;
 use super::room::{self, Command, Origin, Room, RoomHandle, Stop};
 use super::router_media::RouterMedia;
 use super::table::Table;
@@ -116,8 +117,9 @@ impl Rooms {
         notices: mpsc::Receiver<Notice>,
     ) -> Result<Rooms, OrtcError> {
         let timings = Timings {
+            join: config.room_join_timeout,
             unused_room: config.room_empty_timeout,
-            ..Timings::default()
+            webhooks: Pace::default(),
         };
         Self::start_with(config, workers, notices, timings)
     }
@@ -435,7 +437,7 @@ impl Rooms {
             // The router was closed while the event was on its way.
             return;
         };
-        let Err(error) = room.events.try_send(event) else {
+        let Err(error) = room.deliver(event) else {
             return;
         };
         // Its picture of the worker would be wrong from here on.
@@ -480,9 +482,10 @@ impl Seat {
         self.session
     }
 
-    /// Brings the upgraded connection into the room, replacing an earlier
-    /// session of the same peer, and carries it until it closes.
-    pub async fn occupy<S>(mut self, socket: S)
+    /// Brings the upgraded connection into the room with what it asked for,
+    /// replacing an earlier session of the same peer, and carries it until it
+    /// closes.
+    pub async fn occupy<S>(mut self, socket: S, options: PeerOptions)
     where
         S: Stream<Item = Result<Message, axum::Error>> + Sink<Message>,
     {
@@ -491,7 +494,7 @@ impl Seat {
         };
         let (handle, wire) = connection::channel(self.session);
         // A room that is gone drops the handle, which closes the socket.
-        let _ = inbox.send(Command::Attach(handle)).await;
+        let _ = inbox.send(Command::Attach(handle, options)).await;
         connection::run(socket, wire, inbox).await;
     }
 }

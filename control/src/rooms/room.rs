@@ -7,15 +7,17 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
 use serde_json::{Value, json};
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 use tracing::{debug, info, warn};
 use uuid::Uuid;
 
+use super::bot::Bot;
 use super::broadcaster::Asked;
 use super::counted::Counted;
 use super::ids::{PeerId, RoomId};
-use super::peer::Peer;
+use super::peer::{Peer, PeerOptions};
 use super::registry::{RoomOptions, Rooms, Seat, Timings};
 use super::requests;
 use super::router_media::RouterMedia;
@@ -33,6 +35,11 @@ const INBOX: usize = 64;
 /// Events of the worker waiting for a room. Nobody can wait here without
 /// holding up other rooms, so a full queue closes the room.
 const EVENTS: usize = 4096;
+
+/// Most events that may wait when another message to the bot is let in; above,
+/// messages are dropped. Clients send them as they like, so they must not be
+/// what fills the queue, nor many of them at their full length wait in it.
+const EVENTS_BEFORE_MESSAGES: usize = 64;
 
 /// What a room is asked to do.
 #[derive(Debug)]
@@ -52,8 +59,8 @@ pub(super) enum Command {
     },
     /// The seat is not needed any more.
     Release(SessionId),
-    /// The connection that the seat was held for.
-    Attach(Handle),
+    /// The connection that the seat was held for, and what it asked for.
+    Attach(Handle, PeerOptions),
     /// Something from a connection.
     Inbound(Inbound),
     /// Something from a broadcaster.
@@ -85,11 +92,25 @@ pub(super) struct RoomHandle {
     /// What the room was made with.
     pub options: Arc<RoomOptions>,
     pub inbox: mpsc::Sender<Command>,
-    pub events: mpsc::Sender<proto::Event>,
+    events: mpsc::Sender<proto::Event>,
     stop: Arc<watch::Sender<Option<Stop>>>,
 }
 
 impl RoomHandle {
+    /// Hands over an event of the worker. A message to the bot is dropped when
+    /// the room is busy.
+    ///
+    /// # Errors
+    /// With the event, when the queue is full.
+    pub fn deliver(&self, event: proto::Event) -> Result<(), TrySendError<proto::Event>> {
+        let waiting = self.events.max_capacity() - self.events.capacity();
+        let message = matches!(event.event, Some(proto::event::Event::DataMessage(_)));
+        if message && waiting >= EVENTS_BEFORE_MESSAGES {
+            return Ok(());
+        }
+        self.events.try_send(event)
+    }
+
     /// Ends the room at once, whatever it is waiting for.
     pub fn stop(&self, stop: Stop) {
         self.stop.send_replace(Some(stop));
@@ -178,6 +199,7 @@ pub(super) struct Room {
     pub peers: BTreeMap<SessionId, Peer>,
     /// SSRCs of all consumers, retransmissions too.
     pub ssrcs: HashSet<u32>,
+    pub bot: Bot,
     pub joined_peers: Arc<AtomicUsize>,
     max_peers: usize,
     /// Where [`RoomEvent`]s are reported, if they are.
@@ -219,6 +241,7 @@ impl Room {
             config: setup.config,
             peers: BTreeMap::new(),
             ssrcs: HashSet::new(),
+            bot: Bot::default(),
             joined_peers: setup.joined_peers,
             max_peers: usize::try_from(max_peers).unwrap_or(usize::MAX),
             reporter,
@@ -355,7 +378,7 @@ impl Room {
             Command::CheckAdmission { peer, reply } => drop(reply.send(self.has_seat_for(&peer))),
             Command::Admit { peer, seat, reply } => drop(reply.send(self.admit(peer, seat))),
             Command::Release(session) => drop(self.reserved.remove(&session)),
-            Command::Attach(connection) => self.attach(connection).await,
+            Command::Attach(connection, options) => self.attach(connection, options).await,
             Command::Inbound(Inbound::Request(session, request)) => {
                 requests::handle(self, session, request).await;
             }
@@ -399,7 +422,7 @@ impl Room {
 
     /// The upgraded socket of a reserved seat. An earlier session of the same
     /// peer goes, in the same step, so the room is never empty in between.
-    async fn attach(&mut self, connection: Handle) {
+    async fn attach(&mut self, connection: Handle, options: PeerOptions) {
         let session = connection.session();
         let Some(id) = self.reserved.remove(&session) else {
             return connection.close(Close::ROOM_LOST);
@@ -408,7 +431,7 @@ impl Room {
         let earlier = self.peers.iter().find(|(_, peer)| peer.id == id);
         let earlier = earlier.map(|(session, _)| *session);
         let join_deadline = Instant::now() + self.timings.join;
-        let peer = Peer::new(id, connection, join_deadline);
+        let peer = Peer::new(id, connection, options, join_deadline);
         self.peers.insert(session, peer);
         if let Some(earlier) = earlier {
             self.close_peer(earlier, Close::FINAL).await;
@@ -441,6 +464,12 @@ impl Room {
         }
         for (id, consumer) in &peer.consumers {
             self.unlink_consumer(id, consumer);
+        }
+        for producer in &peer.data_producers {
+            self.forget_data_consumers_of(producer);
+        }
+        for (id, consumer) in &peer.data_consumers {
+            self.unlink_data_consumer(id, consumer);
         }
         if peer.joined.is_some() && !peer.is_broadcaster {
             let reason = match departure {
@@ -537,7 +566,7 @@ async fn turn_away(mailbox: &mut Mailbox, error: &WorkerError) {
             Command::Admit { reply, .. } => drop(reply.send(Err(error))),
             Command::CheckAdmission { reply, .. } => drop(reply.send(Err(error))),
             Command::Broadcaster(asked) => asked.refuse(error),
-            Command::Release(_) | Command::Attach(_) | Command::Inbound(_) => {}
+            Command::Release(_) | Command::Attach(..) | Command::Inbound(_) => {}
         }
     }
 }

@@ -110,7 +110,7 @@ async fn transports_before_join() {
     let mut alice = server.connect("room", "alice").await;
     let data = json!({
         "producing": true, "consuming": false, "forceTcp": false,
-        "sctpCapabilities": { "numStreams": { "OS": 1024, "MIS": 1024 } },
+        "sctpCapabilities": { "numStreams": { "OS": 256, "MIS": 1024 } },
     });
     let answer = alice.ok("createWebRtcTransport", data).await;
     let id = answer["id"].as_str().unwrap();
@@ -125,6 +125,11 @@ async fn transports_before_join() {
             "role": "auto",
             "fingerprints": [{ "algorithm": "sha-256", "value": (["AB"; 32].join(":")) }],
         },
+        "sctpParameters": {
+            "port": 5000, "OS": 256, "MIS": 1024, "maxMessageSize": 262_144,
+            "maxSendMessageSize": 262_144, "maxReceiveMessageSize": 262_144,
+            "sendBufferSize": 262_144, "isDataChannel": true,
+        },
         "iceServer": {
             "enableIceServer": "yes", "iceServerHost": "turn.example", "iceServerProto": "udp",
             "iceServerPort": "3478", "iceServerUser": "turn-user", "iceServerPass": "turn-pass",
@@ -136,10 +141,17 @@ async fn transports_before_join() {
     });
     assert_eq!(answer, expected);
     let flags = |call: &Call| match call {
-        Call::CreateTransport(request) => Some((request.producing, request.consuming)),
+        Call::CreateTransport(request) => {
+            Some((request.producing, request.consuming, request.sctp))
+        }
         _ => None,
     };
-    assert_eq!(server.worker.wait_for(flags).await, (true, false));
+    let sctp = proto::SctpOptions {
+        num_streams: 1024,
+        max_message_size: 262_144,
+    };
+    let expected = (true, false, Some(sctp));
+    assert_eq!(server.worker.wait_for(flags).await, expected);
 
     let data = json!({ "transportId": id, "dtlsParameters": dtls_parameters() });
     assert_eq!(

@@ -9,7 +9,7 @@ use tonic::Status;
 use crate::client::{capabilities, dtls_parameters, produce_data};
 use crate::fake_worker::Call;
 use crate::receiver::Receiver;
-use crate::server::{Answer, TestServer, config};
+use crate::server::{Answer, TestServer, caller, config};
 
 const BASE: &str = "/rooms/room/broadcasters";
 
@@ -272,8 +272,8 @@ async fn what_does_not_exist() {
     alice.ok("leaveRoom", json!({})).await;
     server.post("/rooms/room", "").await;
     assert_eq!(create(&server, "b").await.status, 200);
-    for path in &below("/b/transports/t")[..4] {
-        not_found("POST", path, "transport with id \"t\" not found").await;
+    for path in below("/b/transports/t") {
+        not_found("POST", &path, "transport with id \"t\" not found").await;
     }
     let transport = transport(&server, "b").await;
     let path = format!("{transport}/consume?producerId=x");
@@ -494,4 +494,78 @@ async fn a_worker_that_fails() {
     server.pool.kill_workers().await;
     let answer = server.post(&path, r#"{"type":"webrtc"}"#).await;
     assert_eq!(answer.status, 404);
+}
+
+/// Defects 16 and f: a broadcaster's chat reaches everybody, and is tagged.
+#[tokio::test]
+async fn messages_of_a_broadcaster() {
+    let server = TestServer::start().await;
+    let (mut alice, send, _) = caller(&server, "alice").await;
+    create(&server, "film").await;
+    create(&server, "other").await;
+    let transport = transport(&server, "film").await;
+    let body = json!({
+        "label": "chat", "protocol": "text", "appData": { "a": 1 },
+        "sctpStreamParameters": { "streamId": 3, "ordered": true },
+    });
+    let produce = format!("{transport}/produce/data");
+    let subtitles = ok(&server, &produce, body.clone()).await["id"].clone();
+    let offer = alice.take_data_consumer().await;
+    assert_eq!(offer["dataProducerId"], subtitles);
+    assert_eq!(offer["peerId"], "film");
+    assert_eq!(offer["appData"], json!({ "a": 1, "peerId": "film" }));
+    // Broadcasters get nothing that they did not ask for.
+    assert_eq!(server.worker.count("ConsumeData"), 1);
+    for bad in [json!({ "label": "chat" }), json!({ "label": 1 }), body] {
+        let answer = server
+            .post(&format!("{BASE}{produce}"), &bad.to_string())
+            .await;
+        let status = if bad.get("protocol").is_some() {
+            409
+        } else {
+            400
+        };
+        assert_eq!(answer.status, status, "{bad}: {answer:?}");
+    }
+
+    let chat = alice.produce_data(&send, "telemetry", 0).await;
+    let consume = format!("{transport}/consume/data");
+    let body = json!({ "dataProducerId": chat });
+    let consumer = ok(&server, &consume, body.clone()).await;
+    let spec = server
+        .worker
+        .calls()
+        .into_iter()
+        .rev()
+        .find_map(|call| match call {
+            Call::ConsumeData(request) => request.data_consumers.into_iter().next(),
+            _ => None,
+        });
+    let spec = spec.unwrap();
+    let stream_id = spec.stream.unwrap().stream_id;
+    assert_ne!(stream_id, 3);
+    let expected = json!({ "id": spec.data_consumer_id, "streamId": stream_id });
+    assert_eq!(consumer, expected);
+    assert!(transport.ends_with(&spec.transport_id));
+    let path = format!("{BASE}{consume}");
+    let twice = server.post(&path, &body.to_string()).await;
+    assert_eq!(twice.status, 409, "{twice:?}");
+    // What the worker refuses leaves nothing behind.
+    let another = alice.produce_data(&send, "telemetry", 1).await;
+    let body = json!({ "dataProducerId": another }).to_string();
+    server.worker.refuse_each_consumer(true);
+    assert_eq!(server.post(&path, &body).await.status, 409);
+    server.worker.behave();
+    server
+        .worker
+        .refuse("ConsumeData", Status::unavailable("gone"));
+    assert_eq!(server.post(&path, &body).await.status, 503);
+    server.worker.behave();
+    assert_eq!(server.post(&path, &body).await.status, 200);
+
+    server
+        .http("DELETE", &format!("{BASE}/film"), &[], b"")
+        .await;
+    let closed = alice.notified("dataConsumerClosed").await;
+    assert_eq!(closed["dataConsumerId"], offer["id"]);
 }

@@ -149,6 +149,13 @@ impl Client {
         data
     }
 
+    /// Accepts the next newDataConsumer and returns its data.
+    pub async fn take_data_consumer(&mut self) -> Value {
+        let (id, data) = self.asked("newDataConsumer").await;
+        self.accept(id).await;
+        data
+    }
+
     /// Asserts that nothing of this method has come, up to now: whatever the
     /// server had to say before it answers another request.
     pub async fn not_told(&mut self, method: &str) {
@@ -250,6 +257,19 @@ impl Client {
     async fn transport(&mut self, producing: bool) -> String {
         let data = json!({ "producing": producing, "consuming": !producing, "forceTcp": false });
         let answer = self.ok("createWebRtcTransport", data).await;
+        answer["id"].as_str().unwrap().to_owned()
+    }
+
+    /// The id of a new data producer, as the original's client makes it.
+    pub async fn produce_data(&mut self, transport_id: &str, label: &str, stream: u16) -> String {
+        let data = json!({
+            "transportId": transport_id,
+            "sctpStreamParameters": { "streamId": stream, "ordered": false, "maxRetransmits": 1 },
+            "label": label,
+            "protocol": "text",
+            "appData": { "info": label },
+        });
+        let answer = self.ok("produceData", data).await;
         answer["id"].as_str().unwrap().to_owned()
     }
 

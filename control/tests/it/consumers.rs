@@ -5,18 +5,9 @@ use std::collections::HashSet;
 use proto::{ConsumeRequest, ConsumerSpec, TransportClosed, event::Event};
 use serde_json::{Value, json};
 
-use crate::client::{Client, capabilities, produce_data};
+use crate::client::{capabilities, produce_data};
 use crate::fake_worker::Call;
-use crate::server::TestServer;
-
-/// A joined peer with both transports, the ids of which it returns.
-async fn caller(server: &TestServer, peer: &str) -> (Client, String, String) {
-    let mut client = server.connect("room", peer).await;
-    let send = client.send_transport().await;
-    let recv = client.recv_transport().await;
-    client.join(peer).await;
-    (client, send, recv)
-}
+use crate::server::{TestServer, caller};
 
 fn consumes(server: &TestServer) -> Vec<ConsumeRequest> {
     let consume = |call: Call| match call {

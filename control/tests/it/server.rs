@@ -9,6 +9,7 @@ use control::http::{AppState, app, serve};
 use control::rooms::{Rooms, Timings};
 use http::HeaderName;
 use http::header::{ORIGIN, SEC_WEBSOCKET_PROTOCOL};
+use proto::event::Event;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use serde_json::{Map, Value};
@@ -20,7 +21,7 @@ use tokio_rustls::client::TlsStream;
 use tokio_util::sync::CancellationToken;
 
 use crate::client::Client;
-use crate::fake_worker::{FakePool, FakeWorker};
+use crate::fake_worker::{Call, FakePool, FakeWorker};
 
 pub struct TestServer {
     pub address: SocketAddr,
@@ -147,6 +148,20 @@ impl TestServer {
         Client::upgrade(self.tls().await, &host, path, headers).await
     }
 
+    /// The router of the first room.
+    pub async fn router_id(&self) -> String {
+        let router = |call: &Call| match call {
+            Call::CreateRouter(request) => Some(request.router_id.clone()),
+            _ => None,
+        };
+        self.worker.wait_for(router).await
+    }
+
+    /// The worker says something about the first room by itself.
+    pub async fn worker_says(&self, event: Event) {
+        self.pool.say(&self.router_id().await, event).await;
+    }
+
     pub async fn get(&self, path: &str) -> Answer {
         self.http("GET", path, &[], b"").await
     }
@@ -190,6 +205,16 @@ impl TestServer {
             .unwrap();
         parse_answer(&answer)
     }
+}
+
+/// A joined peer of the room `room` with both transports, the ids of which it
+/// returns: the one to send on, and the one to receive on.
+pub async fn caller(server: &TestServer, peer: &str) -> (Client, String, String) {
+    let mut client = server.connect("room", peer).await;
+    let send = client.send_transport().await;
+    let recv = client.recv_transport().await;
+    client.join(peer).await;
+    (client, send, recv)
 }
 
 fn parse_answer(answer: &[u8]) -> Answer {

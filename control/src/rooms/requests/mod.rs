@@ -3,10 +3,14 @@
 //! answer is in [`Then`].
 
 mod consumer;
+mod data;
 pub(super) mod fields;
 mod ice_servers;
 mod peer;
 mod producer;
+mod sctp;
+mod stats;
+mod throttle;
 mod transport;
 
 pub(super) use peer::{display_name, introduce, rtp_capabilities};
@@ -14,6 +18,7 @@ pub(super) use peer::{display_name, introduce, rtp_capabilities};
 use serde_json::{Value, json};
 use tracing::debug;
 
+use super::data::Sender;
 use super::room::{Departure, Room};
 use crate::error::Error;
 use crate::protoo::connection::{Close, SessionId};
@@ -34,6 +39,10 @@ enum Then {
     Receive,
     /// The others receive this producer.
     Offer(String),
+    /// The others receive this data producer.
+    OfferData(String),
+    /// The bot has somebody to talk to.
+    WakeBot,
     /// The peer goes.
     Leave,
 }
@@ -86,17 +95,18 @@ pub(super) async fn serve(
         Then::Nothing => {}
         Then::Joined => {
             peer::introduce(room, session);
-            let wanted = room.wanted_by(session);
-            room.consume(wanted).await;
+            room.receive(session).await;
         }
-        Then::Receive => {
-            let wanted = room.wanted_by(session);
-            room.consume(wanted).await;
-        }
+        Then::Receive => room.receive(session).await,
         Then::Offer(producer_id) => {
             let wanted = room.wanting(session, &producer_id);
             room.consume(wanted).await;
         }
+        Then::OfferData(data_producer_id) => {
+            let wanted = room.wanting_data(Sender::Peer(session), &data_producer_id);
+            room.consume_data(wanted).await;
+        }
+        Then::WakeBot => room.wake_bot().await,
         Then::Leave => {
             if let Some(peer) = room.peers.get(&session) {
                 peer.connection.close(Close::FINAL);
@@ -127,6 +137,16 @@ async fn dispatch(
         "pauseConsumer" => consumer::pause(room, session, data).await,
         "resumeConsumer" => consumer::resume(room, session, data).await,
         "requestConsumerKeyFrame" => consumer::request_key_frame(room, session, data).await,
+        "setConsumerPreferredLayers" => consumer::set_preferred_layers(room, session, data).await,
+        "setConsumerPriority" => consumer::set_priority(room, session, data).await,
+        "produceData" => data::produce(room, session, data).await,
+        "getTransportStats" => stats::transport(room, session, data).await,
+        "getProducerStats" => stats::producer(room, session, data).await,
+        "getConsumerStats" => stats::consumer(room, session, data).await,
+        "getDataProducerStats" => stats::data_producer(room, session, data).await,
+        "getDataConsumerStats" => stats::data_consumer(room, session, data).await,
+        "applyNetworkThrottle" => throttle::apply(room, session, data).await,
+        "resetNetworkThrottle" => throttle::reset(room, session, data).await,
         _ => Err(Error::unknown_method(method)),
     }
 }
