@@ -11,6 +11,11 @@ use super::AppState;
 use super::access::ApiAccess;
 use super::body::read_object;
 use super::rooms::{RoomPath, query, room_id};
+use super::schemas::{
+    BroadcasterBody, BroadcasterBodyErrors, BroadcasterErrors, BroadcasterMade, ConnectBody,
+    ConsumeDataBody, ConsumerMade, DataConsumerMade, DeleteErrors, Made, Nothing, ProduceBody,
+    ProduceDataBody, TransportBody, TransportMade,
+};
 use crate::error::Error;
 use crate::rooms::{BroadcasterRequest, RoomId};
 
@@ -22,7 +27,16 @@ type BroadcasterPath = Result<Path<(String, String)>, PathRejection>;
 /// Room, broadcaster and transport.
 type TransportPath = Result<Path<(String, String, String)>, PathRejection>;
 
-/// POST `/rooms/:roomId/broadcasters`.
+/// Make a broadcaster: a member of the room without a socket.
+#[utoipa::path(
+    post,
+    path = "/rooms/{roomId}/broadcasters",
+    tag = "broadcasters",
+    security((), ("apiToken" = [])),
+    params(("roomId" = String, Path)),
+    request_body = BroadcasterBody,
+    responses((status = 200, description = "Done", body = BroadcasterMade), BroadcasterBodyErrors)
+)]
 pub(super) async fn create(
     _: ApiAccess,
     State(state): State<AppState>,
@@ -34,7 +48,15 @@ pub(super) async fn create(
     ask(&state, &room, "", BroadcasterRequest::Create(body)).await
 }
 
-/// DELETE `/rooms/:roomId/broadcasters/:broadcasterId`.
+/// Remove a broadcaster with everything it has.
+#[utoipa::path(
+    delete,
+    path = "/rooms/{roomId}/broadcasters/{broadcasterId}",
+    tag = "broadcasters",
+    security((), ("apiToken" = [])),
+    params(("roomId" = String, Path), ("broadcasterId" = String, Path)),
+    responses((status = 200, description = "Done", body = Nothing), DeleteErrors)
+)]
 pub(super) async fn delete(
     _: ApiAccess,
     State(state): State<AppState>,
@@ -44,7 +66,16 @@ pub(super) async fn delete(
     ask(&state, &room, &broadcaster, BroadcasterRequest::Delete).await
 }
 
-/// POST `…/:broadcasterId/transports`.
+/// Make a transport of a broadcaster.
+#[utoipa::path(
+    post,
+    path = "/rooms/{roomId}/broadcasters/{broadcasterId}/transports",
+    tag = "broadcasters",
+    security((), ("apiToken" = [])),
+    params(("roomId" = String, Path), ("broadcasterId" = String, Path)),
+    request_body = TransportBody,
+    responses((status = 200, description = "Done", body = TransportMade), BroadcasterBodyErrors)
+)]
 pub(super) async fn create_transport(
     _: ApiAccess,
     State(state): State<AppState>,
@@ -57,7 +88,16 @@ pub(super) async fn create_transport(
     ask(&state, &room, &broadcaster, request).await
 }
 
-/// POST `…/transports/:transportId/connect`.
+/// Connect a transport.
+#[utoipa::path(
+    post,
+    path = "/rooms/{roomId}/broadcasters/{broadcasterId}/transports/{transportId}/connect",
+    tag = "broadcasters",
+    security((), ("apiToken" = [])),
+    params(("roomId" = String, Path), ("broadcasterId" = String, Path), ("transportId" = String, Path)),
+    request_body = ConnectBody,
+    responses((status = 200, description = "Done", body = Nothing), BroadcasterBodyErrors)
+)]
 pub(super) async fn connect(
     _: ApiAccess,
     State(state): State<AppState>,
@@ -70,7 +110,16 @@ pub(super) async fn connect(
     ask(&state, &room, &broadcaster, request).await
 }
 
-/// POST `…/transports/:transportId/producers`.
+/// Send a stream.
+#[utoipa::path(
+    post,
+    path = "/rooms/{roomId}/broadcasters/{broadcasterId}/transports/{transportId}/producers",
+    tag = "broadcasters",
+    security((), ("apiToken" = [])),
+    params(("roomId" = String, Path), ("broadcasterId" = String, Path), ("transportId" = String, Path)),
+    request_body = ProduceBody,
+    responses((status = 200, description = "Done", body = Made), BroadcasterBodyErrors)
+)]
 pub(super) async fn produce(
     _: ApiAccess,
     State(state): State<AppState>,
@@ -83,7 +132,15 @@ pub(super) async fn produce(
     ask(&state, &room, &broadcaster, request).await
 }
 
-/// POST `…/transports/:transportId/consume?producerId=`.
+/// Receive a producer.
+#[utoipa::path(
+    post,
+    path = "/rooms/{roomId}/broadcasters/{broadcasterId}/transports/{transportId}/consume",
+    tag = "broadcasters",
+    security((), ("apiToken" = [])),
+    params(("roomId" = String, Path), ("broadcasterId" = String, Path), ("transportId" = String, Path), ("producerId" = String, Query)),
+    responses((status = 200, description = "Done", body = ConsumerMade), BroadcasterErrors)
+)]
 pub(super) async fn consume(
     _: ApiAccess,
     State(state): State<AppState>,
@@ -100,7 +157,16 @@ pub(super) async fn consume(
     ask(&state, &room, &broadcaster, request).await
 }
 
-/// POST `…/transports/:transportId/consume/data`.
+/// Receive the messages of a data producer.
+#[utoipa::path(
+    post,
+    path = "/rooms/{roomId}/broadcasters/{broadcasterId}/transports/{transportId}/consume/data",
+    tag = "broadcasters",
+    security((), ("apiToken" = [])),
+    params(("roomId" = String, Path), ("broadcasterId" = String, Path), ("transportId" = String, Path)),
+    request_body = ConsumeDataBody,
+    responses((status = 200, description = "Done", body = DataConsumerMade), BroadcasterBodyErrors)
+)]
 pub(super) async fn consume_data(
     _: ApiAccess,
     State(state): State<AppState>,
@@ -113,7 +179,16 @@ pub(super) async fn consume_data(
     ask(&state, &room, &broadcaster, request).await
 }
 
-/// POST `…/transports/:transportId/produce/data`.
+/// Send messages.
+#[utoipa::path(
+    post,
+    path = "/rooms/{roomId}/broadcasters/{broadcasterId}/transports/{transportId}/produce/data",
+    tag = "broadcasters",
+    security((), ("apiToken" = [])),
+    params(("roomId" = String, Path), ("broadcasterId" = String, Path), ("transportId" = String, Path)),
+    request_body = ProduceDataBody,
+    responses((status = 200, description = "Done", body = Made), BroadcasterBodyErrors)
+)]
 pub(super) async fn produce_data(
     _: ApiAccess,
     State(state): State<AppState>,

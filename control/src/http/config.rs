@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::AppState;
 use super::access::has_token;
+use super::schemas::{AdminErrors, ConfigBody};
 use crate::error::Error;
 use crate::workers::WorkerStatus;
 
@@ -19,6 +20,14 @@ const PROXY_HEADERS: [&str; 2] = ["forwarded", "x-forwarded-"];
 /// The part of the configuration that the seed documents, for anyone to see.
 const SEED_PART: &str = "https";
 
+/// The configuration without secrets; details for loopback, or with the token.
+#[utoipa::path(
+    get,
+    path = "/config",
+    tag = "server",
+    security((), ("adminToken" = [])),
+    responses((status = 200, description = "It is", body = ConfigBody), AdminErrors)
+)]
 pub(super) async fn get(
     State(state): State<AppState>,
     remote: Option<Extension<ConnectInfo<SocketAddr>>>,

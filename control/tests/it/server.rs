@@ -21,6 +21,7 @@ use tokio_rustls::client::TlsStream;
 use tokio_util::sync::CancellationToken;
 
 use crate::client::Client;
+use crate::document;
 use crate::fake_worker::{Call, FakePool, FakeWorker};
 
 pub struct TestServer {
@@ -170,8 +171,22 @@ impl TestServer {
         self.http("POST", path, &[], body.as_bytes()).await
     }
 
-    /// One HTTP request on its own connection.
+    /// One HTTP request on its own connection, whose answer is as the OpenAPI
+    /// document says.
     pub async fn http(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> Answer {
+        let answer = self.raw(method, path, headers, body).await;
+        document::check(self.document().await, method, path, &answer);
+        answer
+    }
+
+    /// One HTTP request on its own connection.
+    pub async fn raw(
         &self,
         method: &str,
         path: &str,
