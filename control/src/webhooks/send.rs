@@ -293,7 +293,7 @@ mod tests {
                     continue;
                 };
                 let mut piece = [0; 1024];
-                stream.read(&mut piece).await.unwrap();
+                let _received = stream.read(&mut piece).await.unwrap();
                 let answer = b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n";
                 stream.write_all(answer).await.unwrap();
                 stream.shutdown().await.unwrap();

@@ -112,7 +112,7 @@ async fn everything_described_is_there() {
         for (method, operation) in methods.as_object().unwrap() {
             operations += 1;
             assert!(METHODS.contains(method.as_str()), "{path} {method}");
-            let concrete = path.replace('{', "").replace('}', "");
+            let concrete = path.replace(['{', '}'], "");
             let answer = server
                 .raw(&method.to_ascii_uppercase(), &concrete, &[], b"")
                 .await;
