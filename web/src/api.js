@@ -9,6 +9,12 @@ function element(name, attributes, ...children) {
   return made;
 }
 
+/** Text with what is between backticks as code. */
+function prose(text) {
+  const part = (piece, index) => (index % 2 ? element('code', {}, piece) : piece);
+  return element('span', {}, ...text.split('`').map(part));
+}
+
 /** What a `$ref` stands for. */
 function resolve(api, schema) {
   const path = schema.$ref?.replace(/^#\//, '').split('/');
@@ -52,7 +58,7 @@ function fieldRows(api, schema, prefix = '', depth = 0) {
   for (const [name, field] of Object.entries(object.properties ?? {})) {
     const required = object.required?.includes(name) ? 'yes' : 'no';
     const text = field.description ?? resolve(api, field).description ?? '';
-    rows.push([prefix + name, typeOf(api, field), required, text]);
+    rows.push([prefix + name, typeOf(api, field), required, prose(text)]);
     const inner = field.type === 'array' ? field.items : field;
     if (depth < 4 && inner) {
       const below = field.type === 'array' ? `${prefix}${name}[].` : `${prefix}${name}.`;
@@ -73,18 +79,18 @@ function body(api, title, content) {
 
 function operationOf(api, path, method, operation) {
   const parts = [];
-  if (operation.description) parts.push(element('p', {}, operation.description));
+  if (operation.description) parts.push(element('p', {}, prose(operation.description)));
   if (operation.security?.some((one) => Object.keys(one).length > 0)) {
     const names = operation.security.flatMap(Object.keys);
     const schemes = names.map((name) => api.components.securitySchemes[name]?.description);
-    parts.push(element('p', {}, `Authorization: Bearer. ${schemes.join('; ')}.`));
+    parts.push(element('p', {}, prose(`Authorization: Bearer. ${schemes.join('; ')}.`)));
   }
   if (operation.parameters?.length) {
     const rows = operation.parameters.map((parameter) => [
       parameter.name,
       parameter.in,
       typeOf(api, parameter.schema ?? {}),
-      parameter.description ?? '',
+      prose(parameter.description ?? ''),
     ]);
     parts.push(element('h4', {}, 'Parameters'), table(['Name', 'In', 'Type', 'Meaning'], rows));
   }
@@ -107,7 +113,7 @@ function operationOf(api, path, method, operation) {
 }
 
 function show(api) {
-  document.getElementById('description').textContent = api.info.description ?? '';
+  document.getElementById('description').replaceChildren(prose(api.info.description ?? ''));
   const byTag = new Map();
   for (const [path, methods] of Object.entries(api.paths)) {
     for (const [method, operation] of Object.entries(methods)) {
