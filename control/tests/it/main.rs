@@ -13,6 +13,7 @@ mod bad_input;
 mod client;
 mod consumers;
 mod data;
+mod data_churn;
 mod fake_worker;
 mod http_api;
 mod patience;
