@@ -9,6 +9,8 @@ use crate::client::{capabilities, dtls_parameters};
 use crate::fake_worker::Call;
 use crate::server::{TestServer, config};
 
+/// Defect a: who leaves is answered before the socket closes, and the others
+/// hear peerLeft alone.
 #[tokio::test]
 async fn two_peers_meet_and_part() {
     let server = TestServer::start().await;
@@ -47,6 +49,8 @@ async fn two_peers_meet_and_part() {
     assert_eq!(server.rooms.joined_peers(), 0);
 }
 
+/// Defects seed 1 (a peer that goes is told once) and seed 11 (one that never
+/// joined, not at all).
 #[tokio::test]
 async fn a_lost_connection_is_peer_closed() {
     let server = TestServer::start().await;
@@ -74,6 +78,7 @@ async fn a_lost_connection_is_peer_closed() {
     alice.not_told("peerClosed").await;
 }
 
+/// Defect seed 10: replacing the only peer must not close its room.
 #[tokio::test]
 async fn a_second_session_replaces_the_first() {
     let server = TestServer::start().await;
@@ -174,6 +179,7 @@ async fn transports_before_join() {
     assert_eq!(restarted, expected);
 }
 
+/// Defect seed 9: an unjoined socket keeps its seat for a while only.
 #[tokio::test]
 async fn who_does_not_join_in_time_loses_the_seat() {
     let timings = Timings {
@@ -211,6 +217,7 @@ async fn requests_are_answered_in_order() {
     assert_eq!(bob.join("Bob").await["peers"][0]["displayName"], "A499");
 }
 
+/// Defect q: sockets do not outlive the server.
 #[tokio::test]
 async fn shutdown_closes_sockets_with_its_code() {
     let server = TestServer::start().await;

@@ -75,6 +75,7 @@ async fn what_wants_a_joined_peer() {
     assert_eq!(refused, (500, "Peer already joined".into()));
 }
 
+/// Defects c and seed 26: an integer for a code, and plain words for a reason.
 #[tokio::test]
 async fn unknown_methods_and_ids() {
     let server = TestServer::start().await;
@@ -187,6 +188,7 @@ fn with(mut data: Value, pointer: &str, value: Value) -> Value {
     data
 }
 
+/// Defect seed 24: nothing changes before everything is checked.
 #[tokio::test]
 async fn bad_fields_are_named() {
     let server = TestServer::start().await;

@@ -167,6 +167,13 @@ impl Client {
         assert_eq!(found, None);
     }
 
+    /// Everything that the server had to say up to now and that nobody waited
+    /// for.
+    pub async fn drain(&mut self) -> VecDeque<Value> {
+        self.ok("getRouterRtpCapabilities", json!({})).await;
+        std::mem::take(&mut self.waiting)
+    }
+
     /// The code that the server closes the socket with.
     pub async fn close_code(&mut self) -> u16 {
         while self.closed.is_none() {

@@ -26,6 +26,7 @@ fn id(data: &Value) -> String {
     data["id"].as_str().unwrap().to_owned()
 }
 
+/// Defect seed 16: appData says whose producer it is.
 #[tokio::test]
 async fn a_producer_reaches_another_peer() {
     let server = TestServer::start().await;
@@ -168,6 +169,7 @@ async fn a_newcomer_gets_everything_in_one_call() {
     assert_eq!(ssrcs.len(), specs.len() * 2);
 }
 
+/// Defect seed 24: what was there before the transport to receive on.
 #[tokio::test]
 async fn producers_from_before_the_receiving_transport() {
     let server = TestServer::start().await;
@@ -283,6 +285,7 @@ async fn a_rejected_consumer_is_closed() {
         .await;
 }
 
+/// Defect seed 24: a closed transport is not kept.
 #[tokio::test]
 async fn a_transport_that_the_worker_closed() {
     let server = TestServer::start().await;

@@ -101,6 +101,29 @@ async fn chat_reaches_everybody_who_joined() {
     assert_eq!(server.worker.count("CloseDataConsumer"), 0);
 }
 
+/// Newer clients announce no SCTP and want data channels all the same.
+#[tokio::test]
+async fn every_transport_can_have_data_channels() {
+    let server = TestServer::start().await;
+    let mut alice = server.connect("room", "alice").await;
+    for data in [
+        json!({}),
+        json!({ "producing": true, "sctpCapabilities": null }),
+        json!({ "consuming": true, "sctpCapabilities": {} }),
+    ] {
+        let answer = alice.ok("createWebRtcTransport", data).await;
+        let sctp = &answer["sctpParameters"];
+        assert_eq!((&sctp["OS"], &sctp["MIS"]), (&json!(1024), &json!(1024)));
+        assert_eq!(sctp["maxMessageSize"], 262_144);
+    }
+    let options = |call: Call| match call {
+        Call::CreateTransport(request) => Some(request.sctp.unwrap().num_streams),
+        _ => None,
+    };
+    let calls = server.worker.calls().into_iter();
+    assert_eq!(calls.filter_map(options).collect::<Vec<_>>(), [1024; 3]);
+}
+
 #[tokio::test]
 async fn a_newcomer_gets_all_chats_in_one_call() {
     let server = TestServer::start().await;

@@ -15,6 +15,7 @@ mod broadcasters;
 mod client;
 mod consumers;
 mod data;
+mod data_churn;
 mod document;
 mod fake_worker;
 mod http_api;

@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::extract::ws::Message;
+use control::config::Config;
 use control::rooms::{PeerId, PeerOptions, RoomId, Rooms};
 use futures_util::{Sink, Stream};
 use proto::DataMessage;
@@ -110,10 +111,14 @@ impl Peer {
 }
 
 async fn rooms() -> (Rooms, FakeWorker, Arc<FakePool>) {
+    rooms_with(config()).await
+}
+
+async fn rooms_with(config: Config) -> (Rooms, FakeWorker, Arc<FakePool>) {
     let (notices, notices_receiver) = mpsc::channel(64);
     let pool = FakePool::new(notices);
     let worker = pool.start_worker().await;
-    let rooms = Rooms::start(Arc::new(config()), pool.clone(), notices_receiver).unwrap();
+    let rooms = Rooms::start(Arc::new(config), pool.clone(), notices_receiver).unwrap();
     (rooms, worker, pool)
 }
 
@@ -132,6 +137,17 @@ async fn thirty_seconds_to_join() {
     joined
         .ok("changeDisplayName", json!({ "displayName": "Q" }))
         .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn as_long_to_join_as_configured() {
+    let mut config = config();
+    config.room_join_timeout = Duration::from_secs(7);
+    let (rooms, _, _pool) = rooms_with(config).await;
+    let begin = Instant::now();
+    let mut late = Peer::connect(&rooms, "late").await;
+    assert!(matches!(late.read().await, Message::Close(Some(_))));
+    assert_eq!(begin.elapsed().as_secs(), 7);
 }
 
 #[tokio::test(start_paused = true)]

@@ -13,7 +13,7 @@ use crate::rooms::data::{DEFAULT_STREAMS, MAX_MESSAGE_SIZE};
 /// SCTP port of every data channel transport.
 const PORT: u16 = 5000;
 
-/// What may wait in a data consumer before its messages are dropped, bytes.
+/// Send buffer that clients are told of, bytes: the original's default.
 const SEND_BUFFER_SIZE: u32 = 262_144;
 
 /// Milliseconds or retransmissions, as RTCDataChannel takes them.
