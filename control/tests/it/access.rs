@@ -108,7 +108,7 @@ async fn only_the_configured_origins() {
     server.connect("own", "native").await.join("N").await;
 }
 
-/// Defects 13 and m: what is in there is nobody else's business.
+/// Defects seed 13 and m: what is in there is nobody else's business.
 #[tokio::test]
 async fn admin_paths_answer_no_page() {
     for restricted in [false, true] {
@@ -129,6 +129,7 @@ async fn admin_paths_answer_no_page() {
     }
 }
 
+/// Defect seed 23.
 #[tokio::test]
 async fn the_api_token() {
     let mut config = config();
@@ -163,8 +164,8 @@ async fn the_api_token() {
     server.connect("r", "alice").await.join("Alice").await;
 }
 
-/// Defect 23: not anyone can create rooms. Defect c and d: a refusal is an HTTP
-/// status with a reason, before the upgrade.
+/// Defect seed 23: not anyone can create rooms. Defect d: a refusal is an HTTP
+/// status, before the upgrade.
 #[tokio::test]
 async fn peers_may_not_make_rooms() {
     let mut config = config();

@@ -48,7 +48,7 @@ async fn produce(server: &TestServer, transport: &str, kind: &str) -> String {
     answer["id"].as_str().unwrap().to_owned()
 }
 
-/// Defect 16: whose a broadcaster's streams are is told.
+/// Defect seed 16: whose a broadcaster's streams are is told.
 #[tokio::test]
 async fn a_broadcaster_is_seen_and_received() {
     let server = TestServer::start().await;
@@ -496,7 +496,7 @@ async fn a_worker_that_fails() {
     assert_eq!(answer.status, 404);
 }
 
-/// Defects 16 and f: a broadcaster's chat reaches everybody, and is tagged.
+/// Defects seed 16 and f: a broadcaster's chat reaches everybody, and is tagged.
 #[tokio::test]
 async fn messages_of_a_broadcaster() {
     let server = TestServer::start().await;

@@ -60,7 +60,8 @@ fn event(peer: &str, event: &str, sequence: u64) -> (String, String, u64) {
     (peer.into(), event.into(), sequence)
 }
 
-/// Defects 4, 11 and s: to the room's own URI, after the join, complete.
+/// Defects seed 1, 4, 11 and s: to the room's own URI, after the join, once, and
+/// complete.
 #[tokio::test]
 async fn joins_and_leaves_are_told_in_order() {
     let mut config = config();
@@ -133,6 +134,7 @@ async fn without_a_secret_nothing_is_signed() {
     assert_eq!(posts[0].header("x-webhook-signature"), None);
 }
 
+/// Defects seed 21 (neither timeout nor retry) and k (a failure is no success).
 #[tokio::test]
 async fn what_fails_is_tried_again_unchanged() {
     let server = start(config()).await;
@@ -142,7 +144,7 @@ async fn what_fails_is_tried_again_unchanged() {
         Answer::Drop,
         Answer::Status(404),
         Answer::Hang,
-        // Defect 21 asks for no server-side request forgery.
+        // Defect seed 21: nobody is sent elsewhere.
         Answer::Redirect(elsewhere.uri()),
         Answer::Redirect("file:///etc/passwd".into()),
     ];
@@ -232,6 +234,31 @@ async fn an_event_is_given_up_and_the_next_one_sent() {
     assert_eq!(posts.last().unwrap().body()["event"], "peer-left");
 }
 
+/// Defect d: who is turned away is nobody's peer.
+#[tokio::test]
+async fn who_is_turned_away_is_not_told() {
+    let server = start(config()).await;
+    let receiver = Receiver::start(&[]).await;
+    let body = json!({ "eventNotificationUri": receiver.uri(), "maxPeerCount": 2 });
+    let answer = server.post("/rooms/room", &body.to_string()).await;
+    assert_eq!(answer.status, 200);
+    let mut alice = server.connect("room", "alice").await;
+    alice.join("Alice").await;
+    let mut bob = server.connect("room", "bob").await;
+    bob.join("Bob").await;
+    let path = "/?roomId=room&peerId=carol";
+    let refused = server.upgrade(path, Some("protoo")).await;
+    assert_eq!(refused.err().unwrap().status, 403);
+    bob.ok("leaveRoom", json!({})).await;
+    let posts = receiver.wait(3).await;
+    let expected = [
+        event("alice", "peer-joined", 1),
+        event("bob", "peer-joined", 2),
+        event("bob", "peer-left", 3),
+    ];
+    assert_eq!(events(&posts), expected);
+}
+
 #[tokio::test]
 async fn a_second_session_leaves_and_joins() {
     let server = start(config()).await;
@@ -252,7 +279,7 @@ async fn a_second_session_leaves_and_joins() {
     assert_eq!(events(&receiver.wait(4).await), expected);
 }
 
-/// Defect 7: the URI lives as long as the room; also what came before it
+/// Defect seed 7: the URI lives as long as the room; also what came before it
 /// comes first.
 #[tokio::test]
 async fn a_room_made_anew_gets_into_line() {
@@ -286,6 +313,7 @@ async fn a_room_made_anew_gets_into_line() {
     assert_eq!(receiver.posts().len(), 14);
 }
 
+/// Defect seed 21: requests can be kept out of the own network.
 #[tokio::test]
 async fn private_addresses_can_be_refused() {
     let mut config = config();
