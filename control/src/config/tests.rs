@@ -253,6 +253,30 @@ fn origins_are_as_browsers_write_them() {
     }
 }
 
+/// Defect seed 12: the original's versions want different words.
+#[test]
+fn every_usual_word_for_yes_and_no() {
+    for (raw, want) in [
+        ("yes", true),
+        ("true", true),
+        ("TRUE", true),
+        ("1", true),
+        ("On", true),
+        ("no", false),
+        ("false", false),
+        ("0", false),
+        ("OFF", false),
+    ] {
+        let env = [
+            ("MEDIASOUP_CLIENT_ENABLE_ICESERVER", raw),
+            ("ROOM_AUTO_CREATE", raw),
+        ];
+        let got = config(&[], &env);
+        assert_eq!(got.ice_server.enabled, want, "{raw}");
+        assert_eq!(got.room_auto_create, want, "{raw}");
+    }
+}
+
 #[test]
 fn secrets_are_never_shown() {
     let env = [

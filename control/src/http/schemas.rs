@@ -28,10 +28,10 @@ pub(super) struct Nothing {}
 #[schema(rename_all = "camelCase")]
 pub(super) struct RoomOptionsBody {
     /// http or https URL that is told of joins and leaves by POST.
-    #[schema(max_length = 2048)]
+    #[schema(max_length = 2048, pattern = "^https?://.+")]
     event_notification_uri: Option<String>,
     /// Most peers; `ROOM_MAX_PEERS` when absent.
-    #[schema(minimum = 2)]
+    #[schema(minimum = 2, maximum = 4_294_967_295_i64)]
     max_peer_count: Option<u32>,
 }
 
