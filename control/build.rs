@@ -95,6 +95,21 @@ fn common_assets(work: &Path) -> Vec<Asset> {
             work.join("src/style.css"),
         ),
         ("/icon.svg", "image/svg+xml", work.join("src/icon.svg")),
+        (
+            "/API",
+            "text/html; charset=utf-8",
+            work.join("src/api.html"),
+        ),
+        (
+            "/API/api.js",
+            "text/javascript; charset=utf-8",
+            work.join("src/api.js"),
+        ),
+        (
+            "/API/api.css",
+            "text/css; charset=utf-8",
+            work.join("src/api.css"),
+        ),
     ]
 }
 

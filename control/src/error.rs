@@ -39,6 +39,9 @@ pub enum Error {
     /// The request makes sense, but not now or not here.
     #[error("{0}")]
     NotPossible(String),
+    /// The client may not do this; the text says why.
+    #[error("{0}")]
+    Forbidden(&'static str),
     /// The media worker refused or did not answer.
     #[error(transparent)]
     Worker(#[from] WorkerError),
@@ -48,9 +51,18 @@ pub enum Error {
     /// POST of a room whose id is taken; the text is part of the contract.
     #[error("Room with roomId {0} already exists.")]
     RoomExists(String),
+    /// A broadcaster's id that somebody of the room has.
+    #[error("broadcaster with id \"{0}\" cannot be created: the id is taken")]
+    IdTaken(String),
+    /// A peer's id that a broadcaster has.
+    #[error("peerId \"{0}\" is taken by a broadcaster")]
+    BroadcastersId(String),
     /// Every seat of the room is taken.
     #[error("room is full")]
     RoomFull,
+    /// A page of an origin that may not use the server.
+    #[error("pages of this origin may not use this server")]
+    ForeignOrigin,
     /// The upgrade does not offer the WebSocket subprotocol `protoo`.
     #[error("the WebSocket subprotocol \"protoo\" is required")]
     NoSubprotocol,
@@ -60,7 +72,7 @@ pub enum Error {
     /// No worker took the room that was to be made.
     #[error("no media worker takes the room: {0}")]
     NoRouter(WorkerError),
-    /// An admin path without the right bearer token.
+    /// A path that wants a bearer token, without the right one.
     #[error("a valid bearer token is required")]
     Unauthorized,
     /// The request's body is longer than allowed.
@@ -97,11 +109,12 @@ impl Error {
         Error::UnknownMethod(shorten(method))
     }
 
-    /// `errorCode` of a protoo error response: 400 for a bad field, 500 for the
-    /// rest, as protoo-server answers for any thrown error.
+    /// `errorCode` of a protoo error response: 400 for a bad field, 403 for what
+    /// is forbidden, 500 for the rest, as protoo-server answers for any thrown error.
     pub fn protoo_code(&self) -> u16 {
         match self {
             Error::BadField(_) => 400,
+            Error::Forbidden(_) => 403,
             Error::Worker(WorkerError::Refused { code, .. }) if *code == Code::InvalidArgument => {
                 400
             }
@@ -114,7 +127,12 @@ impl Error {
         match self {
             Error::BadField(_) => StatusCode::BAD_REQUEST,
             Error::Unauthorized => StatusCode::UNAUTHORIZED,
-            Error::RoomFull | Error::NoSubprotocol => StatusCode::FORBIDDEN,
+            Error::RoomFull
+            | Error::BroadcastersId(_)
+            | Error::ForeignOrigin
+            | Error::Forbidden(_)
+            | Error::NoSubprotocol => StatusCode::FORBIDDEN,
+            Error::IdTaken(_) | Error::NotPossible(_) => StatusCode::CONFLICT,
             Error::UnknownRoom(_) | Error::UnknownEntity { .. } | Error::UnknownPath => {
                 StatusCode::NOT_FOUND
             }
@@ -124,9 +142,14 @@ impl Error {
             Error::Unavailable(_) | Error::NoRouter(_) | Error::Worker(WorkerError::Gone) => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
-            Error::Worker(WorkerError::Refused { code, .. }) if *code == Code::InvalidArgument => {
-                StatusCode::BAD_REQUEST
-            }
+            Error::Worker(WorkerError::Refused { code, .. }) => match code {
+                Code::InvalidArgument => StatusCode::BAD_REQUEST,
+                Code::NotFound => StatusCode::NOT_FOUND,
+                Code::AlreadyExists | Code::FailedPrecondition | Code::ResourceExhausted => {
+                    StatusCode::CONFLICT
+                }
+                _ => StatusCode::INTERNAL_SERVER_ERROR,
+            },
             _ => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -212,6 +235,7 @@ mod tests {
         assert_eq!(refused(Code::InvalidArgument), 400);
         assert_eq!(refused(Code::NotFound), 500);
         assert_eq!(Error::field("kind", "is missing").protoo_code(), 400);
+        assert_eq!(Error::Forbidden("no").protoo_code(), 403);
         assert_eq!(Error::NotJoined.protoo_code(), 500);
     }
 }

@@ -14,7 +14,9 @@ pub mod rooms;
 mod run;
 pub mod signals;
 pub mod startup;
+mod stats;
 pub mod tls;
+pub mod webhooks;
 pub mod workers;
 
 pub use run::run;

@@ -165,12 +165,12 @@ async fn ended(server: &mut Server) -> Result<(), Failure> {
 }
 
 /// Takes nobody in, lets everybody go while requests under way are answered,
-/// then ends the workers.
+/// then ends the workers while the last webhooks leave.
 async fn end(stop: &CancellationToken, rooms: &Rooms, mut server: Server, workers: Workers) {
     stop.cancel();
     let goodbye = async { tokio::join!(rooms.shutdown(CLOSE_RESTART), ended(&mut server)) };
     if timeout(GOODBYE, goodbye).await.is_err() {
         info!("not everybody has left in time");
     }
-    workers.shutdown().await;
+    tokio::join!(workers.shutdown(), rooms.webhooks().flush());
 }

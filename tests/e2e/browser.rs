@@ -361,3 +361,31 @@ fn the_page_says_what_is_wrong_and_comes_back() {
         browser.sees_and_hears(page, other);
     }
 }
+
+#[test]
+fn the_page_about_the_api_shows_every_path() {
+    let server = Server::start();
+    let mut browser = Browser::start();
+    browser.command(json!({"cmd": "open", "page": "api", "url": server.url("/API")}));
+    let all = "document.querySelectorAll('details').length";
+    let shown = browser.command(json!({"cmd": "wait", "page": "api", "expression": all}));
+    let (_, document) = crate::https::get(&server.url("/API/openapi.json"));
+    let paths = document["paths"].as_object().unwrap().values();
+    let operations: usize = paths.map(|it| it.as_object().unwrap().len()).sum();
+    assert_eq!(shown, operations);
+    browser.command(json!({"cmd": "eval", "page": "api", "expression":
+        "document.querySelectorAll('details').forEach((it) => { it.open = true; })"}));
+    let text = browser.command(json!({"cmd": "text", "page": "api", "selector": "main"}));
+    let text = text.as_str().unwrap();
+    for part in [
+        "/rooms/{roomId}/broadcasters/{broadcasterId}/transports/{transportId}/consume",
+        "maxPeerCount",
+        "device.name",
+        "Authorization: Bearer",
+        "413",
+    ] {
+        assert!(text.contains(part), "{part} is not in:\n{text}");
+    }
+    let console = browser.command(json!({"cmd": "console", "page": "api"}));
+    assert_eq!(console, json!([]));
+}

@@ -89,6 +89,27 @@ async fn a_stop_in_a_call_makes_clients_try_again() {
     assert!(status.is_some_and(|s| s.success()), "{status:?}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_webhook_receiver_that_hangs_does_not_hold_up_the_end() {
+    let mut server = Server::start();
+    // It takes connections, and never says anything.
+    let receiver = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let uri = format!("http://user:hunter2@{}/", receiver.local_addr().unwrap());
+    let body = format!("{{\"eventNotificationUri\":\"{uri}\"}}");
+    let (status, _) = https::request("POST", &server.url("/rooms/room"), &[], &body);
+    assert_eq!(status, 200);
+    let alice = Client::join(server.address(), "room", "alice").await;
+    let started = Instant::now();
+    server.signal(Signal::SIGTERM);
+    let status = server.wait_for_end(Duration::from_secs(2));
+    assert!(status.is_some_and(|s| s.success()), "{status:?}");
+    assert!(started.elapsed() < Duration::from_secs(2));
+    drop(alice);
+    let log = server.log();
+    assert!(log.contains("webhook events are lost"), "{log}");
+    assert!(!log.contains("hunter2"), "{log}");
+}
+
 #[test]
 fn workers_end_when_the_control_plane_is_killed() {
     let mut server = Server::start();

@@ -57,13 +57,35 @@ pub struct Config {
     pub num_workers: Option<u16>,
     /// Bearer token of the admin paths (`ADMIN_TOKEN`).
     pub admin_token: Option<Secret>,
+    /// Bearer token for making rooms and for broadcasters (`API_TOKEN`).
+    pub api_token: Option<Secret>,
+    /// Origins of pages that may use the API and the signaling, as browsers
+    /// write them (`CORS_ORIGINS`); `None`: any.
+    pub cors_origins: Option<Vec<String>>,
     /// TURN server that clients are told about (`MEDIASOUP_CLIENT_ICESERVER_*`).
     pub ice_server: IceServer,
     /// Most peers in a room that does not state its own limit (`ROOM_MAX_PEERS`), ≥ 2.
     pub room_max_peers: u32,
+    /// Most broadcasters in a room (`ROOM_MAX_BROADCASTERS`).
+    pub room_max_broadcasters: u32,
+    /// A peer's connection creates the room that it names (`ROOM_AUTO_CREATE`).
+    pub room_auto_create: bool,
     /// Life of a room that was made over HTTP and that nobody joins
     /// (`ROOM_EMPTY_TIMEOUT`), 1 second to 1 day.
     pub room_empty_timeout: Duration,
+    /// Key that webhooks are signed with (`WEBHOOK_SECRET`).
+    pub webhook_secret: Option<Secret>,
+    /// Webhooks may go to addresses that are not public (`WEBHOOK_ALLOW_PRIVATE`).
+    pub webhook_allow_private: bool,
+    /// Time that a connected client has to join (`ROOM_JOIN_TIMEOUT`), 1 second
+    /// to 1 day.
+    pub room_join_timeout: Duration,
+    /// Most extra consumers of each producer that a client gets for the asking
+    /// (`CONSUMER_REPLICAS_MAX`), 0–100.
+    pub consumer_replicas_max: u8,
+    /// What a client has to know to throttle its own media
+    /// (`NETWORK_THROTTLE_SECRET`); `None`: nobody can.
+    pub network_throttle_secret: Option<Secret>,
     /// What is logged, in the syntax of tracing's `EnvFilter` (`RUST_LOG`).
     pub log: String,
 }
@@ -161,6 +183,8 @@ impl Config {
                 v::number(raw, 1..=s::MAX_WORKERS)
             })?,
             admin_token: sources.optional(&s::ADMIN_TOKEN, v::token)?,
+            api_token: sources.optional(&s::API_TOKEN, v::token)?,
+            cors_origins: sources.optional(&s::CORS_ORIGINS, v::origins)?,
             ice_server: IceServer {
                 enabled: sources.required(&s::MEDIASOUP_CLIENT_ENABLE_ICESERVER, v::boolean)?,
                 proto: sources.required(&s::MEDIASOUP_CLIENT_ICESERVER_PROTO, v::turn_proto)?,
@@ -173,9 +197,24 @@ impl Config {
             },
             room_max_peers: sources
                 .required(&s::ROOM_MAX_PEERS, |raw| v::number(raw, 2..=s::MAX_PEERS))?,
+            room_max_broadcasters: sources.required(&s::ROOM_MAX_BROADCASTERS, |raw| {
+                v::number(raw, 0..=s::MAX_BROADCASTERS)
+            })?,
+            room_auto_create: sources.required(&s::ROOM_AUTO_CREATE, v::boolean)?,
             room_empty_timeout: sources.required(&s::ROOM_EMPTY_TIMEOUT, |raw| {
                 v::number(raw, 1..=s::MAX_SECONDS).map(Duration::from_secs)
             })?,
+            webhook_secret: sources.optional(&s::WEBHOOK_SECRET, v::text)?.map(Secret),
+            webhook_allow_private: sources.required(&s::WEBHOOK_ALLOW_PRIVATE, v::boolean)?,
+            room_join_timeout: sources.required(&s::ROOM_JOIN_TIMEOUT, |raw| {
+                v::number(raw, 1..=s::MAX_SECONDS).map(Duration::from_secs)
+            })?,
+            consumer_replicas_max: sources.required(&s::CONSUMER_REPLICAS_MAX, |raw| {
+                v::number(raw, 0..=s::MAX_CONSUMER_REPLICAS)
+            })?,
+            network_throttle_secret: sources
+                .optional(&s::NETWORK_THROTTLE_SECRET, v::text)?
+                .map(Secret),
             log: sources.required(&s::RUST_LOG, v::log_filter)?,
         })
     }
@@ -254,9 +293,20 @@ impl Config {
             },
             "rooms": {
                 "maxPeers": self.room_max_peers,
+                "maxBroadcasters": self.room_max_broadcasters,
+                "autoCreate": self.room_auto_create,
                 "emptyTimeoutSeconds": self.room_empty_timeout.as_secs(),
+                "joinTimeoutSeconds": self.room_join_timeout.as_secs(),
+                "consumerReplicasMax": self.consumer_replicas_max,
             },
+            "webhooks": {
+                "secret": hidden(self.webhook_secret.is_some()),
+                "allowPrivate": self.webhook_allow_private,
+            },
+            "corsOrigins": self.cors_origins,
+            "networkThrottleSecret": hidden(self.network_throttle_secret.is_some()),
             "adminToken": hidden(self.admin_token.is_some()),
+            "apiToken": hidden(self.api_token.is_some()),
             "log": self.log,
         })
     }
@@ -279,6 +329,8 @@ impl Default for Config {
             max_port: 49_999,
             num_workers: None,
             admin_token: None,
+            api_token: None,
+            cors_origins: None,
             ice_server: IceServer {
                 enabled: true,
                 proto: "udp".to_owned(),
@@ -288,7 +340,14 @@ impl Default for Config {
                 host: None,
             },
             room_max_peers: 100,
+            room_max_broadcasters: 16,
+            room_auto_create: true,
             room_empty_timeout: Duration::from_secs(300),
+            webhook_secret: None,
+            webhook_allow_private: true,
+            room_join_timeout: Duration::from_secs(30),
+            consumer_replicas_max: 4,
+            network_throttle_secret: None,
             log: "info".to_owned(),
         }
     }

@@ -14,6 +14,10 @@ use super::ConfigError;
 pub const MAX_WORKERS: u16 = 256;
 /// Most peers that a room can be given.
 pub const MAX_PEERS: u32 = 10_000;
+/// Most broadcasters that a room can be given.
+pub const MAX_BROADCASTERS: u32 = 1000;
+/// Most extra consumers of each producer that a client can be granted.
+pub const MAX_CONSUMER_REPLICAS: u8 = 100;
 /// Longest time that can be set, seconds.
 pub const MAX_SECONDS: u64 = 86_400;
 
@@ -68,6 +72,8 @@ const PORT: &str = "a port, 1 to 65535";
 const LISTEN_IP: &str = "an IPv4 or IPv6 address";
 const HOST: &str = "a host name or IP address, without scheme, port or path";
 const TEXT: &str = "at most 512 bytes without control characters";
+const TOKEN: &str = "at most 512 visible ASCII characters";
+const BOOLEAN: &str = "yes, true, 1, on, no, false, 0 or off";
 
 settings! {
     PROTOO_LISTEN_IP {
@@ -129,7 +135,7 @@ settings! {
     MEDIASOUP_CLIENT_ENABLE_ICESERVER {
         help: "Whether clients are told about the TURN server",
         default: "yes",
-        allowed: "yes, true, 1, on, no, false, 0 or off",
+        allowed: BOOLEAN,
     }
     MEDIASOUP_CLIENT_ICESERVER_HOST {
         help: "Public address of the TURN server; without it none is offered",
@@ -159,18 +165,70 @@ settings! {
         help: "Bearer token that /config and the admin paths want; every process can read flags, \
                so use the variable",
         unset: "the admin paths answer loopback only",
-        allowed: "at most 512 visible ASCII characters",
+        allowed: TOKEN,
         secret: true,
+    }
+    API_TOKEN {
+        help: "Bearer token for making rooms over HTTP and for broadcasters; every process can \
+               read flags, so use the variable",
+        unset: "anybody may",
+        allowed: TOKEN,
+        secret: true,
+    }
+    CORS_ORIGINS {
+        help: "Origins of pages that may use the API and the signaling, with commas between them",
+        unset: "any origin",
+        allowed: "at most 64 origins such as https://app.example.com",
+    }
+    ROOM_AUTO_CREATE {
+        help: "Whether a peer's connection creates the room that it names",
+        default: "yes",
+        allowed: BOOLEAN,
     }
     ROOM_MAX_PEERS {
         help: "Most peers in a room that was not given its own limit",
         default: "100",
         allowed: "2 to 10000",
     }
+    ROOM_MAX_BROADCASTERS {
+        help: "Most broadcasters in a room",
+        default: "16",
+        allowed: "0 to 1000",
+    }
     ROOM_EMPTY_TIMEOUT {
         help: "Seconds until a room that was made over HTTP and that nobody joined is closed",
         default: "300",
         allowed: "1 to 86400",
+    }
+    WEBHOOK_SECRET {
+        help: "Key that webhooks are signed with (HMAC-SHA256); every process can read flags, so \
+               use the variable",
+        unset: "webhooks are not signed",
+        allowed: TEXT,
+        secret: true,
+    }
+    WEBHOOK_ALLOW_PRIVATE {
+        help: "Whether webhooks may go to addresses that are not on the public internet",
+        default: "yes",
+        allowed: BOOLEAN,
+    }
+    ROOM_JOIN_TIMEOUT {
+        help: "Seconds that a connected client has to join its room",
+        default: "30",
+        allowed: "1 to 86400",
+    }
+    CONSUMER_REPLICAS_MAX {
+        help: "Most extra consumers of each producer that a client may ask for with \
+               consumerReplicas in its URL; more are not made",
+        default: "4",
+        allowed: "0 to 100",
+    }
+    NETWORK_THROTTLE_SECRET {
+        help: "What a client has to know to throttle its own media, for tests of bad networks; \
+               every process can read flags, so use the variable",
+        unset: "nobody can throttle",
+        allowed: TEXT,
+        secret: true,
     }
     RUST_LOG {
         help: "What is logged: error, warn, info, debug or trace, also for single modules",
@@ -180,10 +238,13 @@ settings! {
 }
 
 /// Variables whose values no other process needs: workers start without them.
-pub static SECRET_VARIABLES: [&str; 3] = [
+pub static SECRET_VARIABLES: [&str; 6] = [
     "MEDIASOUP_CLIENT_ICESERVER_USER",
     "MEDIASOUP_CLIENT_ICESERVER_PASS",
     "ADMIN_TOKEN",
+    "API_TOKEN",
+    "WEBHOOK_SECRET",
+    "NETWORK_THROTTLE_SECRET",
 ];
 
 /// The settings that were given, by flag or variable.

@@ -57,8 +57,17 @@ fn every_setting_is_read_from_its_variable_and_its_flag() {
         ("MEDIASOUP_CLIENT_ICESERVER_USER", "ann"),
         ("MEDIASOUP_CLIENT_ICESERVER_PASS", "p w"),
         ("ADMIN_TOKEN", "tok"),
+        ("API_TOKEN", "api"),
+        ("CORS_ORIGINS", "https://a.example, http://localhost:8080"),
+        ("ROOM_AUTO_CREATE", "no"),
         ("ROOM_MAX_PEERS", "12"),
+        ("ROOM_MAX_BROADCASTERS", "3"),
         ("ROOM_EMPTY_TIMEOUT", "60"),
+        ("WEBHOOK_SECRET", "h s"),
+        ("WEBHOOK_ALLOW_PRIVATE", "off"),
+        ("ROOM_JOIN_TIMEOUT", "20"),
+        ("CONSUMER_REPLICAS_MAX", "0"),
+        ("NETWORK_THROTTLE_SECRET", "slow down"),
         ("RUST_LOG", "debug,control=trace"),
     ];
     assert_eq!(given.len(), ALL.len());
@@ -76,6 +85,11 @@ fn every_setting_is_read_from_its_variable_and_its_flag() {
         max_port: 20_999,
         num_workers: Some(3),
         admin_token: Some(Secret::new("tok")),
+        api_token: Some(Secret::new("api")),
+        cors_origins: Some(vec![
+            "https://a.example".into(),
+            "http://localhost:8080".into(),
+        ]),
         ice_server: IceServer {
             enabled: false,
             proto: "tcp".into(),
@@ -85,7 +99,14 @@ fn every_setting_is_read_from_its_variable_and_its_flag() {
             host: Some("turn.example.com".into()),
         },
         room_max_peers: 12,
+        room_max_broadcasters: 3,
+        room_auto_create: false,
         room_empty_timeout: Duration::from_secs(60),
+        webhook_secret: Some(Secret::new("h s")),
+        webhook_allow_private: false,
+        room_join_timeout: Duration::from_secs(20),
+        consumer_replicas_max: 0,
+        network_throttle_secret: Some(Secret::new("slow down")),
         log: "debug,control=trace".into(),
     };
     assert_eq!(config(&[], &given), want);
@@ -139,7 +160,19 @@ fn values_that_make_no_sense_are_refused_by_name() {
         ("MEDIASOUP_NUM_WORKERS", "0"),
         ("MEDIASOUP_NUM_WORKERS", "257"),
         ("ROOM_MAX_PEERS", "1"),
+        ("ROOM_MAX_BROADCASTERS", "1001"),
         ("ROOM_EMPTY_TIMEOUT", "0"),
+        ("ROOM_AUTO_CREATE", "sometimes"),
+        ("WEBHOOK_ALLOW_PRIVATE", "10.0.0.0/8"),
+        ("CORS_ORIGINS", "app.example.com"),
+        ("CORS_ORIGINS", "*"),
+        ("CORS_ORIGINS", "https://a.example,"),
+        ("CORS_ORIGINS", "https://a.example/path"),
+        ("CORS_ORIGINS", "https://user@a.example"),
+        ("ROOM_JOIN_TIMEOUT", "0"),
+        ("ROOM_JOIN_TIMEOUT", "86401"),
+        ("CONSUMER_REPLICAS_MAX", "101"),
+        ("CONSUMER_REPLICAS_MAX", "-1"),
         ("RUST_LOG", "control=loud"),
     ];
     for (name, value) in table {
@@ -208,15 +241,58 @@ fn hosts_are_ready_for_urls() {
 }
 
 #[test]
+fn origins_are_as_browsers_write_them() {
+    for (raw, want) in [
+        ("https://App.Example:443", "https://app.example"),
+        ("http://[::1]:8080", "http://[::1]:8080"),
+        ("https://bücher.example", "https://xn--bcher-kva.example"),
+        ("capacitor://localhost", "capacitor://localhost"),
+    ] {
+        let got = config(&[], &[("CORS_ORIGINS", raw)]);
+        assert_eq!(got.cors_origins, Some(vec![want.to_owned()]));
+    }
+}
+
+/// Defect seed 12: the original's versions want different words.
+#[test]
+fn every_usual_word_for_yes_and_no() {
+    for (raw, want) in [
+        ("yes", true),
+        ("true", true),
+        ("TRUE", true),
+        ("1", true),
+        ("On", true),
+        ("no", false),
+        ("false", false),
+        ("0", false),
+        ("OFF", false),
+    ] {
+        let env = [
+            ("MEDIASOUP_CLIENT_ENABLE_ICESERVER", raw),
+            ("ROOM_AUTO_CREATE", raw),
+        ];
+        let got = config(&[], &env);
+        assert_eq!(got.ice_server.enabled, want, "{raw}");
+        assert_eq!(got.room_auto_create, want, "{raw}");
+    }
+}
+
+#[test]
 fn secrets_are_never_shown() {
     let env = [
         ("ADMIN_TOKEN", "hunter2token"),
+        ("API_TOKEN", "hunter2api"),
+        ("WEBHOOK_SECRET", "hunter2hook"),
         ("MEDIASOUP_CLIENT_ICESERVER_USER", "hunter2user"),
         ("MEDIASOUP_CLIENT_ICESERVER_PASS", "hunter2pass"),
+        ("NETWORK_THROTTLE_SECRET", "hunter2slow"),
     ];
     let got = config(&[], &env);
     let json = got.redacted_json();
     assert_eq!(json["adminToken"], REDACTED);
+    assert_eq!(json["apiToken"], REDACTED);
+    assert_eq!(json["webhooks"]["secret"], REDACTED);
+    assert_eq!(json["networkThrottleSecret"], REDACTED);
     assert_eq!(json["iceServer"]["user"], REDACTED);
     assert_eq!(json["iceServer"]["pass"], REDACTED);
     assert!(!json.to_string().contains("hunter2"));
@@ -225,6 +301,8 @@ fn secrets_are_never_shown() {
 
     for (name, bad) in [
         ("ADMIN_TOKEN", "hunter2 with spaces"),
+        ("API_TOKEN", "hunter2 with spaces"),
+        ("WEBHOOK_SECRET", "hunter2\n"),
         ("MEDIASOUP_CLIENT_ICESERVER_PASS", "hunter2\n"),
         ("MEDIASOUP_CLIENT_ICESERVER_USER", "hunter2\n"),
     ] {

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use tracing_subscriber::EnvFilter;
+use url::Url;
 
 use super::Secret;
 
@@ -15,6 +16,9 @@ use super::Secret;
 const SHOWN: usize = 80;
 /// Longest user name, password or token, bytes.
 const MAX_TEXT: usize = 512;
+
+/// Most origins of pages.
+const MAX_ORIGINS: usize = 64;
 
 /// Why the configuration was refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -111,6 +115,26 @@ pub fn text(raw: &str) -> Option<String> {
 /// A bearer token: what an `Authorization` header can carry as one word.
 pub fn token(raw: &str) -> Option<Secret> {
     (raw.len() <= MAX_TEXT && raw.bytes().all(|b| b.is_ascii_graphic())).then(|| Secret::new(raw))
+}
+
+/// Origins with commas between them, as browsers write them in `Origin`.
+pub fn origins(raw: &str) -> Option<Vec<String>> {
+    let origins: Option<Vec<String>> = raw.split(',').map(|one| origin(one.trim())).collect();
+    origins.filter(|origins| origins.len() <= MAX_ORIGINS)
+}
+
+/// One origin (RFC 6454 §6.2): a default port is left out, a path refused.
+fn origin(raw: &str) -> Option<String> {
+    let (scheme, authority) = raw.split_once("://")?;
+    let url = Url::parse(raw).ok().filter(Url::has_host)?;
+    if authority.contains(['/', '?', '#', '@']) {
+        return None;
+    }
+    if matches!(scheme, "http" | "https") {
+        return Some(url.origin().ascii_serialization());
+    }
+    // Native web views have schemes of their own.
+    Some(raw.to_ascii_lowercase())
 }
 
 /// Transport of a TURN server.

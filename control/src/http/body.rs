@@ -15,7 +15,7 @@ const MAX_BODY: usize = 64 << 10;
 /// Time for a whole body to arrive.
 const BODY_DEADLINE: Duration = Duration::from_secs(10);
 
-/// The body's object; an empty body counts as an empty object.
+/// The body's object; an empty body, or `null`, counts as an empty object.
 ///
 /// # Errors
 /// [`Error::BodyTooLarge`], [`Error::BodyTimeout`], or [`Error::BadField`]
@@ -35,6 +35,7 @@ fn parse_object(bytes: &[u8]) -> Result<Map<String, Value>, Error> {
     }
     match serde_json::from_slice(bytes) {
         Ok(Value::Object(fields)) => Ok(fields),
+        Ok(Value::Null) => Ok(Map::new()),
         Ok(_) => Err(Error::field("body", "must be a JSON object")),
         Err(_) => Err(Error::field("body", "is not valid JSON")),
     }
@@ -49,9 +50,10 @@ mod tests {
         let error = |bytes: &[u8]| parse_object(bytes).unwrap_err().to_string();
         assert!(parse_object(b"").unwrap().is_empty());
         assert!(parse_object(b" \r\n").unwrap().is_empty());
+        assert!(parse_object(b"null").unwrap().is_empty());
         assert_eq!(parse_object(b"{\"a\":1}").unwrap().len(), 1);
         assert_eq!(error(b"[]"), "body must be a JSON object");
-        assert_eq!(error(b"null"), "body must be a JSON object");
+        assert_eq!(error(b"0"), "body must be a JSON object");
         assert_eq!(error(b"{\"a\""), "body is not valid JSON");
         assert_eq!(error(b"\xff"), "body is not valid JSON");
     }

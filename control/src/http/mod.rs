@@ -3,11 +3,15 @@
 //! on a socket.
 
 mod accept;
+mod access;
 mod body;
+mod broadcasters;
 mod config;
+mod openapi;
 pub mod page;
 mod progress;
 mod rooms;
+mod schemas;
 pub mod serve;
 mod signaling;
 mod ws_url;
@@ -16,12 +20,15 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::post;
 use axum::{Json, Router, middleware};
 use http::StatusCode;
 use serde_json::json;
-use tower_http::cors::{AllowHeaders, CorsLayer};
+use utoipa::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
+use self::schemas::{StatusOk, Unavailable};
 use crate::config::Config;
 use crate::error::Error;
 use crate::rooms::Rooms;
@@ -40,26 +47,20 @@ pub struct AppState {
 }
 
 /// Every route. A WebSocket upgrade is accepted on any path, so it is looked
-/// at before the path is.
+/// at before the path is. Pages of other origins get no answer from admin paths.
 pub fn app(state: AppState) -> Router {
-    // `*` for headers would not cover Authorization (Fetch standard, CORS).
-    let cors = CorsLayer::permissive().allow_headers(AllowHeaders::mirror_request());
-    Router::new()
-        .route("/getRoomId", get(rooms::get_room_id))
-        .route("/rooms", post(rooms::create_unnamed))
+    let (public, _) = public().split_for_parts();
+    let (admin, _) = admin().split_for_parts();
+    let public = public
+        // The original's Express takes it as well.
         .route("/rooms/", post(rooms::create_unnamed))
-        .route("/rooms/health", get(health).post(rooms::create_health))
-        .route(
-            "/rooms/{room_id}",
-            get(rooms::capabilities).post(rooms::create_named),
-        )
-        .route("/rooms/{room_id}/admission", get(rooms::admission))
-        .route("/config", get(config::get))
-        .route("/health", get(health))
         .merge(page::routes())
         .fallback(async || Error::UnknownPath)
         .method_not_allowed_fallback(async || Error::MethodNotAllowed)
-        .layer(cors)
+        .layer(access::cors(&state.config));
+    let admin = admin.method_not_allowed_fallback(async || Error::MethodNotAllowed);
+    public
+        .merge(admin)
         .layer(middleware::from_fn_with_state(
             state.clone(),
             signaling::upgrade_or_next,
@@ -67,7 +68,46 @@ pub fn app(state: AppState) -> Router {
         .with_state(state)
 }
 
-/// 200 while the server takes rooms and peers, else 503 with the reason.
+/// What [`openapi`] serves.
+fn document() -> utoipa::openapi::OpenApi {
+    let mut document = public().into_openapi();
+    document.merge(admin().into_openapi());
+    document
+}
+
+fn public() -> OpenApiRouter<AppState> {
+    OpenApiRouter::with_openapi(openapi::Head::openapi())
+        .routes(routes!(rooms::get_room_id))
+        .routes(routes!(rooms::create_unnamed))
+        .routes(routes!(rooms_health, rooms::create_health))
+        .routes(routes!(rooms::capabilities, rooms::create_named))
+        .routes(routes!(rooms::admission))
+        .routes(routes!(broadcasters::create))
+        .routes(routes!(broadcasters::delete))
+        .routes(routes!(broadcasters::create_transport))
+        .routes(routes!(broadcasters::connect))
+        .routes(routes!(broadcasters::produce))
+        .routes(routes!(broadcasters::consume))
+        .routes(routes!(broadcasters::consume_data))
+        .routes(routes!(broadcasters::produce_data))
+        .routes(routes!(health))
+        .routes(routes!(openapi::get))
+}
+
+fn admin() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new().routes(routes!(config::get))
+}
+
+/// Whether the server takes rooms and peers; if not, why.
+#[utoipa::path(
+    get,
+    path = "/health",
+    tag = "server",
+    responses(
+        (status = 200, description = "It does", body = StatusOk),
+        (status = 503, description = "It does not", body = Unavailable),
+    )
+)]
 async fn health(State(state): State<AppState>) -> Response {
     match state.rooms.health() {
         Ok(()) => Json(json!({ "status": "ok" })).into_response(),
@@ -76,4 +116,18 @@ async fn health(State(state): State<AppState>) -> Response {
             (StatusCode::SERVICE_UNAVAILABLE, Json(body)).into_response()
         }
     }
+}
+
+/// As `/health`.
+#[utoipa::path(
+    get,
+    path = "/rooms/health",
+    tag = "server",
+    responses(
+        (status = 200, description = "It does", body = StatusOk),
+        (status = 503, description = "It does not", body = Unavailable),
+    )
+)]
+async fn rooms_health(state: State<AppState>) -> Response {
+    health(state).await
 }

@@ -1,4 +1,5 @@
-//! The call page, embedded into the executable: `/` and the files it loads.
+//! The pages, embedded into the executable: the call page `/`, the page about
+//! the API `/API`, and the files they load.
 //!
 //! `build.rs` builds it from `web/`; where npm was missing, `/` says how to get
 //! it instead. Everything the page loads comes from this server, which the
@@ -52,7 +53,7 @@ const HEADERS: [(HeaderName, HeaderValue); 5] = [
     (header::CACHE_CONTROL, HeaderValue::from_static("no-cache")),
 ];
 
-/// Routes of the page: `/` and the files it loads, for GET and HEAD.
+/// Routes of the pages and the files they load, for GET and HEAD.
 pub fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
     ASSETS.iter().fold(Router::new(), |router, asset| {
         router.route(
@@ -117,20 +118,22 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_page_and_all_it_links_are_served() {
-        let page = fetch("GET", "/?room=a&name=b", None).await;
-        assert_eq!(page.status(), StatusCode::OK);
-        assert_eq!(
-            page.headers()[header::CONTENT_TYPE],
-            "text/html; charset=utf-8"
-        );
-        let html = body(page).await;
-        let links = linked_files(&html);
-        assert!(links.contains(&"style.css".to_owned()), "links: {links:?}");
-        for link in links {
-            let file = fetch("GET", &format!("/{link}"), None).await;
-            assert_eq!(file.status(), StatusCode::OK, "{link}");
-            assert!(!body(file).await.is_empty(), "{link}");
+    async fn the_pages_and_all_they_link_are_served() {
+        for (page, style) in [("/?room=a&name=b", "style.css"), ("/API", "API/api.css")] {
+            let page = fetch("GET", page, None).await;
+            assert_eq!(page.status(), StatusCode::OK);
+            let mime = &page.headers()[header::CONTENT_TYPE];
+            assert_eq!(mime, "text/html; charset=utf-8");
+            let html = body(page).await;
+            let links = linked_files(&html);
+            assert!(links.contains(&style.to_owned()), "links: {links:?}");
+            // The document is no file.
+            let files = links.iter().filter(|it| !it.ends_with("openapi.json"));
+            for link in files {
+                let file = fetch("GET", &format!("/{link}"), None).await;
+                assert_eq!(file.status(), StatusCode::OK, "{link}");
+                assert!(!body(file).await.is_empty(), "{link}");
+            }
         }
     }
 
@@ -148,16 +151,18 @@ mod tests {
 
     #[tokio::test]
     async fn nothing_inline_that_the_policy_would_block() {
-        let html = body(fetch("GET", "/", None).await).await;
-        for inline in [
-            "<style",
-            " style=",
-            "<script>",
-            " onclick=",
-            "http://",
-            "https://",
-        ] {
-            assert!(!html.contains(inline), "{inline} in the page");
+        for page in ["/", "/API"] {
+            let html = body(fetch("GET", page, None).await).await;
+            for inline in [
+                "<style",
+                " style=",
+                "<script>",
+                " onclick=",
+                "http://",
+                "https://",
+            ] {
+                assert!(!html.contains(inline), "{inline} in {page}");
+            }
         }
     }
 

@@ -8,7 +8,12 @@ use http::{HeaderMap, Uri};
 use serde_json::{Map, Value, json};
 use url::{Url, form_urlencoded};
 
+use super::access::{ApiAccess, check_origin};
 use super::body::read_object;
+use super::schemas::{
+    AdmissionErrors, CreateErrors, DeprecatedErrors, ReservedErrors, RoomErrors, RoomMade,
+    RoomMadeDeprecated, RoomOptionsBody, RtpCapabilitiesBody, StatusOk,
+};
 use super::ws_url::PublicAddress;
 use super::{AppState, signaling};
 use crate::error::Error;
@@ -20,10 +25,19 @@ const PROTOCOL: &str = "2060-mediasoup-v1";
 /// Longest `eventNotificationUri`, bytes.
 const MAX_URI: usize = 2048;
 
-type RoomPath = Result<Path<String>, PathRejection>;
+/// The path's room.
+pub(super) type RoomPath = Result<Path<String>, PathRejection>;
 
-/// GET `/getRoomId`: a new room under a random id. Deprecated, still served.
+/// Make a room under a random id. Deprecated, still served.
+#[utoipa::path(
+    get,
+    path = "/getRoomId",
+    tag = "rooms",
+    security((), ("apiToken" = [])),
+    responses((status = 200, description = "Made", body = RoomMadeDeprecated), DeprecatedErrors)
+)]
 pub(super) async fn get_room_id(
+    _: ApiAccess,
     State(state): State<AppState>,
     uri: Uri,
     headers: HeaderMap,
@@ -37,8 +51,17 @@ pub(super) async fn get_room_id(
     })))
 }
 
-/// POST `/rooms`: a new room under a random id.
+/// Make a room under a random id.
+#[utoipa::path(
+    post,
+    path = "/rooms",
+    tag = "rooms",
+    security((), ("apiToken" = [])),
+    request_body = Option<RoomOptionsBody>,
+    responses((status = 200, description = "Made", body = RoomMade), CreateErrors)
+)]
 pub(super) async fn create_unnamed(
+    _: ApiAccess,
     State(state): State<AppState>,
     uri: Uri,
     headers: HeaderMap,
@@ -47,8 +70,18 @@ pub(super) async fn create_unnamed(
     create(&state, None, &uri, &headers, body).await
 }
 
-/// POST `/rooms/:roomId`.
+/// Make a room.
+#[utoipa::path(
+    post,
+    path = "/rooms/{roomId}",
+    tag = "rooms",
+    security((), ("apiToken" = [])),
+    params(("roomId" = String, Path, description = "1 to 128 printable characters")),
+    request_body = Option<RoomOptionsBody>,
+    responses((status = 200, description = "Made", body = RoomMade), CreateErrors)
+)]
 pub(super) async fn create_named(
+    _: ApiAccess,
     State(state): State<AppState>,
     room: RoomPath,
     uri: Uri,
@@ -59,7 +92,8 @@ pub(super) async fn create_named(
     create(&state, Some(room), &uri, &headers, body).await
 }
 
-/// POST `/rooms/health`: refused, the word is reserved.
+/// Refused: the word is reserved.
+#[utoipa::path(post, path = "/rooms/health", tag = "rooms", responses(ReservedErrors))]
 pub(super) async fn create_health() -> Error {
     match RoomId::parse("health") {
         Err(error) => error,
@@ -84,7 +118,14 @@ async fn create(
     })))
 }
 
-/// GET `/rooms/:roomId`: the router's RTP capabilities, bare.
+/// The RTP capabilities of the room's router.
+#[utoipa::path(
+    get,
+    path = "/rooms/{roomId}",
+    tag = "rooms",
+    params(("roomId" = String, Path)),
+    responses((status = 200, description = "They are", body = RtpCapabilitiesBody), RoomErrors)
+)]
 pub(super) async fn capabilities(
     State(state): State<AppState>,
     room: RoomPath,
@@ -96,16 +137,27 @@ pub(super) async fn capabilities(
     Ok(Json(state.rooms.router_rtp_capabilities().clone()))
 }
 
-/// GET `/rooms/:roomId/admission?peerId=`: what a WSS upgrade would answer,
-/// for pages, from which browsers hide it. Creates nothing; a room that does
-/// not exist is one that the upgrade would create.
+/// What a WSS upgrade would answer, for pages, from which browsers hide it.
+/// Creates nothing.
+#[utoipa::path(
+    get,
+    path = "/rooms/{roomId}/admission",
+    tag = "rooms",
+    params(
+        ("roomId" = String, Path),
+        ("peerId" = String, Query, description = "1 to 128 printable characters"),
+    ),
+    responses((status = 200, description = "May come in", body = StatusOk), AdmissionErrors)
+)]
 pub(super) async fn admission(
     State(state): State<AppState>,
     room: RoomPath,
     uri: Uri,
+    headers: HeaderMap,
 ) -> Result<Json<Value>, Error> {
     let room = room_id(room)?;
     let peer = PeerId::parse(&query(&uri, "peerId").unwrap_or_default())?;
+    check_origin(&state.config, &uri, &headers)?;
     signaling::check(&state, &room, &peer).await?;
     Ok(Json(json!({ "status": "ok" })))
 }
@@ -124,7 +176,7 @@ fn public_address(
     )
 }
 
-fn room_id(path: RoomPath) -> Result<RoomId, Error> {
+pub(super) fn room_id(path: RoomPath) -> Result<RoomId, Error> {
     match path {
         Ok(Path(text)) => RoomId::parse(&text),
         // Percent-encoded bytes that are no UTF-8.

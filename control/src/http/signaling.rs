@@ -12,12 +12,13 @@ use http::{HeaderMap, Uri, header};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::AppState;
+use super::access::check_origin;
 use super::rooms::query;
 use crate::error::Error;
 use crate::protoo::SUBPROTOCOL;
 use crate::protoo::connection::MAX_MESSAGE_SIZE;
 use crate::protoo::dialect::Dialect;
-use crate::rooms::{PeerId, RoomId};
+use crate::rooms::{PeerId, PeerOptions, RoomId};
 
 /// Buffer of a socket for each direction, bytes: signaling messages are small,
 /// and there are many sockets.
@@ -48,18 +49,22 @@ pub(super) async fn upgrade_or_next(
 async fn upgrade(state: AppState, request: Request) -> Result<Response, Error> {
     let (mut parts, _) = request.into_parts();
     let (room, peer) = ids(&parts.uri)?;
-    let dialect = dialect(&parts.uri)?;
+    let remote = parts.extensions.get::<ConnectInfo<SocketAddr>>();
+    let options = PeerOptions {
+        consumer_replicas: replicas(&parts.uri, state.config.consumer_replicas_max)?,
+        dialect: dialect(&parts.uri)?,
+        remote: remote.map(|ConnectInfo(address)| *address),
+    };
     if !offers_protoo(&parts.headers) {
         return Err(Error::NoSubprotocol);
     }
+    check_origin(&state.config, &parts.uri, &parts.headers)?;
     let upgrade = WebSocketUpgrade::from_request_parts(&mut parts, &())
         .await
         .map_err(|rejection| Error::BadField(rejection.body_text()))?;
     let seat = state.rooms.admit(&room, &peer).await?;
-    let remote = parts.extensions.get::<ConnectInfo<SocketAddr>>();
-    let remote = remote.map(|ConnectInfo(address)| *address);
     let permit = parts.extensions.get::<ConnectionPermit>().cloned();
-    tracing::debug!(%room, %peer, ?remote, "upgrade");
+    tracing::debug!(%room, %peer, remote = ?options.remote, "upgrade");
     let tasks = state.rooms.tasks().clone();
     let upgrade = upgrade
         .protocols([SUBPROTOCOL])
@@ -70,7 +75,7 @@ async fn upgrade(state: AppState, request: Request) -> Result<Response, Error> {
     // An upgrade that fails drops this closure, and with it the seat.
     Ok(upgrade.on_upgrade(move |socket| {
         tasks.track_future(async move {
-            seat.occupy(socket, dialect, remote).await;
+            seat.occupy(socket, options).await;
             drop(permit);
         })
     }))
@@ -94,6 +99,25 @@ fn dialect(uri: &Uri) -> Result<Dialect, Error> {
         Some(name) => {
             Dialect::parse(&name).ok_or_else(|| Error::field("dialect", "must be seed or newest"))
         }
+    }
+}
+
+/// What JavaScript makes of a number that was not given. The original's own page
+/// writes it into its URL, and its server takes it for none.
+const NO_NUMBER: [&str; 4] = ["", "undefined", "null", "NaN"];
+
+/// How many extra consumers of each producer the URL asks for. More than `max`
+/// are asked for in vain, not refused: the original grants any number.
+fn replicas(uri: &Uri, max: u8) -> Result<u8, Error> {
+    const NAME: &str = "consumerReplicas";
+    match query(uri, NAME) {
+        None => Ok(0),
+        Some(text) if NO_NUMBER.contains(&text.as_str()) => Ok(0),
+        Some(text) if !text.bytes().all(|b| b.is_ascii_digit()) => {
+            Err(Error::field(NAME, "must be a whole number"))
+        }
+        // Digits that are no u8 are too many.
+        Some(text) => Ok(text.parse().unwrap_or(u8::MAX).min(max)),
     }
 }
 

@@ -89,6 +89,7 @@ mod tests {
         assert_eq!(url(Some("sfu.example"), None).unwrap(), expected);
     }
 
+    /// Defect seed 22: never `wss://host:undefined`.
     #[test]
     fn else_the_host_of_the_request() {
         let table: [(&[u8], &str); 7] = [

@@ -3,11 +3,14 @@
 //! acceptance of `newConsumer` resumes it, so that its first packets, the
 //! keyframe among them, do not come before the client can take them.
 
+use std::iter::repeat_n;
+
 use proto::{ConsumeRequest, ConsumerScore, ConsumerSpec, ResumeConsumerRequest};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use tracing::{debug, warn};
 use uuid::Uuid;
 
+use super::messages;
 use super::peer::{Consumer, Peer, Producer};
 use super::room::Room;
 use super::undo::Made;
@@ -18,8 +21,8 @@ use crate::ortc::{
 };
 use crate::protoo::connection::{Notification, Refusal, SessionId};
 
-/// A producer that a peer shall receive.
-#[derive(Debug)]
+/// A producer that a peer shall receive, once.
+#[derive(Debug, Clone)]
 pub(super) struct Wanted {
     session: SessionId,
     producer_session: SessionId,
@@ -41,31 +44,49 @@ impl Room {
         self.peers.get_mut(&session).ok_or_else(gone)
     }
 
-    /// Everything that others send and this peer does not receive yet.
+    /// Everything that others send and this peer does not receive yet, as often
+    /// as it asked for.
     pub fn wanted_by(&self, session: SessionId) -> Vec<Wanted> {
+        let copies = self.peers.get(&session).map_or(0, Peer::copies);
         let others = self.peers.iter().filter(|(other, _)| **other != session);
         let producers = others.flat_map(|(other, peer)| {
             let producers = peer.producers.iter();
             producers.map(move |producer| (*other, producer))
         });
         producers
-            .filter(|(_, producer)| !producer.has_consumer_of(session))
-            .map(|(producer_session, producer)| Wanted {
-                session,
-                producer_session,
-                producer_id: producer.id.clone(),
+            .flat_map(|(producer_session, producer)| {
+                let wanted = Wanted {
+                    session,
+                    producer_session,
+                    producer_id: producer.id.clone(),
+                };
+                repeat_n(
+                    wanted,
+                    copies.saturating_sub(producer.consumers_of(session)),
+                )
             })
             .collect()
     }
 
-    /// This producer, for everybody else.
+    /// Makes what this peer should receive and does not yet, media and data.
+    pub async fn receive(&mut self, session: SessionId) {
+        let wanted = self.wanted_by(session);
+        self.consume(wanted).await;
+        let wanted = self.wanted_data_by(session);
+        self.consume_data(wanted).await;
+    }
+
+    /// This producer, for everybody else, as often as each asked for.
     pub fn wanting(&self, producer_session: SessionId, producer_id: &str) -> Vec<Wanted> {
-        let others = self.peers.keys().filter(|it| **it != producer_session);
+        let others = self.peers.iter().filter(|(it, _)| **it != producer_session);
         others
-            .map(|session| Wanted {
-                session: *session,
-                producer_session,
-                producer_id: producer_id.to_owned(),
+            .flat_map(|(session, peer)| {
+                let wanted = Wanted {
+                    session: *session,
+                    producer_session,
+                    producer_id: producer_id.to_owned(),
+                };
+                repeat_n(wanted, peer.copies())
             })
             .collect()
     }
@@ -110,12 +131,13 @@ impl Room {
         let sender = self.peers.get(&wanted.producer_session)?;
         let mut producers = sender.producers.iter();
         let producer = producers.find(|it| it.id == wanted.producer_id)?;
-        if producer.has_consumer_of(wanted.session) {
-            return None;
-        }
+        let has = producer.consumers_of(wanted.session);
         let consumable = producer.consumable.clone();
         let mut offer = offer_of(sender, producer);
         let peer = self.peers.get_mut(&wanted.session)?;
+        if has >= peer.copies() {
+            return None;
+        }
         let capabilities = peer.joined.as_ref()?.rtp_capabilities.clone()?;
         if !ortc::can_consume(&consumable, &capabilities) {
             return None;
@@ -163,7 +185,7 @@ impl Room {
     }
 
     /// An SSRC that no consumer of the room has, nor the one after it.
-    fn free_ssrc(&self) -> u32 {
+    pub fn free_ssrc(&self) -> u32 {
         loop {
             let ssrc = rand::random_range(MIN_SSRC..=MAX_SSRC);
             let taken = |ssrc: u32| self.ssrcs.contains(&ssrc);
@@ -178,22 +200,23 @@ impl Room {
             let tag = prepared.consumer_id;
             prepared
                 .offer
-                .insert("consumerScore".into(), score_json(score));
+                .insert("consumerScore".into(), messages::score_of(score));
             let offer = Value::Object(prepared.offer);
             peer.connection.request("newConsumer", &offer, tag);
         }
     }
 
     /// Removes a consumer that its client never heard of.
-    fn take_back(&mut self, session: SessionId, consumer_id: &str) {
+    pub fn take_back(&mut self, session: SessionId, consumer_id: &str) {
         let peer = self.peers.get_mut(&session);
         if let Some(consumer) = peer.and_then(|peer| peer.consumers.remove(consumer_id)) {
             self.unlink_consumer(consumer_id, &consumer);
         }
     }
 
-    /// A client's word on a `newConsumer`. One that it does not answer in time
-    /// stays paused: the client may still resume it by its own request.
+    /// A client's word on a `newConsumer` or `newDataConsumer`. A consumer that
+    /// it does not answer for in time stays paused: the client may still resume
+    /// it by its own request.
     pub async fn on_answer(
         &mut self,
         session: SessionId,
@@ -201,6 +224,9 @@ impl Room {
         result: Result<(), Refusal>,
     ) {
         let Ok(peer) = self.peer(session) else { return };
+        if peer.data_consumers.contains_key(consumer_id) {
+            return self.on_data_answer(session, consumer_id, result).await;
+        }
         let Ok(consumer) = peer.consumer(consumer_id) else {
             // Closed meanwhile.
             return;
@@ -230,7 +256,7 @@ impl Room {
         };
         match self.worker.client.resume_consumer(request).await {
             Ok(score) => {
-                let data = json!({ "consumerId": consumer_id, "score": score_json(&score) });
+                let data = messages::consumer_score(consumer_id, &score);
                 if let Some(peer) = self.peers.get(&session) {
                     let notification = Notification::new("consumerScore", &data);
                     peer.connection.notify(&notification);
@@ -256,7 +282,7 @@ fn offer_of(sender: &Peer, producer: &Producer) -> Map<String, Value> {
 }
 
 /// A consumer's parameters, as the worker and as the client gets them.
-fn negotiate(
+pub(super) fn negotiate(
     ids: ConsumerIds<'_>,
     consumable: &RtpParameters,
     capabilities: &RtpCapabilities,
@@ -267,12 +293,4 @@ fn negotiate(
     let json = serde_json::to_value(&rtp_parameters);
     let json = json.map_err(|error| OrtcError::Unsupported(error.to_string()))?;
     Ok((spec, json))
-}
-
-fn score_json(score: &ConsumerScore) -> Value {
-    json!({
-        "score": score.score,
-        "producerScore": score.producer_score,
-        "producerScores": score.producer_scores,
-    })
 }

@@ -64,7 +64,15 @@ impl PeerId {
     /// # Errors
     /// [`Error::BadField`] naming `peerId`.
     pub fn parse(text: &str) -> Result<Self, Error> {
-        check("peerId", text)?;
+        Self::parse_as("peerId", text)
+    }
+
+    /// As [`PeerId::parse`], for a field of another name.
+    ///
+    /// # Errors
+    /// [`Error::BadField`] naming the field.
+    pub fn parse_as(field: &str, text: &str) -> Result<Self, Error> {
+        check(field, text)?;
         Ok(Self(text.into()))
     }
 

@@ -4,18 +4,26 @@
 //! Each room is one task that owns everything in it and works through an inbox;
 //! it never waits for a client, and for its media worker under a deadline only.
 
+mod bot;
+mod broadcaster;
 mod consuming;
 mod counted;
+mod data;
 mod ids;
+mod messages;
 mod peer;
+mod quality;
 mod registry;
 mod requests;
 mod room;
 mod router_media;
+mod stream_ids;
 mod table;
 mod tenure;
 mod undo;
 mod worker_events;
 
+pub use broadcaster::BroadcasterRequest;
 pub use ids::{PeerId, RoomId};
+pub use peer::PeerOptions;
 pub use registry::{MAX_WAITING_ROOMS, RoomOptions, Rooms, Seat, Timings};

@@ -2,18 +2,22 @@
 //! and what it receives.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::counted::Counted;
+use super::data::{DataConsumer, DataProducer};
 use super::ids::PeerId;
+use super::stream_ids::StreamIds;
 use crate::error::Error;
 use crate::ortc::{
     MediaKind, MidCounter, ProducerType, ReceiveIds, RtpCapabilities, RtpParameters,
 };
-use crate::protoo::connection::{Handle, SessionId};
+use crate::protoo::connection::{self, Handle, Identity, SessionId};
+use crate::protoo::dialect::Dialect;
 
 /// Most transports that one peer may have. A call needs two; a client that
 /// restarts leaves the old ones behind until their DTLS closes.
@@ -22,11 +26,30 @@ const MAX_TRANSPORTS: usize = 32;
 /// Most producers that one peer may have.
 const MAX_PRODUCERS: usize = 64;
 
+/// Most data producers that one peer may have. A client of the original has
+/// two, and none can be closed on its own.
+const MAX_DATA_PRODUCERS: usize = 32;
+
+/// What is known of a client from the request for its connection.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PeerOptions {
+    /// Extra consumers of each producer (`consumerReplicas`), for load tests.
+    pub consumer_replicas: u8,
+    /// How it spells the protocol (`dialect`).
+    pub dialect: Dialect,
+    /// Where the client is, as far as is known.
+    pub remote: Option<SocketAddr>,
+}
+
 /// One session of a client in a room.
 #[derive(Debug)]
 pub(super) struct Peer {
     pub id: PeerId,
+    /// Nobody is at the other end of a broadcaster's.
     pub connection: Handle,
+    /// It is driven over HTTP, see [`broadcaster`](super::broadcaster).
+    pub is_broadcaster: bool,
+    pub options: PeerOptions,
     /// When to give up on a client that does not join.
     pub join_deadline: Instant,
     /// `None` until the client joins.
@@ -37,6 +60,13 @@ pub(super) struct Peer {
     pub producers: Vec<Producer>,
     /// By id.
     pub consumers: HashMap<String, Consumer>,
+    /// Oldest first.
+    pub data_producers: Vec<DataProducer>,
+    /// By id.
+    pub data_consumers: HashMap<String, DataConsumer>,
+    /// The bad network that its transports are to behave as, if the client
+    /// asked for one.
+    pub throttle: Option<proto::NetworkThrottle>,
 }
 
 /// What a client told of itself when it joined.
@@ -46,7 +76,8 @@ pub(super) struct Joined {
     pub device: Value,
     /// `None`: the client receives nothing.
     pub rtp_capabilities: Option<Arc<RtpCapabilities>>,
-    pub _counted: Counted,
+    /// `None` for a broadcaster.
+    pub _counted: Option<Counted>,
 }
 
 /// A WebRtcTransport of a peer.
@@ -64,6 +95,8 @@ pub(super) struct Transport {
     pub mids: MidCounter,
     /// What tells the packets of its producers apart.
     pub receive_ids: ReceiveIds,
+    /// SCTP streams of its data channels.
+    pub streams: StreamIds,
 }
 
 /// A stream that a peer sends.
@@ -95,28 +128,61 @@ pub(super) struct Consumer {
 }
 
 impl Peer {
-    pub fn new(id: PeerId, connection: Handle, join_deadline: Instant) -> Self {
+    pub fn new(
+        id: PeerId,
+        connection: Handle,
+        options: PeerOptions,
+        join_deadline: Instant,
+    ) -> Self {
         Self {
             id,
             connection,
+            is_broadcaster: false,
+            options,
             join_deadline,
             joined: None,
             transports: Vec::new(),
             producers: Vec::new(),
             consumers: HashMap::new(),
+            data_producers: Vec::new(),
+            data_consumers: HashMap::new(),
+            throttle: None,
         }
     }
 
-    /// How other peers see this one, once it has joined.
+    /// A member without a socket: what it is told goes nowhere.
+    pub fn broadcaster(id: PeerId, session: SessionId, joined: Joined) -> Self {
+        let (connection, _) = connection::channel(Identity {
+            session,
+            dialect: Dialect::default(),
+            remote: None,
+        });
+        Self {
+            is_broadcaster: true,
+            joined: Some(joined),
+            ..Self::new(id, connection, PeerOptions::default(), Instant::now())
+        }
+    }
+
+    /// How others see this one, once it has joined.
     pub fn introduction(&self) -> Option<Value> {
         let joined = self.joined.as_ref()?;
-        let remote = self.connection.remote();
         Some(json!({
             "id": self.id.as_str(),
             "displayName": joined.display_name,
             "device": joined.device,
-            "remoteAddress": remote.map(|remote| remote.ip().to_canonical().to_string()),
         }))
+    }
+
+    /// How other peers see this one: the newest dialect tells them its address.
+    pub fn introduction_to_peers(&self) -> Option<Value> {
+        let mut introduction = self.introduction()?;
+        let remote = self.connection.remote();
+        let address = remote.map(|remote| remote.ip().to_canonical().to_string());
+        introduction
+            .as_object_mut()?
+            .insert("remoteAddress".into(), address.into());
+        Some(introduction)
     }
 
     /// Errors unless this peer has joined.
@@ -143,9 +209,38 @@ impl Peer {
         consumer.ok_or_else(|| Error::unknown("consumer", id))
     }
 
+    pub fn data_producer(&mut self, id: &str) -> Result<&mut DataProducer, Error> {
+        let mut producers = self.data_producers.iter_mut();
+        producers
+            .find(|producer| producer.id == id)
+            .ok_or_else(|| Error::unknown("dataProducer", id))
+    }
+
+    pub fn data_consumer(&self, id: &str) -> Result<&DataConsumer, Error> {
+        let consumer = self.data_consumers.get(id);
+        consumer.ok_or_else(|| Error::unknown("dataConsumer", id))
+    }
+
+    /// Gives the SCTP stream of a data channel back, if its transport is still
+    /// there.
+    pub fn free_stream(&mut self, transport_id: &str, stream_id: u16) {
+        if let Ok(transport) = self.transport(transport_id) {
+            transport.streams.free(stream_id);
+        }
+    }
+
+    /// How many consumers this peer has of each producer.
+    pub fn copies(&self) -> usize {
+        1 + usize::from(self.options.consumer_replicas)
+    }
+
     /// The transport that new consumers go to: the newest that the client
-    /// means to receive on, and that nothing is sent on.
+    /// means to receive on, and that nothing is sent on. A broadcaster has none:
+    /// it says for each consumer where it goes.
     pub fn receiving_transport(&mut self) -> Option<&mut Transport> {
+        if self.is_broadcaster {
+            return None;
+        }
         let producers = &self.producers;
         self.transports.iter_mut().rev().find(|transport| {
             let sends = |producer: &Producer| producer.transport_id == transport.id;
@@ -162,10 +257,16 @@ impl Peer {
     pub fn check_producer_limit(&self) -> Result<(), Error> {
         check_limit("producers", self.producers.len(), MAX_PRODUCERS)
     }
+
+    /// Errors when one more data producer would be too many.
+    pub fn check_data_producer_limit(&self) -> Result<(), Error> {
+        let has = self.data_producers.len();
+        check_limit("data producers", has, MAX_DATA_PRODUCERS)
+    }
 }
 
 impl Transport {
-    pub fn new(id: String, consuming: bool) -> Self {
+    pub fn new(id: String, consuming: bool, streams: StreamIds) -> Self {
         Self {
             id,
             consuming,
@@ -173,13 +274,16 @@ impl Transport {
             cname: None,
             mids: MidCounter::default(),
             receive_ids: ReceiveIds::default(),
+            streams,
         }
     }
 }
 
 impl Producer {
-    pub fn has_consumer_of(&self, session: SessionId) -> bool {
-        self.consumers.iter().any(|(owner, _)| *owner == session)
+    /// How many of its consumers a peer has.
+    pub fn consumers_of(&self, session: SessionId) -> usize {
+        let owners = self.consumers.iter();
+        owners.filter(|(owner, _)| *owner == session).count()
     }
 }
 

@@ -1,7 +1,6 @@
 //! All rooms: finding, creating and closing them, and telling them what their
 //! media worker says.
 
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -17,6 +16,7 @@ use url::Url;
 
 use super::counted::Counted;
 use super::ids::{PeerId, RoomId};
+use super::peer::PeerOptions;
 use super::room::{self, Command, Origin, Room, RoomHandle, Stop};
 use super::router_media::RouterMedia;
 use super::table::Table;
@@ -24,7 +24,7 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::ortc::OrtcError;
 use crate::protoo::connection::{self, Close, Identity, SessionId};
-use crate::protoo::dialect::Dialect;
+use crate::webhooks::{Pace, Webhooks};
 use crate::workers::{Notice, WorkerId, WorkerPool};
 
 /// How often at least a room is tried when the one that was found is just closing, or
@@ -52,13 +52,15 @@ pub struct Rooms {
     inner: Arc<Inner>,
 }
 
-/// How long rooms wait for peers.
+/// How long rooms wait for peers, and how webhooks are sent.
 #[derive(Debug, Clone, Copy)]
 pub struct Timings {
     /// Time between the WebSocket and its `join`, at most.
     pub join: Duration,
     /// Life of a room that was made over HTTP and that nobody joined.
     pub unused_room: Duration,
+    /// How webhooks are tried again.
+    pub webhooks: Pace,
 }
 
 impl Default for Timings {
@@ -66,6 +68,7 @@ impl Default for Timings {
         Self {
             join: Duration::from_secs(30),
             unused_room: Duration::from_secs(600),
+            webhooks: Pace::default(),
         }
     }
 }
@@ -95,6 +98,7 @@ struct Inner {
     table: Mutex<Table>,
     draining: AtomicBool,
     joined_peers: Arc<AtomicUsize>,
+    webhooks: Webhooks,
     /// Rooms made over HTTP that nobody has joined.
     waiting_rooms: Arc<AtomicUsize>,
     /// When no worker took a room, and why, if none took one since.
@@ -113,8 +117,9 @@ impl Rooms {
         notices: mpsc::Receiver<Notice>,
     ) -> Result<Rooms, OrtcError> {
         let timings = Timings {
+            join: config.room_join_timeout,
             unused_room: config.room_empty_timeout,
-            ..Timings::default()
+            webhooks: Pace::default(),
         };
         Self::start_with(config, workers, notices, timings)
     }
@@ -129,14 +134,17 @@ impl Rooms {
         mut notices: mpsc::Receiver<Notice>,
         timings: Timings,
     ) -> Result<Rooms, OrtcError> {
+        let webhooks = Webhooks::new(&config, timings.webhooks);
+        let table = Table::new(config.room_auto_create);
         let inner = Arc::new(Inner {
             config,
             workers,
             router: Arc::new(RouterMedia::new()?),
             timings,
-            table: Mutex::default(),
+            table: Mutex::new(table),
             draining: AtomicBool::new(false),
             joined_peers: Arc::default(),
+            webhooks,
             waiting_rooms: Arc::default(),
             refusal: Mutex::default(),
             tasks: TaskTracker::new(),
@@ -186,11 +194,18 @@ impl Rooms {
         self.table().rooms.contains_key(id)
     }
 
+    /// The way to a room's task, if there is such a room.
+    pub(super) fn inbox(&self, id: &RoomId) -> Option<mpsc::Sender<Command>> {
+        let table = self.table();
+        table.rooms.get(id).map(|room| room.inbox.clone())
+    }
+
     /// Takes a seat in a room for a peer, creating the room if there is none. A
     /// peer that is there already keeps its seat until the new session attaches.
     ///
     /// # Errors
-    /// [`Error::RoomFull`], [`Error::Unavailable`] or [`Error::NoRouter`].
+    /// [`Error::RoomFull`], [`Error::Unavailable`] or [`Error::NoRouter`];
+    /// [`Error::UnknownRoom`] where peers may not create rooms.
     pub async fn admit(&self, room: &RoomId, peer: &PeerId) -> Result<Seat, Error> {
         let mut refusal = NO_WORKER;
         for _ in 0..self.attempts() {
@@ -222,7 +237,7 @@ impl Rooms {
     pub async fn check_admission(&self, room: &RoomId, peer: &PeerId) -> Result<(), Error> {
         let found = self.table().rooms.get(room).cloned();
         let Some(handle) = found else {
-            return self.health();
+            return self.check_new(room);
         };
         let (reply, answer) = oneshot::channel();
         let peer = peer.clone();
@@ -230,7 +245,13 @@ impl Rooms {
         // A failure to send shows in the answer.
         let _ = handle.inbox.send(command).await;
         // A room that closes meanwhile would be replaced by a fresh one.
-        answer.await.unwrap_or_else(|_| self.health())
+        answer.await.unwrap_or_else(|_| self.check_new(room))
+    }
+
+    /// What a peer would hear that makes this room.
+    fn check_new(&self, room: &RoomId) -> Result<(), Error> {
+        self.may_be_made(&self.table(), room)?;
+        self.health()
     }
 
     /// Whether new rooms are taken, as far as is known.
@@ -283,6 +304,11 @@ impl Rooms {
     /// Peers that have joined and not left, in all rooms.
     pub fn joined_peers(&self) -> usize {
         self.inner.joined_peers.load(Ordering::Relaxed)
+    }
+
+    /// What tells the outside of joins and leaves.
+    pub fn webhooks(&self) -> &Webhooks {
+        &self.inner.webhooks
     }
 
     /// Takes nobody in any more, closes every room and its sockets with this
@@ -351,10 +377,20 @@ impl Rooms {
             return Ok(handle.clone());
         }
         // Who made a room that was lost may not come to make it again.
+        self.may_be_made(&table, id)?;
         match table.lost_options(id) {
             Some(options) => self.insert(&mut table, id, options, Origin::Http),
             None => self.insert(&mut table, id, Arc::default(), Origin::Peer),
         }
+    }
+
+    /// Errors when a peer may not make this room. One that was lost is its
+    /// peers' all the same.
+    fn may_be_made(&self, table: &Table, id: &RoomId) -> Result<(), Error> {
+        if self.inner.config.room_auto_create || table.lost_options(id).is_some() {
+            return Ok(());
+        }
+        Err(Error::UnknownRoom(id.to_string()))
     }
 
     /// Spawns a room and enters it, under the table's lock: nobody can find a
@@ -381,6 +417,7 @@ impl Rooms {
             origin,
             timings: self.inner.timings,
             joined_peers: self.inner.joined_peers.clone(),
+            webhooks: self.inner.webhooks.clone(),
             waiting: (origin == Origin::Http).then(|| Counted::new(&self.inner.waiting_rooms)),
         });
         table.insert(id, handle.clone());
@@ -405,7 +442,7 @@ impl Rooms {
             // The router was closed while the event was on its way.
             return;
         };
-        let Err(error) = room.events.try_send(event) else {
+        let Err(error) = room.deliver(event) else {
             return;
         };
         // Its picture of the worker would be wrong from here on.
@@ -450,10 +487,10 @@ impl Seat {
         self.session
     }
 
-    /// Brings the upgraded connection into the room, replacing an earlier
-    /// session of the same peer, and carries it until it closes. `remote`: where
-    /// the client is, as far as is known.
-    pub async fn occupy<S>(mut self, socket: S, dialect: Dialect, remote: Option<SocketAddr>)
+    /// Brings the upgraded connection into the room with what it asked for,
+    /// replacing an earlier session of the same peer, and carries it until it
+    /// closes.
+    pub async fn occupy<S>(mut self, socket: S, options: PeerOptions)
     where
         S: Stream<Item = Result<Message, axum::Error>> + Sink<Message>,
     {
@@ -462,11 +499,11 @@ impl Seat {
         };
         let (handle, wire) = connection::channel(Identity {
             session: self.session,
-            dialect,
-            remote,
+            dialect: options.dialect,
+            remote: options.remote,
         });
         // A room that is gone drops the handle, which closes the socket.
-        let _ = inbox.send(Command::Attach(handle)).await;
+        let _ = inbox.send(Command::Attach(handle, options)).await;
         connection::run(socket, wire, inbox).await;
     }
 }

@@ -7,15 +7,17 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
 use serde_json::{Value, json};
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 use tracing::{debug, info, warn};
-use url::Url;
 use uuid::Uuid;
 
+use super::bot::Bot;
+use super::broadcaster::Asked;
 use super::counted::Counted;
 use super::ids::{PeerId, RoomId};
-use super::peer::Peer;
+use super::peer::{Peer, PeerOptions};
 use super::registry::{RoomOptions, Rooms, Seat, Timings};
 use super::requests;
 use super::router_media::RouterMedia;
@@ -23,6 +25,7 @@ use super::tenure::Tenure;
 use crate::config::Config;
 use crate::error::Error;
 use crate::protoo::connection::{Close, Handle, Inbound, Notification, SessionId};
+use crate::webhooks::{Event as WebhookEvent, LeftReason, Reporter, Webhooks};
 use crate::workers::{Worker, WorkerError, WorkerId};
 
 /// Commands waiting for a room. A full inbox makes its senders wait: a client's
@@ -32,6 +35,11 @@ const INBOX: usize = 64;
 /// Events of the worker waiting for a room. Nobody can wait here without
 /// holding up other rooms, so a full queue closes the room.
 const EVENTS: usize = 4096;
+
+/// Most events that may wait when another message to the bot is let in; above,
+/// messages are dropped. Clients send them as they like, so they must not be
+/// what fills the queue, nor many of them at their full length wait in it.
+const EVENTS_BEFORE_MESSAGES: usize = 64;
 
 /// What a room is asked to do.
 #[derive(Debug)]
@@ -51,10 +59,12 @@ pub(super) enum Command {
     },
     /// The seat is not needed any more.
     Release(SessionId),
-    /// The connection that the seat was held for.
-    Attach(Handle),
+    /// The connection that the seat was held for, and what it asked for.
+    Attach(Handle, PeerOptions),
     /// Something from a connection.
     Inbound(Inbound),
+    /// Something from a broadcaster.
+    Broadcaster(Asked),
 }
 
 impl From<Inbound> for Command {
@@ -82,11 +92,25 @@ pub(super) struct RoomHandle {
     /// What the room was made with.
     pub options: Arc<RoomOptions>,
     pub inbox: mpsc::Sender<Command>,
-    pub events: mpsc::Sender<proto::Event>,
+    events: mpsc::Sender<proto::Event>,
     stop: Arc<watch::Sender<Option<Stop>>>,
 }
 
 impl RoomHandle {
+    /// Hands over an event of the worker. A message to the bot is dropped when
+    /// the room is busy.
+    ///
+    /// # Errors
+    /// With the event, when the queue is full.
+    pub fn deliver(&self, event: proto::Event) -> Result<(), TrySendError<proto::Event>> {
+        let waiting = self.events.max_capacity() - self.events.capacity();
+        let message = matches!(event.event, Some(proto::event::Event::DataMessage(_)));
+        if message && waiting >= EVENTS_BEFORE_MESSAGES {
+            return Ok(());
+        }
+        self.events.try_send(event)
+    }
+
     /// Ends the room at once, whatever it is waiting for.
     pub fn stop(&self, stop: Stop) {
         self.stop.send_replace(Some(stop));
@@ -142,6 +166,7 @@ pub(super) struct Setup {
     pub origin: Origin,
     pub timings: Timings,
     pub joined_peers: Arc<AtomicUsize>,
+    pub webhooks: Webhooks,
     /// Counts the room until somebody joins it, if it is to be counted.
     pub waiting: Option<Counted>,
 }
@@ -152,7 +177,7 @@ pub(super) enum RoomEvent {
     /// A peer has joined.
     PeerJoined(PeerId),
     /// A joined peer is gone.
-    PeerLeft(PeerId),
+    PeerLeft(PeerId, LeftReason),
 }
 
 /// How a peer went.
@@ -174,10 +199,11 @@ pub(super) struct Room {
     pub peers: BTreeMap<SessionId, Peer>,
     /// SSRCs of all consumers, retransmissions too.
     pub ssrcs: HashSet<u32>,
+    pub bot: Bot,
     pub joined_peers: Arc<AtomicUsize>,
     max_peers: usize,
-    /// Where [`RoomEvent`]s are to be reported.
-    event_notification_uri: Option<Url>,
+    /// Where [`RoomEvent`]s are reported, if they are.
+    reporter: Option<Reporter>,
     origin: Origin,
     timings: Timings,
     /// When to give up waiting for a first peer.
@@ -205,6 +231,8 @@ impl Room {
             Origin::Http => setup.timings.unused_room,
             Origin::Peer => setup.timings.join,
         };
+        let uri = setup.options.event_notification_uri.clone();
+        let reporter = uri.map(|uri| setup.webhooks.reporter(setup.id.as_str(), uri));
         Self {
             id: setup.id,
             router_id: setup.router_id,
@@ -213,9 +241,10 @@ impl Room {
             config: setup.config,
             peers: BTreeMap::new(),
             ssrcs: HashSet::new(),
+            bot: Bot::default(),
             joined_peers: setup.joined_peers,
             max_peers: usize::try_from(max_peers).unwrap_or(usize::MAX),
-            event_notification_uri: setup.options.event_notification_uri.clone(),
+            reporter,
             origin: setup.origin,
             timings: setup.timings,
             unused_until: Instant::now() + waits,
@@ -250,6 +279,10 @@ impl Room {
         };
         tenure.end();
         self.waiting = None;
+        let reason = match end {
+            End::Stopped(Stop::Shutdown(_)) => LeftReason::Shutdown,
+            _ => LeftReason::RoomLost,
+        };
         let (close, router_lives) = match end {
             End::Empty => (Close::ROOM_LOST, true),
             End::Refused(error) => {
@@ -265,8 +298,8 @@ impl Room {
         };
         for peer in std::mem::take(&mut self.peers).into_values() {
             peer.connection.close(close);
-            if peer.joined.is_some() {
-                self.emit(RoomEvent::PeerLeft(peer.id));
+            if peer.joined.is_some() && !peer.is_broadcaster {
+                self.emit(RoomEvent::PeerLeft(peer.id, reason));
             }
         }
         drop(mailbox);
@@ -345,7 +378,7 @@ impl Room {
             Command::CheckAdmission { peer, reply } => drop(reply.send(self.has_seat_for(&peer))),
             Command::Admit { peer, seat, reply } => drop(reply.send(self.admit(peer, seat))),
             Command::Release(session) => drop(self.reserved.remove(&session)),
-            Command::Attach(connection) => self.attach(connection).await,
+            Command::Attach(connection, options) => self.attach(connection, options).await,
             Command::Inbound(Inbound::Request(session, request)) => {
                 requests::handle(self, session, request).await;
             }
@@ -358,18 +391,30 @@ impl Room {
             Command::Inbound(Inbound::Closed(session)) => {
                 self.remove_peer(session, Departure::Closed).await;
             }
+            Command::Broadcaster(asked) => self.on_broadcaster(asked).await,
         }
     }
 
     /// A peer that is here already does not need another seat: its new session
-    /// takes over the old one's.
+    /// takes over the old one's. Broadcasters need no seats.
     fn has_seat_for(&self, peer: &PeerId) -> Result<(), Error> {
-        let present = self.peers.values().map(|peer| &peer.id);
+        let mut broadcasters = self.peers.values().filter(|peer| peer.is_broadcaster);
+        if broadcasters.any(|it| it.id == *peer) {
+            return Err(Error::BroadcastersId(peer.to_string()));
+        }
+        let peers = self.peers.values().filter(|peer| !peer.is_broadcaster);
+        let present = peers.map(|peer| &peer.id);
         let seated: HashSet<&PeerId> = present.chain(self.reserved.values()).collect();
         if !seated.contains(peer) && seated.len() >= self.max_peers {
             return Err(Error::RoomFull);
         }
         Ok(())
+    }
+
+    /// Whether somebody of this id is here or about to come.
+    pub fn is_present(&self, id: &PeerId) -> bool {
+        let mut present = self.peers.values().map(|peer| &peer.id);
+        present.any(|it| it == id) || self.reserved.values().any(|it| it == id)
     }
 
     fn admit(&mut self, peer: PeerId, seat: Seat) -> Result<Seat, Error> {
@@ -380,7 +425,7 @@ impl Room {
 
     /// The upgraded socket of a reserved seat. An earlier session of the same
     /// peer goes, in the same step, so the room is never empty in between.
-    async fn attach(&mut self, connection: Handle) {
+    async fn attach(&mut self, connection: Handle, options: PeerOptions) {
         let session = connection.session();
         let Some(id) = self.reserved.remove(&session) else {
             return connection.close(Close::ROOM_LOST);
@@ -391,7 +436,7 @@ impl Room {
         let join_deadline = Instant::now() + self.timings.join;
         let data = json!({ "version": concat!("webrtc-server/", env!("CARGO_PKG_VERSION")) });
         connection.notify(&Notification::new("mediasoupVersion", &data));
-        let peer = Peer::new(id, connection, join_deadline);
+        let peer = Peer::new(id, connection, options, join_deadline);
         self.peers.insert(session, peer);
         if let Some(earlier) = earlier {
             self.close_peer(earlier, Close::FINAL).await;
@@ -425,8 +470,18 @@ impl Room {
         for (id, consumer) in &peer.consumers {
             self.unlink_consumer(id, consumer);
         }
-        if peer.joined.is_some() {
-            self.emit(RoomEvent::PeerLeft(peer.id));
+        for producer in &peer.data_producers {
+            self.forget_data_consumers_of(producer);
+        }
+        for (id, consumer) in &peer.data_consumers {
+            self.unlink_data_consumer(id, consumer);
+        }
+        if peer.joined.is_some() && !peer.is_broadcaster {
+            let reason = match departure {
+                Departure::Left => LeftReason::Left,
+                Departure::Closed => LeftReason::Disconnected,
+            };
+            self.emit(RoomEvent::PeerLeft(peer.id, reason));
         }
         if self.is_over(Instant::now()) {
             // Closing the router closes all of it in one call.
@@ -454,17 +509,24 @@ impl Room {
         }
     }
 
-    /// Takes note of what the outside may want to know.
+    /// Takes note of what the outside may want to know, and reports it.
     pub fn emit(&mut self, event: RoomEvent) {
-        if matches!(event, RoomEvent::PeerJoined(_)) {
-            self.ever_joined = true;
-            self.waiting = None;
-        }
         // The URI itself may carry credentials.
-        let webhook = self.event_notification_uri.is_some();
-        match event {
-            RoomEvent::PeerJoined(peer) => info!(room = %self.id, %peer, webhook, "peer joined"),
-            RoomEvent::PeerLeft(peer) => info!(room = %self.id, %peer, webhook, "peer left"),
+        let webhook = self.reporter.is_some();
+        let (peer, event) = match event {
+            RoomEvent::PeerJoined(peer) => {
+                self.ever_joined = true;
+                self.waiting = None;
+                info!(room = %self.id, %peer, webhook, "peer joined");
+                (peer, WebhookEvent::PeerJoined)
+            }
+            RoomEvent::PeerLeft(peer, reason) => {
+                info!(room = %self.id, %peer, webhook, "peer left");
+                (peer, WebhookEvent::PeerLeft(reason))
+            }
+        };
+        if let Some(reporter) = &mut self.reporter {
+            reporter.report(peer.as_str(), event);
         }
     }
 
@@ -473,8 +535,9 @@ impl Room {
         self.is_deserted() && !(waits_for_first && now < self.unused_until)
     }
 
+    /// Nobody is here but broadcasters, who keep no room alive.
     fn is_deserted(&self) -> bool {
-        self.peers.is_empty() && self.reserved.is_empty()
+        self.peers.values().all(|peer| peer.is_broadcaster) && self.reserved.is_empty()
     }
 
     /// When [`Room::on_deadline`] has something to do next.
@@ -507,7 +570,8 @@ async fn turn_away(mailbox: &mut Mailbox, error: &WorkerError) {
             Command::Ready(reply) => drop(reply.send(Err(error))),
             Command::Admit { reply, .. } => drop(reply.send(Err(error))),
             Command::CheckAdmission { reply, .. } => drop(reply.send(Err(error))),
-            Command::Release(_) | Command::Attach(_) | Command::Inbound(_) => {}
+            Command::Broadcaster(asked) => asked.refuse(error),
+            Command::Release(_) | Command::Attach(..) | Command::Inbound(_) => {}
         }
     }
 }

@@ -21,9 +21,21 @@ pub(super) struct Table {
     /// Options of rooms that ended by no will of their peers, and until when
     /// those may come back to find them again.
     lost: HashMap<RoomId, (Arc<RoomOptions>, Instant)>,
+    /// Also rooms without options are kept in mind when they are lost, because
+    /// peers cannot make them anew.
+    keep_all: bool,
 }
 
 impl Table {
+    /// No room yet. `peers_make_rooms`: a room that is lost without options is
+    /// the same as one that a peer makes.
+    pub fn new(peers_make_rooms: bool) -> Self {
+        Self {
+            keep_all: !peers_make_rooms,
+            ..Self::default()
+        }
+    }
+
     /// Enters a room, in the place of another of its name.
     pub fn insert(&mut self, id: &RoomId, handle: RoomHandle) {
         self.by_router.insert(handle.router_id.clone(), id.clone());
@@ -46,7 +58,7 @@ impl Table {
     /// again.
     pub fn lose(&mut self, router_id: &str, until: Instant) -> Option<(RoomId, RoomHandle)> {
         let (id, room) = self.remove(router_id)?;
-        if *room.options != RoomOptions::default() {
+        if self.keep_all || *room.options != RoomOptions::default() {
             let now = Instant::now();
             self.lost.retain(|_, (_, until)| *until > now);
             if self.lost.len() < MAX_LOST {

@@ -15,6 +15,10 @@ pub(super) enum Made {
     Producer(String),
     /// Consumers.
     Consumers(Vec<String>),
+    /// A data producer.
+    DataProducer(String),
+    /// Data consumers.
+    DataConsumers(Vec<String>),
 }
 
 impl Room {
@@ -43,6 +47,18 @@ impl Room {
                         let request = proto::CloseConsumerRequest { consumer_id };
                         // The others may be there, though this one is not.
                         undone = undone.and(client.close_consumer(request).await.map(drop));
+                    }
+                    undone
+                }
+                Made::DataProducer(data_producer_id) => {
+                    let request = proto::CloseDataProducerRequest { data_producer_id };
+                    client.close_data_producer(request).await.map(drop)
+                }
+                Made::DataConsumers(data_consumer_ids) => {
+                    let mut undone = Ok(());
+                    for data_consumer_id in data_consumer_ids {
+                        let request = proto::CloseDataConsumerRequest { data_consumer_id };
+                        undone = undone.and(client.close_data_consumer(request).await.map(drop));
                     }
                     undone
                 }

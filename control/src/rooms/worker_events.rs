@@ -5,6 +5,7 @@ use proto::event::Event;
 use serde_json::json;
 use tracing::{debug, warn};
 
+use super::data::{DataConsumer, DataProducer};
 use super::peer::{Consumer, Peer, Producer};
 use super::room::Room;
 use crate::protoo::connection::{Notification, SessionId};
@@ -19,6 +20,15 @@ impl Room {
                     .await;
             }
             Some(Event::ConsumerClosed(closed)) => self.on_consumer_closed(&closed.consumer_id),
+            Some(Event::DataConsumerClosed(closed)) => {
+                self.on_data_consumer_closed(&closed.data_consumer_id);
+            }
+            Some(Event::DataMessage(message)) => self.on_data_message(message).await,
+            Some(Event::ProducerScore(changed)) => self.on_producer_score(&changed),
+            Some(Event::ConsumerScore(changed)) => self.on_consumer_score(&changed),
+            Some(Event::ConsumerLayers(changed)) => self.on_consumer_layers(&changed),
+            Some(Event::DownlinkBwe(bwe)) => self.on_downlink_bwe(&bwe),
+            Some(Event::ActiveSpeaker(speaker)) => self.on_active_speaker(&speaker),
             Some(Event::TransportState(state)) => debug!(
                 room = %self.id,
                 transport = state.transport_id,
@@ -26,7 +36,6 @@ impl Room {
                 dtls = ?state.dtls_state(),
                 "transport state"
             ),
-            Some(event) => debug!(room = %self.id, ?event, "event of the worker"),
             None => warn!(room = %self.id, "unknown event of the worker"),
         }
     }
@@ -41,8 +50,7 @@ impl Room {
         };
         debug!(room = %self.id, transport = transport_id, reason, "transport closed by the worker");
         self.forget_transport(session, transport_id);
-        let wanted = self.wanted_by(session);
-        self.consume(wanted).await;
+        self.receive(session).await;
     }
 
     fn on_consumer_closed(&mut self, consumer_id: &str) {
@@ -64,8 +72,19 @@ impl Room {
         let on_it = |(_, consumer): &(&String, &Consumer)| consumer.transport_id == transport_id;
         let consumers = peer.consumers.iter().filter(on_it);
         let consumers: Vec<_> = consumers.map(|(id, _)| id.clone()).collect();
+        let on_it = |it: &mut DataProducer| it.transport_id.as_deref() == Some(transport_id);
+        let data_producers: Vec<_> = peer.data_producers.extract_if(.., on_it).collect();
+        let on_it = |(_, it): &(&String, &DataConsumer)| it.transport_id == transport_id;
+        let data_consumers = peer.data_consumers.iter().filter(on_it);
+        let data_consumers: Vec<_> = data_consumers.map(|(id, _)| id.clone()).collect();
         for producer in &producers {
             self.forget_consumers_of(producer);
+        }
+        for producer in &data_producers {
+            self.forget_data_consumers_of(producer);
+        }
+        for data_consumer_id in data_consumers {
+            self.forget_data_consumer(session, &data_consumer_id);
         }
         for consumer_id in consumers {
             self.forget_consumer(session, &consumer_id);

@@ -7,7 +7,7 @@ use control::rooms::{MAX_WAITING_ROOMS, PeerId, RoomId, RoomOptions, Timings};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::server::{TestServer, config};
+use crate::server::{TestServer, caller, config};
 
 #[tokio::test]
 async fn refused_before_the_upgrade() {
@@ -51,6 +51,21 @@ async fn any_path_and_several_subprotocols() {
     }
 }
 
+/// Defect seed 15: the original takes a `consume` flag and forgets it. There is
+/// none here: who wants nothing makes no transport to receive on.
+#[tokio::test]
+async fn unknown_parameters_mean_nothing() {
+    let server = TestServer::start().await;
+    let (mut alice, send, _) = caller(&server, "alice").await;
+    alice.produce(&send, "audio").await;
+    let path = "/?roomId=room&peerId=bob&consume=false&x=y&forceH264=true";
+    let mut bob = server.upgrade(path, Some("protoo")).await.ok().unwrap();
+    bob.join("Bob").await;
+    bob.not_told("newConsumer").await;
+    bob.recv_transport().await;
+    bob.take_consumer().await;
+}
+
 #[tokio::test]
 async fn a_broken_upgrade_is_refused() {
     let server = TestServer::start().await;
@@ -66,6 +81,8 @@ async fn a_broken_upgrade_is_refused() {
     assert_eq!(server.get("/rooms/r").await.status, 404);
 }
 
+/// Defects seed 3 and d (refused before the upgrade) and seed 9 (a replacement
+/// takes the old seat).
 #[tokio::test]
 async fn a_full_room() {
     let server = TestServer::start().await;
@@ -95,6 +112,7 @@ async fn a_full_room() {
     alice.notified("newPeer").await;
 }
 
+/// Defect seed 23.
 #[tokio::test]
 async fn the_default_limit() {
     let server = TestServer::start().await;
@@ -108,6 +126,7 @@ async fn the_default_limit() {
     assert_eq!(refused.err().unwrap().status, 403);
 }
 
+/// Defects seed 5 and i: asking creates nothing.
 #[tokio::test]
 async fn admission_answers_without_creating() {
     let server = TestServer::start().await;
@@ -127,6 +146,7 @@ async fn admission_answers_without_creating() {
     );
 }
 
+/// Defect e: one room under a race.
 #[tokio::test]
 async fn many_at_once_make_one_room() {
     let mut config = config();
@@ -202,6 +222,7 @@ async fn an_upgrade_that_breaks_off_gives_its_seat_back() {
         .unwrap();
 }
 
+/// Defect seed 6: rooms that nobody joins expire.
 #[tokio::test]
 async fn rooms_made_over_http_wait_for_a_while() {
     let timings = Timings {

@@ -9,6 +9,8 @@ use crate::client::{capabilities, dtls_parameters};
 use crate::fake_worker::Call;
 use crate::server::{TestServer, config};
 
+/// Defect a: who leaves is answered before the socket closes, and the others
+/// hear peerLeft alone.
 #[tokio::test]
 async fn two_peers_meet_and_part() {
     let server = TestServer::start().await;
@@ -47,6 +49,8 @@ async fn two_peers_meet_and_part() {
     assert_eq!(server.rooms.joined_peers(), 0);
 }
 
+/// Defects seed 1 (a peer that goes is told once) and seed 11 (one that never
+/// joined, not at all).
 #[tokio::test]
 async fn a_lost_connection_is_peer_closed() {
     let server = TestServer::start().await;
@@ -74,6 +78,7 @@ async fn a_lost_connection_is_peer_closed() {
     alice.not_told("peerClosed").await;
 }
 
+/// Defect seed 10: replacing the only peer must not close its room.
 #[tokio::test]
 async fn a_second_session_replaces_the_first() {
     let server = TestServer::start().await;
@@ -110,7 +115,7 @@ async fn transports_before_join() {
     let mut alice = server.connect("room", "alice").await;
     let data = json!({
         "producing": true, "consuming": false, "forceTcp": false,
-        "sctpCapabilities": { "numStreams": { "OS": 1024, "MIS": 1024 } },
+        "sctpCapabilities": { "numStreams": { "OS": 256, "MIS": 1024 } },
     });
     let answer = alice.ok("createWebRtcTransport", data).await;
     let id = answer["id"].as_str().unwrap();
@@ -125,6 +130,11 @@ async fn transports_before_join() {
             "role": "auto",
             "fingerprints": [{ "algorithm": "sha-256", "value": (["AB"; 32].join(":")) }],
         },
+        "sctpParameters": {
+            "port": 5000, "OS": 256, "MIS": 1024, "maxMessageSize": 262_144,
+            "maxSendMessageSize": 262_144, "maxReceiveMessageSize": 262_144,
+            "sendBufferSize": 262_144, "isDataChannel": true,
+        },
         "iceServer": {
             "enableIceServer": "yes", "iceServerHost": "turn.example", "iceServerProto": "udp",
             "iceServerPort": "3478", "iceServerUser": "turn-user", "iceServerPass": "turn-pass",
@@ -136,10 +146,17 @@ async fn transports_before_join() {
     });
     assert_eq!(answer, expected);
     let flags = |call: &Call| match call {
-        Call::CreateTransport(request) => Some((request.producing, request.consuming)),
+        Call::CreateTransport(request) => {
+            Some((request.producing, request.consuming, request.sctp))
+        }
         _ => None,
     };
-    assert_eq!(server.worker.wait_for(flags).await, (true, false));
+    let sctp = proto::SctpOptions {
+        num_streams: 1024,
+        max_message_size: 262_144,
+    };
+    let expected = (true, false, Some(sctp));
+    assert_eq!(server.worker.wait_for(flags).await, expected);
 
     let data = json!({ "transportId": id, "dtlsParameters": dtls_parameters() });
     assert_eq!(
@@ -162,6 +179,7 @@ async fn transports_before_join() {
     assert_eq!(restarted, expected);
 }
 
+/// Defect seed 9: an unjoined socket keeps its seat for a while only.
 #[tokio::test]
 async fn who_does_not_join_in_time_loses_the_seat() {
     let timings = Timings {
@@ -199,6 +217,7 @@ async fn requests_are_answered_in_order() {
     assert_eq!(bob.join("Bob").await["peers"][0]["displayName"], "A499");
 }
 
+/// Defect q: sockets do not outlive the server.
 #[tokio::test]
 async fn shutdown_closes_sockets_with_its_code() {
     let server = TestServer::start().await;

@@ -58,6 +58,13 @@ async fn what_wants_a_joined_peer() {
         "resumeConsumer",
         "requestConsumerKeyFrame",
         "changeDisplayName",
+        "setConsumerPreferredLayers",
+        "setConsumerPriority",
+        "produceData",
+        "getProducerStats",
+        "getConsumerStats",
+        "getDataProducerStats",
+        "getDataConsumerStats",
     ] {
         let refused = alice.refused(method, json!({})).await;
         assert_eq!(refused, (500, "Peer not yet joined".into()), "{method}");
@@ -68,6 +75,7 @@ async fn what_wants_a_joined_peer() {
     assert_eq!(refused, (500, "Peer already joined".into()));
 }
 
+/// Defects c and seed 26: an integer for a code, and plain words for a reason.
 #[tokio::test]
 async fn unknown_methods_and_ids() {
     let server = TestServer::start().await;
@@ -124,6 +132,46 @@ async fn unknown_methods_and_ids() {
             json!({ "consumerId": "x" }),
             "consumer with id \"x\" not found",
         ),
+        (
+            "setConsumerPreferredLayers",
+            json!({ "consumerId": "x" }),
+            "consumer with id \"x\" not found",
+        ),
+        (
+            "setConsumerPriority",
+            json!({ "consumerId": "x" }),
+            "consumer with id \"x\" not found",
+        ),
+        (
+            "produceData",
+            json!({ "transportId": "x" }),
+            "transport with id \"x\" not found",
+        ),
+        (
+            "getTransportStats",
+            json!({ "transportId": "x" }),
+            "transport with id \"x\" not found",
+        ),
+        (
+            "getProducerStats",
+            json!({ "producerId": "x" }),
+            "producer with id \"x\" not found",
+        ),
+        (
+            "getConsumerStats",
+            json!({ "consumerId": "x" }),
+            "consumer with id \"x\" not found",
+        ),
+        (
+            "getDataProducerStats",
+            json!({ "dataProducerId": "x" }),
+            "dataProducer with id \"x\" not found",
+        ),
+        (
+            "getDataConsumerStats",
+            json!({ "dataConsumerId": "x" }),
+            "dataConsumer with id \"x\" not found",
+        ),
     ];
     for (method, data, reason) in table {
         assert_eq!(
@@ -140,6 +188,7 @@ fn with(mut data: Value, pointer: &str, value: Value) -> Value {
     data
 }
 
+/// Defect seed 24: nothing changes before everything is checked.
 #[tokio::test]
 async fn bad_fields_are_named() {
     let server = TestServer::start().await;
@@ -179,6 +228,11 @@ async fn bad_fields_are_named() {
     let send = alice.send_transport().await;
     let mut produce = produce_data("audio");
     produce["transportId"] = send.as_str().into();
+    let produce_chat = json!({
+        "transportId": send,
+        "sctpStreamParameters": { "streamId": 0, "ordered": true, "maxRetransmits": null },
+        "label": "chat", "protocol": "", "appData": {},
+    });
     let connect = json!({ "transportId": send, "dtlsParameters": dtls_parameters() });
     let table = [
         (
@@ -256,6 +310,84 @@ async fn bad_fields_are_named() {
             with(produce.clone(), "/appData", json!("x")),
             "appData",
         ),
+        (
+            "createWebRtcTransport",
+            json!({ "sctpCapabilities": "yes" }),
+            "sctpCapabilities",
+        ),
+        (
+            "createWebRtcTransport",
+            json!({ "sctpCapabilities": { "numStreams": { "OS": 0, "MIS": 1 } } }),
+            "sctpCapabilities.numStreams.OS",
+        ),
+        ("produceData", json!({}), "transportId"),
+        (
+            "produceData",
+            with(produce_chat.clone(), "/sctpStreamParameters", json!(null)),
+            "sctpStreamParameters",
+        ),
+        (
+            "produceData",
+            with(
+                produce_chat.clone(),
+                "/sctpStreamParameters/streamId",
+                json!(1024),
+            ),
+            "sctpStreamParameters.streamId",
+        ),
+        (
+            "produceData",
+            with(
+                produce_chat.clone(),
+                "/sctpStreamParameters/maxRetransmits",
+                json!(5),
+            ),
+            "sctpStreamParameters",
+        ),
+        (
+            "produceData",
+            with(produce_chat.clone(), "/label", json!(5)),
+            "label",
+        ),
+        (
+            "produceData",
+            with(produce_chat.clone(), "/label", json!("x".repeat(257))),
+            "label",
+        ),
+        (
+            "produceData",
+            with(produce_chat.clone(), "/protocol", json!("x".repeat(257))),
+            "protocol",
+        ),
+        (
+            "produceData",
+            with(produce_chat.clone(), "/appData", json!([])),
+            "appData",
+        ),
+        (
+            "produceData",
+            with(
+                produce_chat.clone(),
+                "/appData",
+                json!({ "x": "y".repeat(17_000) }),
+            ),
+            "appData",
+        ),
+        ("getTransportStats", json!({}), "transportId"),
+        ("getProducerStats", json!({ "producerId": 5 }), "producerId"),
+        ("getConsumerStats", json!({}), "consumerId"),
+        (
+            "getDataProducerStats",
+            json!({ "dataProducerId": null }),
+            "dataProducerId",
+        ),
+        (
+            "getDataConsumerStats",
+            json!({ "dataConsumerId": {} }),
+            "dataConsumerId",
+        ),
+        ("setConsumerPriority", json!({}), "consumerId"),
+        ("setConsumerPreferredLayers", json!({}), "consumerId"),
         ("closeProducer", json!({}), "producerId"),
         ("pauseConsumer", json!({ "consumerId": [] }), "consumerId"),
         ("changeDisplayName", json!({}), "displayName"),
@@ -268,6 +400,7 @@ async fn bad_fields_are_named() {
     // And none of it has spoilt anything.
     alice.ok("connectWebRtcTransport", connect).await;
     alice.ok("produce", produce.clone()).await;
+    alice.ok("produceData", produce_chat).await;
     let (code, reason) = alice.refused("produce", produce).await;
     assert_eq!(code, 500);
     assert!(reason.contains("already exists"), "{reason}");

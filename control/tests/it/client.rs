@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
-use http::header::SEC_WEBSOCKET_PROTOCOL;
+use http::HeaderName;
 use serde_json::{Map, Value, json};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
@@ -33,13 +33,13 @@ impl Client {
         stream: TlsStream<TcpStream>,
         host: &str,
         path: &str,
-        subprotocol: Option<&str>,
+        headers: &[(HeaderName, &str)],
     ) -> Result<Self, Answer> {
         let url = format!("wss://{host}{path}");
         let mut request = url.into_client_request().unwrap();
-        if let Some(subprotocol) = subprotocol {
-            let value = subprotocol.parse().unwrap();
-            request.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, value);
+        for (name, value) in headers {
+            let value = value.parse().unwrap();
+            request.headers_mut().insert(name, value);
         }
         match tokio_tungstenite::client_async(request, stream).await {
             Ok((socket, _)) => Ok(Self {
@@ -149,6 +149,13 @@ impl Client {
         data
     }
 
+    /// Accepts the next newDataConsumer and returns its data.
+    pub async fn take_data_consumer(&mut self) -> Value {
+        let (id, data) = self.asked("newDataConsumer").await;
+        self.accept(id).await;
+        data
+    }
+
     /// Asserts that nothing of this method has come, up to now: whatever the
     /// server had to say before it answers another request.
     pub async fn not_told(&mut self, method: &str) {
@@ -158,6 +165,13 @@ impl Client {
             .iter()
             .find(|message| message["method"] == method);
         assert_eq!(found, None);
+    }
+
+    /// Everything that the server had to say up to now and that nobody waited
+    /// for.
+    pub async fn drain(&mut self) -> VecDeque<Value> {
+        self.ok("getRouterRtpCapabilities", json!({})).await;
+        std::mem::take(&mut self.waiting)
     }
 
     /// The code that the server closes the socket with.
@@ -250,6 +264,19 @@ impl Client {
     async fn transport(&mut self, producing: bool) -> String {
         let data = json!({ "producing": producing, "consuming": !producing, "forceTcp": false });
         let answer = self.ok("createWebRtcTransport", data).await;
+        answer["id"].as_str().unwrap().to_owned()
+    }
+
+    /// The id of a new data producer, as the original's client makes it.
+    pub async fn produce_data(&mut self, transport_id: &str, label: &str, stream: u16) -> String {
+        let data = json!({
+            "transportId": transport_id,
+            "sctpStreamParameters": { "streamId": stream, "ordered": false, "maxRetransmits": 1 },
+            "label": label,
+            "protocol": "text",
+            "appData": { "info": label },
+        });
+        let answer = self.ok("produceData", data).await;
         answer["id"].as_str().unwrap().to_owned()
     }
 

@@ -5,18 +5,9 @@ use std::collections::HashSet;
 use proto::{ConsumeRequest, ConsumerSpec, TransportClosed, event::Event};
 use serde_json::{Value, json};
 
-use crate::client::{Client, capabilities, produce_data};
+use crate::client::{capabilities, produce_data};
 use crate::fake_worker::Call;
-use crate::server::TestServer;
-
-/// A joined peer with both transports, the ids of which it returns.
-async fn caller(server: &TestServer, peer: &str) -> (Client, String, String) {
-    let mut client = server.connect("room", peer).await;
-    let send = client.send_transport().await;
-    let recv = client.recv_transport().await;
-    client.join(peer).await;
-    (client, send, recv)
-}
+use crate::server::{TestServer, caller};
 
 fn consumes(server: &TestServer) -> Vec<ConsumeRequest> {
     let consume = |call: Call| match call {
@@ -35,6 +26,7 @@ fn id(data: &Value) -> String {
     data["id"].as_str().unwrap().to_owned()
 }
 
+/// Defect seed 16: appData says whose producer it is.
 #[tokio::test]
 async fn a_producer_reaches_another_peer() {
     let server = TestServer::start().await;
@@ -177,6 +169,7 @@ async fn a_newcomer_gets_everything_in_one_call() {
     assert_eq!(ssrcs.len(), specs.len() * 2);
 }
 
+/// Defect seed 24: what was there before the transport to receive on.
 #[tokio::test]
 async fn producers_from_before_the_receiving_transport() {
     let server = TestServer::start().await;
@@ -292,6 +285,7 @@ async fn a_rejected_consumer_is_closed() {
         .await;
 }
 
+/// Defect seed 24: a closed transport is not kept.
 #[tokio::test]
 async fn a_transport_that_the_worker_closed() {
     let server = TestServer::start().await;

@@ -39,6 +39,8 @@ pub enum Call {
     SetConsumerPreferredLayers(SetConsumerPreferredLayersRequest),
     SetConsumerPriority(SetConsumerPriorityRequest),
     ProduceData(ProduceDataRequest),
+    /// Without a transport.
+    ProduceDirectData(ProduceDataRequest),
     CloseDataProducer(CloseDataProducerRequest),
     ConsumeData(ConsumeDataRequest),
     CloseDataConsumer(CloseDataConsumerRequest),
@@ -196,6 +198,18 @@ macro_rules! recorded {
                 self.answer(Call::ConsumeData(request), ConsumeDataResponse { results }).await
             }
 
+            async fn produce_data(
+                &self,
+                request: Request<ProduceDataRequest>,
+            ) -> Result<Response<Empty>, Status> {
+                let request = request.into_inner();
+                let call = match request.on {
+                    Some(produce_data_request::On::RouterId(_)) => Call::ProduceDirectData(request),
+                    _ => Call::ProduceData(request),
+                };
+                self.answer(call, Empty {}).await
+            }
+
             $(async fn $name(
                 &self,
                 request: Request<$request>,
@@ -226,8 +240,6 @@ recorded! {
         -> Empty = Empty {};
     set_consumer_priority: SetConsumerPriority(SetConsumerPriorityRequest)
         -> Empty = Empty {};
-    produce_data: ProduceData(ProduceDataRequest)
-        -> Empty = Empty {};
     close_data_producer: CloseDataProducer(CloseDataProducerRequest)
         -> Empty = Empty {};
     close_data_consumer: CloseDataConsumer(CloseDataConsumerRequest)
@@ -235,17 +247,52 @@ recorded! {
     send_data_message: SendDataMessage(SendDataMessageRequest)
         -> Empty = Empty {};
     get_transport_stats: GetTransportStats(GetStatsRequest)
-        -> TransportStats = TransportStats::default();
+        -> TransportStats = transport_stats();
     get_producer_stats: GetProducerStats(GetStatsRequest)
-        -> ProducerStats = ProducerStats::default();
+        -> ProducerStats = ProducerStats { streams: vec![stream_stats("r0")] };
     get_consumer_stats: GetConsumerStats(GetStatsRequest)
-        -> ConsumerStats = ConsumerStats::default();
+        -> ConsumerStats = ConsumerStats {
+            outbound: Some(stream_stats("")),
+            inbound: Some(stream_stats("r0")),
+        };
     get_data_producer_stats: GetDataProducerStats(GetStatsRequest)
-        -> DataProducerStats = DataProducerStats::default();
+        -> DataProducerStats = DataProducerStats {
+            label: "chat".into(),
+            messages_received: 3,
+            ..DataProducerStats::default()
+        };
     get_data_consumer_stats: GetDataConsumerStats(GetStatsRequest)
-        -> DataConsumerStats = DataConsumerStats::default();
+        -> DataConsumerStats = DataConsumerStats {
+            label: "chat".into(),
+            messages_sent: 4,
+            ..DataConsumerStats::default()
+        };
     set_network_throttle: SetNetworkThrottle(SetNetworkThrottleRequest)
         -> Empty = Empty {};
+}
+
+fn transport_stats() -> TransportStats {
+    TransportStats {
+        ice_state: IceState::Completed.into(),
+        dtls_state: DtlsState::Connected.into(),
+        sctp_state: SctpState::Connecting.into(),
+        received: Some(Traffic {
+            bytes: 1200,
+            bitrate: 800,
+        }),
+        ..TransportStats::default()
+    }
+}
+
+fn stream_stats(rid: &str) -> RtpStreamStats {
+    RtpStreamStats {
+        ssrc: 4711,
+        rid: (!rid.is_empty()).then(|| rid.to_owned()),
+        kind: MediaKind::Video.into(),
+        mime_type: "video/VP8".into(),
+        score: 10,
+        ..RtpStreamStats::default()
+    }
 }
 
 fn score() -> ConsumerScore {

@@ -7,14 +7,25 @@
     clippy::indexing_slicing
 )]
 
+mod access;
 mod admission;
 mod arrivals;
 mod bad_input;
+mod broadcasters;
 mod client;
 mod consumers;
+mod data;
+mod data_churn;
+mod document;
 mod fake_worker;
 mod http_api;
 mod newest;
 mod patience;
+mod quality;
+mod receiver;
+mod replicas;
 mod server;
+mod stats;
+mod throttle;
+mod webhooks;
 mod worker_trouble;

@@ -7,15 +7,17 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::extract::ws::Message;
-use control::protoo::dialect::Dialect;
-use control::rooms::{PeerId, RoomId, Rooms};
+use control::config::Config;
+use control::rooms::{PeerId, PeerOptions, RoomId, Rooms};
 use futures_util::{Sink, Stream};
+use proto::DataMessage;
+use proto::event::Event;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::client::{capabilities, produce_data};
-use crate::fake_worker::{FakePool, FakeWorker};
+use crate::fake_worker::{Call, FakePool, FakeWorker};
 use crate::server::config;
 
 /// The server's end of a socket.
@@ -69,7 +71,7 @@ impl Peer {
             incoming: from_client,
             outgoing: to_client,
         };
-        tokio::spawn(seat.occupy(socket, Dialect::Seed, None));
+        tokio::spawn(seat.occupy(socket, PeerOptions::default()));
         Self {
             incoming: from_server,
             outgoing: to_server,
@@ -109,10 +111,14 @@ impl Peer {
 }
 
 async fn rooms() -> (Rooms, FakeWorker, Arc<FakePool>) {
+    rooms_with(config()).await
+}
+
+async fn rooms_with(config: Config) -> (Rooms, FakeWorker, Arc<FakePool>) {
     let (notices, notices_receiver) = mpsc::channel(64);
     let pool = FakePool::new(notices);
     let worker = pool.start_worker().await;
-    let rooms = Rooms::start(Arc::new(config()), pool.clone(), notices_receiver).unwrap();
+    let rooms = Rooms::start(Arc::new(config), pool.clone(), notices_receiver).unwrap();
     (rooms, worker, pool)
 }
 
@@ -131,6 +137,17 @@ async fn thirty_seconds_to_join() {
     joined
         .ok("changeDisplayName", json!({ "displayName": "Q" }))
         .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn as_long_to_join_as_configured() {
+    let mut config = config();
+    config.room_join_timeout = Duration::from_secs(7);
+    let (rooms, _, _pool) = rooms_with(config).await;
+    let begin = Instant::now();
+    let mut late = Peer::connect(&rooms, "late").await;
+    assert!(matches!(late.read().await, Message::Close(Some(_))));
+    assert_eq!(begin.elapsed().as_secs(), 7);
 }
 
 #[tokio::test(start_paused = true)]
@@ -166,6 +183,77 @@ async fn a_consumer_that_is_never_accepted_stays_paused() {
         .ok("resumeConsumer", json!({ "consumerId": consumer_id }))
         .await;
     assert_eq!(worker.count("ResumeConsumer"), 1);
+}
+
+/// Alice sends on this channel; the id of its data producer.
+async fn send_data(alice: &mut Peer, label: &str) -> String {
+    let transport = alice
+        .ok("createWebRtcTransport", json!({ "producing": true }))
+        .await;
+    let data = json!({
+        "transportId": transport["id"],
+        "sctpStreamParameters": { "streamId": 0 },
+        "label": label,
+    });
+    let answer = alice.ok("produceData", data).await;
+    answer["id"].as_str().unwrap().to_owned()
+}
+
+/// pymediasoup's demo never gives an answer that counts.
+#[tokio::test(start_paused = true)]
+async fn a_data_consumer_that_is_never_accepted_lives_on() {
+    let (rooms, worker, _pool) = rooms().await;
+    let mut alice = Peer::connect(&rooms, "alice").await;
+    alice.join().await;
+    let mut silent = Peer::connect(&rooms, "silent").await;
+    silent.join().await;
+    silent
+        .ok("createWebRtcTransport", json!({ "consuming": true }))
+        .await;
+    send_data(&mut alice, "chat").await;
+    let Message::Text(offer) = silent.read().await else {
+        panic!("no newDataConsumer");
+    };
+    let offer: Value = serde_json::from_str(&offer).unwrap();
+    assert_eq!(offer["method"], "newDataConsumer");
+    tokio::time::advance(Duration::from_secs(40)).await;
+    // By now the time-out has passed through the room.
+    for _ in 0..100 {
+        silent.ok("getRouterRtpCapabilities", json!({})).await;
+    }
+    assert_eq!(worker.count("CloseDataConsumer"), 0);
+    let data = json!({ "dataConsumerId": offer["data"]["id"] });
+    silent.ok("getDataConsumerStats", data).await;
+}
+
+/// Messages come as fast as a client likes, also while the worker is slow to
+/// take the bot's answer: that must not cost the room its events.
+#[tokio::test(start_paused = true)]
+async fn messages_to_the_bot_do_not_drown_a_busy_room() {
+    let (rooms, worker, pool) = rooms().await;
+    let mut alice = Peer::connect(&rooms, "alice").await;
+    alice.join().await;
+    let to_bot = send_data(&mut alice, "bot").await;
+    let router = |call: &Call| match call {
+        Call::CreateRouter(request) => Some(request.router_id.clone()),
+        _ => None,
+    };
+    let router_id = worker.wait_for(router).await;
+    worker.hang("SendDataMessage");
+    for _ in 0..10_000 {
+        let message = DataMessage {
+            data_producer_id: to_bot.clone(),
+            binary: false,
+            payload: b"hello".to_vec(),
+        };
+        pool.say(&router_id, Event::DataMessage(message)).await;
+    }
+    let sent = |call: &Call| matches!(call, Call::SendDataMessage(_)).then_some(());
+    worker.wait_for(sent).await;
+    worker.behave();
+    alice
+        .ok("changeDisplayName", json!({ "displayName": "Q" }))
+        .await;
 }
 
 #[tokio::test(start_paused = true)]

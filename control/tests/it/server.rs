@@ -7,6 +7,9 @@ use std::time::Duration;
 use control::config::{Config, IceServer, Secret};
 use control::http::{AppState, app, serve};
 use control::rooms::{Rooms, Timings};
+use http::HeaderName;
+use http::header::{ORIGIN, SEC_WEBSOCKET_PROTOCOL};
+use proto::event::Event;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use serde_json::{Map, Value};
@@ -18,7 +21,8 @@ use tokio_rustls::client::TlsStream;
 use tokio_util::sync::CancellationToken;
 
 use crate::client::Client;
-use crate::fake_worker::{FakePool, FakeWorker};
+use crate::document;
+use crate::fake_worker::{Call, FakePool, FakeWorker};
 
 pub struct TestServer {
     pub address: SocketAddr,
@@ -126,8 +130,37 @@ impl TestServer {
 
     /// A WebSocket upgrade; its HTTP answer when refused.
     pub async fn upgrade(&self, path: &str, subprotocol: Option<&str>) -> Result<Client, Answer> {
+        let subprotocol = subprotocol.map(|it| (SEC_WEBSOCKET_PROTOCOL, it));
+        self.upgrade_with(path, subprotocol.as_slice()).await
+    }
+
+    /// A WebSocket upgrade by a page of this origin.
+    pub async fn upgrade_from(&self, origin: &str, path: &str) -> Result<Client, Answer> {
+        let headers = [(SEC_WEBSOCKET_PROTOCOL, "protoo"), (ORIGIN, origin)];
+        self.upgrade_with(path, &headers).await
+    }
+
+    async fn upgrade_with(
+        &self,
+        path: &str,
+        headers: &[(HeaderName, &str)],
+    ) -> Result<Client, Answer> {
         let host = format!("localhost:{}", self.address.port());
-        Client::upgrade(self.tls().await, &host, path, subprotocol).await
+        Client::upgrade(self.tls().await, &host, path, headers).await
+    }
+
+    /// The router of the first room.
+    pub async fn router_id(&self) -> String {
+        let router = |call: &Call| match call {
+            Call::CreateRouter(request) => Some(request.router_id.clone()),
+            _ => None,
+        };
+        self.worker.wait_for(router).await
+    }
+
+    /// The worker says something about the first room by itself.
+    pub async fn worker_says(&self, event: Event) {
+        self.pool.say(&self.router_id().await, event).await;
     }
 
     pub async fn get(&self, path: &str) -> Answer {
@@ -138,8 +171,22 @@ impl TestServer {
         self.http("POST", path, &[], body.as_bytes()).await
     }
 
-    /// One HTTP request on its own connection.
+    /// One HTTP request on its own connection, whose answer is as the OpenAPI
+    /// document says.
     pub async fn http(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> Answer {
+        let answer = self.raw(method, path, headers, body).await;
+        document::check(self.document().await, method, path, &answer);
+        answer
+    }
+
+    /// One HTTP request on its own connection.
+    pub async fn raw(
         &self,
         method: &str,
         path: &str,
@@ -173,6 +220,16 @@ impl TestServer {
             .unwrap();
         parse_answer(&answer)
     }
+}
+
+/// A joined peer of the room `room` with both transports, the ids of which it
+/// returns: the one to send on, and the one to receive on.
+pub async fn caller(server: &TestServer, peer: &str) -> (Client, String, String) {
+    let mut client = server.connect("room", peer).await;
+    let send = client.send_transport().await;
+    let recv = client.recv_transport().await;
+    client.join(peer).await;
+    (client, send, recv)
 }
 
 fn parse_answer(answer: &[u8]) -> Answer {

@@ -18,6 +18,8 @@ async fn caller(server: &TestServer, peer: &str) -> (Client, String) {
     (client, send)
 }
 
+/// Defects seed 17 and l: a worker's death ends neither the server nor a call for
+/// good.
 #[tokio::test]
 async fn a_dead_worker_sends_clients_to_a_fresh_room() {
     let server = TestServer::start().await;
@@ -266,4 +268,41 @@ async fn what_a_late_worker_may_have_made_is_closed() {
         _ => None,
     };
     assert_eq!(Some(closed), worker.calls().iter().rev().find_map(asked));
+}
+
+#[tokio::test]
+async fn data_channels_that_a_late_worker_may_have_made_are_closed() {
+    let server = TestServer::start().await;
+    let worker = &server.worker;
+    let (mut alice, send) = caller(&server, "alice").await;
+    let (mut bob, _) = caller(&server, "bob").await;
+    worker.hang("ConsumeData");
+    alice.produce_data(&send, "chat", 0).await;
+    let closed = |call: &Call| match call {
+        Call::CloseDataConsumer(request) => Some(request.data_consumer_id.clone()),
+        _ => None,
+    };
+    let closed = worker.wait_for(closed).await;
+    let asked = |call: &Call| match call {
+        Call::ConsumeData(request) => Some(request.data_consumers[0].data_consumer_id.clone()),
+        _ => None,
+    };
+    assert_eq!(Some(closed), worker.calls().iter().find_map(asked));
+    bob.not_told("newDataConsumer").await;
+
+    worker.hang("ProduceData");
+    let data = json!({ "transportId": send, "sctpStreamParameters": { "streamId": 1 } });
+    alice.refused("produceData", data.clone()).await;
+    let closed = |call: &Call| match call {
+        Call::CloseDataProducer(request) => Some(request.data_producer_id.clone()),
+        _ => None,
+    };
+    let closed = worker.wait_for(closed).await;
+    let asked = |call: &Call| match call {
+        Call::ProduceData(request) => Some(request.data_producer_id.clone()),
+        _ => None,
+    };
+    assert_eq!(Some(closed), worker.calls().iter().rev().find_map(asked));
+    worker.behave();
+    alice.ok("produceData", data).await;
 }

@@ -1,4 +1,7 @@
-//! pauseConsumer, resumeConsumer and requestConsumerKeyFrame.
+//! pauseConsumer, resumeConsumer, requestConsumerKeyFrame,
+//! setConsumerPreferredLayers and setConsumerPriority.
+
+use std::ops::RangeInclusive;
 
 use serde_json::Value;
 
@@ -6,6 +9,9 @@ use super::{Reply, fields};
 use crate::error::Error;
 use crate::protoo::connection::SessionId;
 use crate::rooms::room::Room;
+
+/// Spatial and temporal layers that can be asked for; no codec has as many.
+const LAYERS: RangeInclusive<u64> = 0..=255;
 
 pub(super) async fn pause(
     room: &mut Room,
@@ -46,8 +52,47 @@ pub(super) async fn request_key_frame(
     Ok(Reply::empty())
 }
 
+/// The worker takes the highest layers that there are when more is asked for.
+pub(super) async fn set_preferred_layers(
+    room: &mut Room,
+    session: SessionId,
+    data: &Value,
+) -> Result<Reply, Error> {
+    let consumer_id = named_consumer(room, session, data)?;
+    let spatial_layer = fields::integer(data, "spatialLayer", LAYERS)?;
+    let missing = || Error::field("spatialLayer", "is missing");
+    let request = proto::SetConsumerPreferredLayersRequest {
+        consumer_id,
+        spatial_layer: spatial_layer.ok_or_else(missing)?,
+        temporal_layer: fields::integer(data, "temporalLayer", LAYERS)?,
+    };
+    let client = &room.worker.client;
+    client.set_consumer_preferred_layers(request).await?;
+    Ok(Reply::empty())
+}
+
+pub(super) async fn set_priority(
+    room: &mut Room,
+    session: SessionId,
+    data: &Value,
+) -> Result<Reply, Error> {
+    let consumer_id = named_consumer(room, session, data)?;
+    let priority = fields::integer(data, "priority", 1..=255)?;
+    let missing = || Error::field("priority", "is missing");
+    let request = proto::SetConsumerPriorityRequest {
+        consumer_id,
+        priority: priority.ok_or_else(missing)?,
+    };
+    room.worker.client.set_consumer_priority(request).await?;
+    Ok(Reply::empty())
+}
+
 /// The `consumerId` of a request, which has to be one of this joined peer's.
-fn named_consumer(room: &mut Room, session: SessionId, data: &Value) -> Result<String, Error> {
+pub(super) fn named_consumer(
+    room: &mut Room,
+    session: SessionId,
+    data: &Value,
+) -> Result<String, Error> {
     let peer = room.peer(session)?;
     peer.joined()?;
     let consumer_id = fields::string(data, "consumerId")?;

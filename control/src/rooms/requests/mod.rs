@@ -3,15 +3,22 @@
 //! answer is in [`Then`].
 
 mod consumer;
-mod fields;
+mod data;
+pub(super) mod fields;
 mod ice_servers;
 mod peer;
 mod producer;
+mod sctp;
+mod stats;
+mod throttle;
 mod transport;
+
+pub(super) use peer::{display_name, introduce, rtp_capabilities};
 
 use serde_json::{Value, json};
 use tracing::debug;
 
+use super::data::Sender;
 use super::room::{Departure, Room};
 use crate::error::Error;
 use crate::protoo::connection::{Close, SessionId};
@@ -32,6 +39,10 @@ enum Then {
     Receive,
     /// The others receive this producer.
     Offer(String),
+    /// The others receive this data producer.
+    OfferData(String),
+    /// The bot has somebody to talk to.
+    WakeBot,
     /// The peer goes.
     Leave,
 }
@@ -56,56 +67,54 @@ impl Reply {
 /// Serves one request of a peer. One of a session that is gone stays
 /// unanswered: its socket is closing.
 pub(super) async fn handle(room: &mut Room, session: SessionId, request: Request) {
-    let method = request.method.as_str();
-    let Some((result, then)) = run(room, session, method, &request.data).await else {
+    let Some(peer) = room.peers.get(&session) else {
         return;
     };
-    if let Some(peer) = room.peers.get(&session) {
-        peer.connection.respond(request.id, method, &result);
-    }
-    follow(room, session, then).await;
+    let connection = peer.connection.clone();
+    let Request { id, method, data } = request;
+    let respond = |result| connection.respond(id, &method, &result);
+    serve(room, session, &method, &data, respond).await;
 }
 
 /// Does what a peer wants done without an answer.
 pub(super) async fn act(room: &mut Room, session: SessionId, method: &str, data: &Value) {
-    if let Some((_, then)) = run(room, session, method, data).await {
-        follow(room, session, then).await;
+    if room.peers.contains_key(&session) {
+        serve(room, session, method, data, drop).await;
     }
 }
 
-/// The answer, and what follows it; `None` when the peer is gone.
-async fn run(
+/// Does what a member asks for, answers, and does what follows.
+pub(super) async fn serve(
     room: &mut Room,
     session: SessionId,
     method: &str,
     data: &Value,
-) -> Option<(Result<Value, Error>, Then)> {
-    room.peers.get(&session)?;
-    Some(match dispatch(room, session, method, data).await {
+    respond: impl FnOnce(Result<Value, Error>),
+) {
+    let (result, then) = match dispatch(room, session, method, data).await {
         Ok(reply) => (Ok(reply.data), reply.then),
         Err(error) => {
             debug!(room = %room.id, ?session, %error, "request refused");
             (Err(error), Then::Nothing)
         }
-    })
-}
-
-async fn follow(room: &mut Room, session: SessionId, then: Then) {
+    };
+    respond(result);
     match then {
         Then::Nothing => {}
         Then::Joined => {
             peer::introduce(room, session);
-            let wanted = room.wanted_by(session);
-            room.consume(wanted).await;
+            room.receive(session).await;
         }
-        Then::Receive => {
-            let wanted = room.wanted_by(session);
-            room.consume(wanted).await;
-        }
+        Then::Receive => room.receive(session).await,
         Then::Offer(producer_id) => {
             let wanted = room.wanting(session, &producer_id);
             room.consume(wanted).await;
         }
+        Then::OfferData(data_producer_id) => {
+            let wanted = room.wanting_data(Sender::Peer(session), &data_producer_id);
+            room.consume_data(wanted).await;
+        }
+        Then::WakeBot => room.wake_bot().await,
         Then::Leave => {
             if let Some(peer) = room.peers.get(&session) {
                 peer.connection.close(Close::FINAL);
@@ -138,6 +147,16 @@ async fn dispatch(
         "pauseConsumer" => consumer::pause(room, session, data).await,
         "resumeConsumer" => consumer::resume(room, session, data).await,
         "requestConsumerKeyFrame" => consumer::request_key_frame(room, session, data).await,
+        "setConsumerPreferredLayers" => consumer::set_preferred_layers(room, session, data).await,
+        "setConsumerPriority" => consumer::set_priority(room, session, data).await,
+        "produceData" => data::produce(room, session, data).await,
+        "getTransportStats" => stats::transport(room, session, data).await,
+        "getProducerStats" => stats::producer(room, session, data).await,
+        "getConsumerStats" => stats::consumer(room, session, data).await,
+        "getDataProducerStats" => stats::data_producer(room, session, data).await,
+        "getDataConsumerStats" => stats::data_consumer(room, session, data).await,
+        "applyNetworkThrottle" => throttle::apply(room, session, data).await,
+        "resetNetworkThrottle" => throttle::reset(room, session, data).await,
         _ => Err(Error::unknown_method(method)),
     }
 }

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::fields;
 use super::{Reply, Then};
 use crate::error::Error;
-use crate::ortc;
+use crate::ortc::{self, RtpCapabilities};
 use crate::protoo::connection::SessionId;
 use crate::rooms::counted::Counted;
 use crate::rooms::peer::Joined;
@@ -22,15 +22,12 @@ const MAX_DEVICE: usize = 4096;
 
 /// The peer joins. Everything is checked before anything changes.
 pub(super) fn join(room: &mut Room, session: SessionId, data: &Value) -> Result<Reply, Error> {
-    let counted = Counted::new(&room.joined_peers);
+    let counted = Some(Counted::new(&room.joined_peers));
     let peer = room.peer(session)?;
     if peer.joined.is_some() {
         return Err(Error::AlreadyJoined);
     }
-    let rtp_capabilities = match fields::optional(data, "rtpCapabilities")? {
-        Some(capabilities) => Some(Arc::new(ortc::parse_rtp_capabilities(capabilities)?)),
-        None => None,
-    };
+    let rtp_capabilities = rtp_capabilities(data)?;
     peer.joined = Some(Joined {
         display_name: display_name(data)?,
         device: Value::Object(fields::object(data, "device", MAX_DEVICE)?),
@@ -40,14 +37,16 @@ pub(super) fn join(room: &mut Room, session: SessionId, data: &Value) -> Result<
     let id = peer.id.clone();
     room.emit(RoomEvent::PeerJoined(id));
     let others = room.peers.iter().filter(|(other, _)| **other != session);
-    let others: Vec<_> = others.filter_map(|(_, peer)| peer.introduction()).collect();
+    let others: Vec<_> = others
+        .filter_map(|(_, peer)| peer.introduction_to_peers())
+        .collect();
     Ok(Reply::new(json!({ "peers": others })).then(Then::Joined))
 }
 
 /// Tells the others of a peer that has joined.
-pub(super) fn introduce(room: &Room, session: SessionId) {
+pub(in crate::rooms) fn introduce(room: &Room, session: SessionId) {
     let peer = room.peers.get(&session);
-    if let Some(introduction) = peer.and_then(|peer| peer.introduction()) {
+    if let Some(introduction) = peer.and_then(|peer| peer.introduction_to_peers()) {
         room.tell_joined(session, "newPeer", &introduction);
     }
 }
@@ -70,7 +69,16 @@ pub(super) fn change_display_name(
     Ok(Reply::empty())
 }
 
-fn display_name(data: &Value) -> Result<String, Error> {
+/// What a member can receive; `None`: it receives nothing.
+pub(in crate::rooms) fn rtp_capabilities(
+    data: &Value,
+) -> Result<Option<Arc<RtpCapabilities>>, Error> {
+    let given = fields::optional(data, "rtpCapabilities")?;
+    let parsed = given.map(ortc::parse_rtp_capabilities).transpose()?;
+    Ok(parsed.map(Arc::new))
+}
+
+pub(in crate::rooms) fn display_name(data: &Value) -> Result<String, Error> {
     let name = fields::string(data, "displayName")?;
     if name.chars().count() > MAX_DISPLAY_NAME {
         let allowed = format!("must be at most {MAX_DISPLAY_NAME} characters");

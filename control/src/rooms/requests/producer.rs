@@ -77,7 +77,7 @@ fn negotiate(
 
 /// The client's appData with the peer that it belongs to, so that whoever gets
 /// it knows whose it is.
-fn app_data(room: &mut Room, session: SessionId, data: &Value) -> Result<Value, Error> {
+pub(super) fn app_data(room: &mut Room, session: SessionId, data: &Value) -> Result<Value, Error> {
     let mut app_data = fields::object(data, "appData", MAX_APP_DATA)?;
     let peer_id = room.peer(session)?.id.as_str();
     app_data.insert("peerId".into(), peer_id.into());
@@ -157,7 +157,11 @@ fn set_paused(
 }
 
 /// The `producerId` of a request, which has to be one of this joined peer's.
-fn named_producer(room: &mut Room, session: SessionId, data: &Value) -> Result<String, Error> {
+pub(super) fn named_producer(
+    room: &mut Room,
+    session: SessionId,
+    data: &Value,
+) -> Result<String, Error> {
     let peer = room.peer(session)?;
     peer.joined()?;
     let producer_id = fields::string(data, "producerId")?;

@@ -1,22 +1,25 @@
 //! createWebRtcTransport, connectWebRtcTransport and restartIce. None of them
 //! wants a joined peer, so that a client can be ready before it joins.
 
-use proto::{CreateWebRtcTransportResponse, DtlsFingerprint, IceCandidate, IceParameters};
+use proto::{
+    CreateWebRtcTransportResponse, DtlsFingerprint, IceCandidate, IceParameters, SctpOptions,
+};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::ice_servers::{ice_servers, seed_ice_server};
-use super::{Reply, Then, fields};
+use super::{Reply, Then, fields, sctp, throttle};
 use crate::error::Error;
 use crate::ortc;
 use crate::protoo::connection::SessionId;
+use crate::rooms::data::MAX_MESSAGE_SIZE;
 use crate::rooms::peer::Transport;
 use crate::rooms::room::Room;
+use crate::rooms::stream_ids::StreamIds;
 use crate::rooms::undo::Made;
 
-/// sctpCapabilities are not looked at, and the answer has no sctpParameters:
-/// the worker speaks no SCTP, and a client that gets none makes a transport
-/// without data channels. They come with the data channels.
+/// Every transport can have data channels, whether the client says so or not:
+/// newer ones do not, and want them all the same.
 pub(super) async fn create(
     room: &mut Room,
     session: SessionId,
@@ -28,17 +31,24 @@ pub(super) async fn create(
     }
     let producing = fields::flag(data, "producing")?;
     let consuming = fields::flag(data, "consuming")?;
+    let streams = sctp::num_streams(data)?;
     let router_id = room.router_id.clone();
     let peer = room.peer(session)?;
     peer.check_transport_limit()?;
     let id = Uuid::new_v4().to_string();
-    peer.transports.push(Transport::new(id.clone(), consuming));
+    let stream_ids = StreamIds::new(streams.outgoing, streams.incoming);
+    let num_streams = stream_ids.limit().into();
+    let transport = Transport::new(id.clone(), consuming, stream_ids);
+    peer.transports.push(transport);
     let request = proto::CreateWebRtcTransportRequest {
         router_id,
         transport_id: id.clone(),
         producing,
         consuming,
-        sctp: None,
+        sctp: Some(SctpOptions {
+            num_streams,
+            max_message_size: MAX_MESSAGE_SIZE,
+        }),
     };
     let created = room.worker.client.create_web_rtc_transport(request).await;
     let created = match created {
@@ -49,9 +59,11 @@ pub(super) async fn create(
             return Err(error.into());
         }
     };
+    throttle::throttle_new(room, session, &id).await;
     let mut answer = transport_json(&id, &created);
     let server = &room.config.ice_server;
     if let Value::Object(fields) = &mut answer {
+        fields.insert("sctpParameters".into(), sctp::sctp_parameters(streams));
         fields.insert("iceServer".into(), seed_ice_server(server));
         fields.insert("iceServers".into(), ice_servers(server));
     }

@@ -1,0 +1,231 @@
+//! The routes of broadcasters. Each is answered by the room that it names.
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, State};
+use http::Uri;
+use serde_json::Value;
+
+use super::AppState;
+use super::access::ApiAccess;
+use super::body::read_object;
+use super::rooms::{RoomPath, query, room_id};
+use super::schemas::{
+    BroadcasterBody, BroadcasterBodyErrors, BroadcasterErrors, BroadcasterMade, ConnectBody,
+    ConsumeDataBody, ConsumerMade, DataConsumerMade, DeleteErrors, Made, Nothing, ProduceBody,
+    ProduceDataBody, TransportBody, TransportMade,
+};
+use crate::error::Error;
+use crate::rooms::{BroadcasterRequest, RoomId};
+
+type Answer = Result<Json<Value>, Error>;
+
+/// Room and broadcaster.
+type BroadcasterPath = Result<Path<(String, String)>, PathRejection>;
+
+/// Room, broadcaster and transport.
+type TransportPath = Result<Path<(String, String, String)>, PathRejection>;
+
+/// Make a broadcaster: a member of the room without a socket.
+#[utoipa::path(
+    post,
+    path = "/rooms/{roomId}/broadcasters",
+    tag = "broadcasters",
+    security((), ("apiToken" = [])),
+    params(("roomId" = String, Path)),
+    request_body = BroadcasterBody,
+    responses((status = 200, description = "Done", body = BroadcasterMade), BroadcasterBodyErrors)
+)]
+pub(super) async fn create(
+    _: ApiAccess,
+    State(state): State<AppState>,
+    room: RoomPath,
+    body: Body,
+) -> Answer {
+    let room = room_id(room)?;
+    let body = read_body(body).await?;
+    ask(&state, &room, "", BroadcasterRequest::Create(body)).await
+}
+
+/// Remove a broadcaster with everything it has.
+#[utoipa::path(
+    delete,
+    path = "/rooms/{roomId}/broadcasters/{broadcasterId}",
+    tag = "broadcasters",
+    security((), ("apiToken" = [])),
+    params(("roomId" = String, Path), ("broadcasterId" = String, Path)),
+    responses((status = 200, description = "Done", body = Nothing), DeleteErrors)
+)]
+pub(super) async fn delete(
+    _: ApiAccess,
+    State(state): State<AppState>,
+    path: BroadcasterPath,
+) -> Answer {
+    let (room, broadcaster) = of_broadcaster(path)?;
+    ask(&state, &room, &broadcaster, BroadcasterRequest::Delete).await
+}
+
+/// Make a transport of a broadcaster.
+#[utoipa::path(
+    post,
+    path = "/rooms/{roomId}/broadcasters/{broadcasterId}/transports",
+    tag = "broadcasters",
+    security((), ("apiToken" = [])),
+    params(("roomId" = String, Path), ("broadcasterId" = String, Path)),
+    request_body = TransportBody,
+    responses((status = 200, description = "Done", body = TransportMade), BroadcasterBodyErrors)
+)]
+pub(super) async fn create_transport(
+    _: ApiAccess,
+    State(state): State<AppState>,
+    path: BroadcasterPath,
+    body: Body,
+) -> Answer {
+    let (room, broadcaster) = of_broadcaster(path)?;
+    let body = read_body(body).await?;
+    let request = BroadcasterRequest::CreateTransport(body);
+    ask(&state, &room, &broadcaster, request).await
+}
+
+/// Connect a transport.
+#[utoipa::path(
+    post,
+    path = "/rooms/{roomId}/broadcasters/{broadcasterId}/transports/{transportId}/connect",
+    tag = "broadcasters",
+    security((), ("apiToken" = [])),
+    params(("roomId" = String, Path), ("broadcasterId" = String, Path), ("transportId" = String, Path)),
+    request_body = ConnectBody,
+    responses((status = 200, description = "Done", body = Nothing), BroadcasterBodyErrors)
+)]
+pub(super) async fn connect(
+    _: ApiAccess,
+    State(state): State<AppState>,
+    path: TransportPath,
+    body: Body,
+) -> Answer {
+    let (room, broadcaster, transport_id) = of_transport(path)?;
+    let body = read_body(body).await?;
+    let request = BroadcasterRequest::Connect { transport_id, body };
+    ask(&state, &room, &broadcaster, request).await
+}
+
+/// Send a stream.
+#[utoipa::path(
+    post,
+    path = "/rooms/{roomId}/broadcasters/{broadcasterId}/transports/{transportId}/producers",
+    tag = "broadcasters",
+    security((), ("apiToken" = [])),
+    params(("roomId" = String, Path), ("broadcasterId" = String, Path), ("transportId" = String, Path)),
+    request_body = ProduceBody,
+    responses((status = 200, description = "Done", body = Made), BroadcasterBodyErrors)
+)]
+pub(super) async fn produce(
+    _: ApiAccess,
+    State(state): State<AppState>,
+    path: TransportPath,
+    body: Body,
+) -> Answer {
+    let (room, broadcaster, transport_id) = of_transport(path)?;
+    let body = read_body(body).await?;
+    let request = BroadcasterRequest::Produce { transport_id, body };
+    ask(&state, &room, &broadcaster, request).await
+}
+
+/// Receive a producer.
+#[utoipa::path(
+    post,
+    path = "/rooms/{roomId}/broadcasters/{broadcasterId}/transports/{transportId}/consume",
+    tag = "broadcasters",
+    security((), ("apiToken" = [])),
+    params(("roomId" = String, Path), ("broadcasterId" = String, Path), ("transportId" = String, Path), ("producerId" = String, Query)),
+    responses((status = 200, description = "Done", body = ConsumerMade), BroadcasterErrors)
+)]
+pub(super) async fn consume(
+    _: ApiAccess,
+    State(state): State<AppState>,
+    path: TransportPath,
+    uri: Uri,
+) -> Answer {
+    let (room, broadcaster, transport_id) = of_transport(path)?;
+    let producer_id = query(&uri, "producerId").filter(|id| !id.is_empty());
+    let producer_id = producer_id.ok_or_else(|| Error::field("producerId", "is missing"))?;
+    let request = BroadcasterRequest::Consume {
+        transport_id,
+        producer_id,
+    };
+    ask(&state, &room, &broadcaster, request).await
+}
+
+/// Receive the messages of a data producer.
+#[utoipa::path(
+    post,
+    path = "/rooms/{roomId}/broadcasters/{broadcasterId}/transports/{transportId}/consume/data",
+    tag = "broadcasters",
+    security((), ("apiToken" = [])),
+    params(("roomId" = String, Path), ("broadcasterId" = String, Path), ("transportId" = String, Path)),
+    request_body = ConsumeDataBody,
+    responses((status = 200, description = "Done", body = DataConsumerMade), BroadcasterBodyErrors)
+)]
+pub(super) async fn consume_data(
+    _: ApiAccess,
+    State(state): State<AppState>,
+    path: TransportPath,
+    body: Body,
+) -> Answer {
+    let (room, broadcaster, transport_id) = of_transport(path)?;
+    let body = read_body(body).await?;
+    let request = BroadcasterRequest::ConsumeData { transport_id, body };
+    ask(&state, &room, &broadcaster, request).await
+}
+
+/// Send messages.
+#[utoipa::path(
+    post,
+    path = "/rooms/{roomId}/broadcasters/{broadcasterId}/transports/{transportId}/produce/data",
+    tag = "broadcasters",
+    security((), ("apiToken" = [])),
+    params(("roomId" = String, Path), ("broadcasterId" = String, Path), ("transportId" = String, Path)),
+    request_body = ProduceDataBody,
+    responses((status = 200, description = "Done", body = Made), BroadcasterBodyErrors)
+)]
+pub(super) async fn produce_data(
+    _: ApiAccess,
+    State(state): State<AppState>,
+    path: TransportPath,
+    body: Body,
+) -> Answer {
+    let (room, broadcaster, transport_id) = of_transport(path)?;
+    let body = read_body(body).await?;
+    let request = BroadcasterRequest::ProduceData { transport_id, body };
+    ask(&state, &room, &broadcaster, request).await
+}
+
+async fn ask(
+    state: &AppState,
+    room: &RoomId,
+    broadcaster: &str,
+    request: BroadcasterRequest,
+) -> Answer {
+    let answer = state.rooms.broadcaster(room, broadcaster, request).await?;
+    Ok(Json(answer))
+}
+
+async fn read_body(body: Body) -> Result<Value, Error> {
+    read_object(body).await.map(Value::Object)
+}
+
+fn of_broadcaster(path: BroadcasterPath) -> Result<(RoomId, String), Error> {
+    let Path((room, broadcaster)) = path.map_err(|_| not_utf8())?;
+    Ok((RoomId::parse(&room)?, broadcaster))
+}
+
+fn of_transport(path: TransportPath) -> Result<(RoomId, String, String), Error> {
+    let Path((room, broadcaster, transport)) = path.map_err(|_| not_utf8())?;
+    Ok((RoomId::parse(&room)?, broadcaster, transport))
+}
+
+/// Percent-encoded bytes that are no text.
+fn not_utf8() -> Error {
+    Error::field("path", "must be valid UTF-8")
+}

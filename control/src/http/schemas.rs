@@ -1,0 +1,318 @@
+//! What the OpenAPI document says of bodies and of errors. Bodies are read and
+//! written as JSON values elsewhere; these types only describe them, and tests
+//! hold every answer against them.
+#![expect(dead_code, reason = "they describe, and are never made")]
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+use utoipa::openapi::{ContentBuilder, Ref, RefOr, Response, ResponseBuilder};
+use utoipa::{IntoResponses, ToSchema};
+
+/// A media type's name.
+const JSON: &str = "application/json";
+
+/// What went wrong.
+#[derive(ToSchema)]
+pub(super) struct ErrorBody {
+    /// Names the field or id that is wrong.
+    error: String,
+}
+
+/// Nothing.
+#[derive(ToSchema)]
+pub(super) struct Nothing {}
+
+/// What a new room may be given.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub(super) struct RoomOptionsBody {
+    /// http or https URL that is told of joins and leaves by POST.
+    #[schema(max_length = 2048, pattern = "^https?://.+")]
+    event_notification_uri: Option<String>,
+    /// Most peers; `ROOM_MAX_PEERS` when absent.
+    #[schema(minimum = 2, maximum = 4_294_967_295_i64)]
+    max_peer_count: Option<u32>,
+}
+
+/// A room that was made.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub(super) struct RoomMade {
+    /// Always `2060-mediasoup-v1`.
+    protocol: String,
+    room_id: String,
+    /// `wss://HOST:PORT?roomId=ID`; a client adds `&peerId=`.
+    ws_url: String,
+}
+
+/// A room that was made, in the deprecated shape.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub(super) struct RoomMadeDeprecated {
+    room_id: String,
+    /// `wss://HOST:PORT?roomId=ID&peerId=`
+    ws_url: String,
+    /// Always 1.
+    status: u32,
+}
+
+/// RTP capabilities as of mediasoup.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub(super) struct RtpCapabilitiesBody {
+    codecs: Vec<Value>,
+    header_extensions: Vec<Value>,
+}
+
+/// Nothing is wrong.
+#[derive(ToSchema)]
+pub(super) struct StatusOk {
+    /// Always `ok`.
+    status: String,
+}
+
+/// The server takes no rooms.
+#[derive(ToSchema)]
+pub(super) struct Unavailable {
+    /// Always `unavailable`.
+    status: String,
+    /// Why.
+    error: String,
+}
+
+/// The configuration, and live details for who may see them.
+#[derive(ToSchema)]
+pub(super) struct ConfigBody {
+    /// Without secrets; only `https` for who may not see more.
+    #[schema(value_type = Object)]
+    config: Value,
+    #[schema(value_type = Option<Vec<Object>>)]
+    workers: Option<Value>,
+    #[schema(value_type = Option<Object>)]
+    rooms: Option<Value>,
+    #[schema(value_type = Option<Object>)]
+    webhooks: Option<Value>,
+}
+
+/// A new broadcaster.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub(super) struct BroadcasterBody {
+    /// 1 to 128 printable characters; not that of somebody in the room.
+    #[schema(min_length = 1, max_length = 128)]
+    id: String,
+    #[schema(max_length = 256)]
+    display_name: String,
+    device: DeviceBody,
+    /// What it can receive; without them it receives nothing.
+    #[schema(value_type = Option<Object>)]
+    rtp_capabilities: Option<Value>,
+}
+
+/// What a broadcaster runs on.
+#[derive(ToSchema)]
+pub(super) struct DeviceBody {
+    #[schema(min_length = 1, max_length = 256)]
+    name: String,
+    #[schema(max_length = 256)]
+    version: Option<String>,
+}
+
+/// Who is in the room.
+#[derive(ToSchema)]
+pub(super) struct BroadcasterMade {
+    /// The joined peers; none when no rtpCapabilities were given.
+    peers: Vec<PeerBody>,
+}
+
+/// A joined peer.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub(super) struct PeerBody {
+    id: String,
+    display_name: String,
+    #[schema(value_type = Object)]
+    device: Value,
+    /// Those that the broadcaster can consume.
+    producers: Vec<ProducerBody>,
+}
+
+/// A stream that a peer sends.
+#[derive(ToSchema)]
+pub(super) struct ProducerBody {
+    id: String,
+    kind: Kind,
+}
+
+/// Audio or video.
+#[derive(ToSchema)]
+#[schema(rename_all = "lowercase")]
+pub(super) enum Kind {
+    Audio,
+    Video,
+}
+
+/// A new transport.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub(super) struct TransportBody {
+    r#type: TransportType,
+    /// Of plain transports.
+    rtcp_mux: Option<bool>,
+    /// Of plain transports.
+    comedia: Option<bool>,
+    #[schema(value_type = Option<Object>)]
+    sctp_capabilities: Option<Value>,
+}
+
+/// How a broadcaster sends and receives.
+#[derive(ToSchema)]
+#[schema(rename_all = "lowercase")]
+pub(super) enum TransportType {
+    /// RTP without encryption; not available yet.
+    Plain,
+    /// ICE, DTLS and SRTP.
+    Webrtc,
+}
+
+/// A transport that was made.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub(super) struct TransportMade {
+    id: String,
+    #[schema(value_type = Object)]
+    ice_parameters: Value,
+    #[schema(value_type = Vec<Object>)]
+    ice_candidates: Value,
+    #[schema(value_type = Object)]
+    dtls_parameters: Value,
+    #[schema(value_type = Option<Object>)]
+    sctp_parameters: Option<Value>,
+}
+
+/// The broadcaster's side of a transport.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub(super) struct ConnectBody {
+    /// `role` and `fingerprints`.
+    #[schema(value_type = Object)]
+    dtls_parameters: Value,
+}
+
+/// A stream that the broadcaster sends.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub(super) struct ProduceBody {
+    kind: Kind,
+    /// As of mediasoup.
+    #[schema(value_type = Object)]
+    rtp_parameters: Value,
+}
+
+/// Something that was made.
+#[derive(ToSchema)]
+pub(super) struct Made {
+    id: String,
+}
+
+/// A stream that the broadcaster receives. It flows at once.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub(super) struct ConsumerMade {
+    id: String,
+    producer_id: String,
+    kind: Kind,
+    #[schema(value_type = Object)]
+    rtp_parameters: Value,
+    /// `simple`, `simulcast` or `svc`.
+    r#type: String,
+}
+
+/// Whose messages the broadcaster receives.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub(super) struct ConsumeDataBody {
+    data_producer_id: String,
+}
+
+/// Messages that the broadcaster receives.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub(super) struct DataConsumerMade {
+    id: String,
+    /// SCTP stream that they arrive on.
+    stream_id: u16,
+}
+
+/// Messages that the broadcaster sends.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub(super) struct ProduceDataBody {
+    /// `chat` reaches everybody, `bot` the server's bot.
+    #[schema(max_length = 256)]
+    label: Option<String>,
+    #[schema(max_length = 256)]
+    protocol: Option<String>,
+    /// `streamId`, `ordered`, and `maxPacketLifeTime` or `maxRetransmits`.
+    #[schema(value_type = Object)]
+    sctp_stream_parameters: Value,
+    #[schema(value_type = Option<Object>)]
+    app_data: Option<Value>,
+}
+
+macro_rules! errors {
+    ($($(#[$doc:meta])* $name:ident: $($status:literal)*;)*) => {$(
+        $(#[$doc])*
+        pub(super) struct $name;
+
+        impl IntoResponses for $name {
+            fn responses() -> BTreeMap<String, RefOr<Response>> {
+                [$($status),*].into_iter().map(error).collect()
+            }
+        }
+    )*};
+}
+
+errors! {
+    /// Of a path that names a room that has to exist.
+    RoomErrors: 400 404;
+    /// Of the check before an upgrade.
+    AdmissionErrors: 400 403 404 500 503;
+    /// Of making a room by GET.
+    DeprecatedErrors: 400 401 500 503;
+    /// Of making a room.
+    CreateErrors: 400 401 408 413 500 503;
+    /// Of what admins may see.
+    AdminErrors: 401;
+    /// Of a name that is reserved.
+    ReservedErrors: 400;
+    /// Of a broadcaster's requests without a body.
+    BroadcasterErrors: 400 401 404 409 500 503;
+    /// Of a broadcaster's requests with a body.
+    BroadcasterBodyErrors: 400 401 404 408 409 413 500 503;
+    /// Of a broadcaster that goes.
+    DeleteErrors: 400 401 404;
+}
+
+/// One status with what it means.
+fn error(status: u16) -> (String, RefOr<Response>) {
+    let meaning = match status {
+        400 => "A field is missing or wrong",
+        401 => "A bearer token is required",
+        403 => "The room is full, or this page or id may not come in",
+        404 => "There is no such room, broadcaster, transport, producer or data producer",
+        408 => "The body did not arrive in time",
+        409 => "It cannot be done here: taken, too many, or not supported",
+        413 => "The body is too long",
+        500 => "The media worker failed, or the room exists already",
+        _ => "No media worker takes it, or the server is full or ends",
+    };
+    let schema = Ref::from_schema_name("ErrorBody");
+    let content = ContentBuilder::new().schema(Some(schema)).build();
+    let response = ResponseBuilder::new()
+        .description(meaning)
+        .content(JSON, content)
+        .build();
+    (status.to_string(), response.into())
+}

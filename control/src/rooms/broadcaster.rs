@@ -1,0 +1,491 @@
+//! Broadcasters: members of a room that are driven over HTTP, typically by a
+//! script that feeds a file or a camera. Peers see one as they see each other.
+//! It takes no seat, keeps no room alive, has no webhook, and receives only what
+//! it asks for; such consumers flow at once, for nobody would resume them.
+
+use serde_json::{Map, Value, json};
+use tokio::sync::oneshot;
+use tracing::{debug, info};
+use uuid::Uuid;
+
+use super::consuming::negotiate;
+use super::ids::{PeerId, RoomId};
+use super::peer::{Consumer, Joined, Peer, Producer};
+use super::registry::Rooms;
+use super::requests::{self, fields};
+use super::room::{Command, Departure, Room};
+use super::undo::Made;
+use crate::error::Error;
+use crate::ortc::worker::ConsumerIds;
+use crate::ortc::{self, ConsumerOptions};
+use crate::protoo::connection::SessionId;
+use crate::workers::WorkerError;
+
+/// Name of a broadcaster's device, at most, in characters.
+const MAX_DEVICE_TEXT: usize = 256;
+
+/// What a broadcaster may ask for. Bodies are those of the HTTP API.
+#[derive(Debug)]
+pub enum BroadcasterRequest {
+    /// Come into being; the body has the `id`.
+    Create(Value),
+    /// Go, with everything it has.
+    Delete,
+    /// A transport.
+    CreateTransport(Value),
+    /// Connect a transport.
+    Connect {
+        /// Which one.
+        transport_id: String,
+        /// Its DTLS parameters.
+        body: Value,
+    },
+    /// Send a stream.
+    Produce {
+        /// Where.
+        transport_id: String,
+        /// What.
+        body: Value,
+    },
+    /// Receive a producer.
+    Consume {
+        /// Where.
+        transport_id: String,
+        /// Which one.
+        producer_id: String,
+    },
+    /// Send messages.
+    ProduceData {
+        /// Where.
+        transport_id: String,
+        /// What.
+        body: Value,
+    },
+    /// Receive messages.
+    ConsumeData {
+        /// Where.
+        transport_id: String,
+        /// Which; names the data producer.
+        body: Value,
+    },
+}
+
+/// A request on its way to the room.
+#[derive(Debug)]
+pub(super) struct Asked {
+    /// Empty for one that does not exist yet.
+    broadcaster: String,
+    request: BroadcasterRequest,
+    reply: oneshot::Sender<Result<Value, Error>>,
+}
+
+impl Rooms {
+    /// Serves a broadcaster of a room; the answer is that of the HTTP API.
+    ///
+    /// # Errors
+    /// [`Error::UnknownRoom`], [`Error::UnknownEntity`], [`Error::BadField`] or
+    /// whatever keeps the room from doing it.
+    pub async fn broadcaster(
+        &self,
+        room: &RoomId,
+        broadcaster: &str,
+        request: BroadcasterRequest,
+    ) -> Result<Value, Error> {
+        let unknown = || Error::UnknownRoom(room.to_string());
+        let inbox = self.inbox(room).ok_or_else(unknown)?;
+        let (reply, answer) = oneshot::channel();
+        let asked = Asked {
+            broadcaster: broadcaster.to_owned(),
+            request,
+            reply,
+        };
+        // A room that ends meanwhile takes the answer with it.
+        let _ = inbox.send(Command::Broadcaster(asked)).await;
+        answer.await.unwrap_or_else(|_| Err(unknown()))
+    }
+}
+
+impl Asked {
+    /// Answers for a room that does not come about.
+    pub fn refuse(self, error: Error) {
+        drop(self.reply.send(Err(error)));
+    }
+}
+
+impl Room {
+    /// Serves one request. Whoever asked may have gone meanwhile: then the
+    /// answer is dropped.
+    pub async fn on_broadcaster(&mut self, asked: Asked) {
+        let Asked {
+            broadcaster,
+            request,
+            reply,
+        } = asked;
+        if let BroadcasterRequest::Create(body) = request {
+            return drop(reply.send(self.create_broadcaster(&body)));
+        }
+        let Some(session) = self.broadcaster_session(&broadcaster) else {
+            return drop(reply.send(Err(Error::unknown("broadcaster", &broadcaster))));
+        };
+        let (method, data) = match request {
+            BroadcasterRequest::Create(_) => return,
+            BroadcasterRequest::Delete => {
+                info!(room = %self.id, broadcaster, "broadcaster left");
+                drop(reply.send(Ok(json!({}))));
+                return self.remove_peer(session, Departure::Closed).await;
+            }
+            BroadcasterRequest::Consume {
+                transport_id,
+                producer_id,
+            } => {
+                let made = self.consume_one(session, &transport_id, &producer_id).await;
+                return drop(reply.send(made));
+            }
+            BroadcasterRequest::ConsumeData { transport_id, body } => {
+                let made = self.consume_data_one(session, &transport_id, &body).await;
+                return drop(reply.send(made));
+            }
+            BroadcasterRequest::CreateTransport(body) => match transport_options(&body) {
+                Ok(options) => ("createWebRtcTransport", options),
+                Err(error) => return drop(reply.send(Err(error))),
+            },
+            BroadcasterRequest::Connect { transport_id, body } => {
+                let fields = ["dtlsParameters"];
+                ("connectWebRtcTransport", with(transport_id, body, &fields))
+            }
+            BroadcasterRequest::Produce { transport_id, body } => {
+                let fields = ["kind", "rtpParameters"];
+                ("produce", with(transport_id, body, &fields))
+            }
+            BroadcasterRequest::ProduceData { transport_id, body } => {
+                let fields = ["label", "protocol", "sctpStreamParameters", "appData"];
+                ("produceData", with(transport_id, body, &fields))
+            }
+        };
+        let answer = |result: Result<Value, Error>| {
+            drop(reply.send(result.map(|mut answer| {
+                // The TURN server is for peers.
+                if let Value::Object(fields) = &mut answer {
+                    fields.remove("iceServer");
+                    fields.remove("iceServers");
+                }
+                answer
+            })));
+        };
+        requests::serve(self, session, method, &data, answer).await;
+    }
+
+    fn broadcaster_session(&self, id: &str) -> Option<SessionId> {
+        let is_it = |peer: &Peer| peer.is_broadcaster && peer.id.as_str() == id;
+        let found = self.peers.iter().find(|(_, peer)| is_it(peer));
+        found.map(|(session, _)| *session)
+    }
+
+    /// Everything is checked before anything changes.
+    fn create_broadcaster(&mut self, body: &Value) -> Result<Value, Error> {
+        let id = PeerId::parse_as("id", fields::string(body, "id")?)?;
+        let display_name = requests::display_name(body)?;
+        let device = device(body)?;
+        let rtp_capabilities = requests::rtp_capabilities(body)?;
+        if self.is_present(&id) {
+            return Err(Error::IdTaken(id.to_string()));
+        }
+        let broadcasters = self.peers.values().filter(|peer| peer.is_broadcaster);
+        let most = self.config.room_max_broadcasters;
+        if broadcasters.count() >= usize::try_from(most).unwrap_or(usize::MAX) {
+            let text = format!("too many broadcasters, the limit is {most}");
+            return Err(Error::NotPossible(text));
+        }
+        let peers = match &rtp_capabilities {
+            Some(capabilities) => self.consumable_by(capabilities),
+            None => Vec::new(),
+        };
+        info!(room = %self.id, broadcaster = %id, "broadcaster joined");
+        let joined = Joined {
+            display_name,
+            device: Value::Object(device),
+            rtp_capabilities,
+            _counted: None,
+        };
+        let session = SessionId::next();
+        self.peers
+            .insert(session, Peer::broadcaster(id, session, joined));
+        requests::introduce(self, session);
+        Ok(json!({ "peers": peers }))
+    }
+
+    /// The joined peers, with those of their producers that can be consumed.
+    fn consumable_by(&self, capabilities: &ortc::RtpCapabilities) -> Vec<Value> {
+        let peers = self.peers.values().filter(|peer| !peer.is_broadcaster);
+        let described = peers.filter_map(|peer| {
+            let mut introduction = peer.introduction()?;
+            let producers = peer.producers.iter();
+            let producers = producers.filter(|it| ortc::can_consume(&it.consumable, capabilities));
+            let producers = producers.map(|it| json!({ "id": it.id, "kind": it.kind.as_str() }));
+            introduction
+                .as_object_mut()?
+                .insert("producers".into(), producers.collect());
+            Some(introduction)
+        });
+        described.collect()
+    }
+
+    /// A consumer that flows at once.
+    async fn consume_one(
+        &mut self,
+        session: SessionId,
+        transport_id: &str,
+        producer_id: &str,
+    ) -> Result<Value, Error> {
+        self.peer(session)?.transport(transport_id)?;
+        let (consumer_id, spec, answer) = self.enter_one(session, transport_id, producer_id)?;
+        if let Err(error) = self.create_consumer(spec).await {
+            debug!(room = %self.id, %error, "no consumer for a broadcaster");
+            self.take_back(session, &consumer_id);
+            return Err(error);
+        }
+        Ok(answer)
+    }
+
+    /// Enters a consumer into the room's books; its id, and what the worker and
+    /// the broadcaster are told of it.
+    fn enter_one(
+        &mut self,
+        session: SessionId,
+        transport_id: &str,
+        producer_id: &str,
+    ) -> Result<(String, proto::ConsumerSpec, Value), Error> {
+        let ssrc = self.free_ssrc();
+        let (producer_session, producer) = self.producer_of_anybody(producer_id)?;
+        if producer
+            .consumers
+            .iter()
+            .any(|(owner, _)| *owner == session)
+        {
+            return Err(Error::NotPossible(
+                "the producer is consumed already".into(),
+            ));
+        }
+        let (kind, producer_type) = (producer.kind, producer.producer_type);
+        let consumable = producer.consumable.clone();
+        let peer = self.peer(session)?;
+        let no_capabilities = || Error::NotPossible("broadcaster has no rtpCapabilities".into());
+        let capabilities = peer.joined()?.rtp_capabilities.clone();
+        let capabilities = capabilities.ok_or_else(no_capabilities)?;
+        if !ortc::can_consume(&consumable, &capabilities) {
+            let text = "the broadcaster cannot consume this producer";
+            return Err(Error::NotPossible(text.into()));
+        }
+        let consumer_id = Uuid::new_v4().to_string();
+        let ids = ConsumerIds {
+            transport_id,
+            consumer_id: &consumer_id,
+            producer_id,
+        };
+        let options = ConsumerOptions {
+            mid: peer.transport(transport_id)?.mids.next_mid(),
+            ssrc,
+            enable_rtx: true,
+        };
+        let (mut spec, rtp_parameters) = negotiate(ids, &consumable, &capabilities, &options)?;
+        spec.paused = false;
+        let consumer = Consumer {
+            transport_id: transport_id.to_owned(),
+            producer_id: producer_id.to_owned(),
+            producer_session,
+            paused_by_client: false,
+            ssrc,
+        };
+        peer.consumers.insert(consumer_id.clone(), consumer);
+        self.ssrcs.extend([ssrc, ssrc.wrapping_add(1)]);
+        let producer = self.peer(producer_session)?.producer(producer_id)?;
+        producer.consumers.push((session, consumer_id.clone()));
+        let answer = json!({
+            "id": consumer_id,
+            "producerId": producer_id,
+            "kind": kind.as_str(),
+            "rtpParameters": rtp_parameters,
+            "type": producer_type.as_str(),
+        });
+        Ok((consumer_id, spec, answer))
+    }
+
+    fn producer_of_anybody(&self, id: &str) -> Result<(SessionId, &Producer), Error> {
+        let producers = self.peers.iter().flat_map(|(session, peer)| {
+            let producers = peer.producers.iter();
+            producers.map(move |producer| (*session, producer))
+        });
+        let mut found = producers.filter(|(_, producer)| producer.id == id);
+        found.next().ok_or_else(|| Error::unknown("producer", id))
+    }
+
+    /// A data consumer; messages of any label can be asked for.
+    async fn consume_data_one(
+        &mut self,
+        session: SessionId,
+        transport_id: &str,
+        body: &Value,
+    ) -> Result<Value, Error> {
+        let data_producer_id = fields::string(body, "dataProducerId")?;
+        let wanted = self.wanted_of_anybody(session, data_producer_id);
+        self.peer(session)?.transport(transport_id)?;
+        let wanted = wanted.ok_or_else(|| Error::unknown("dataProducer", data_producer_id))?;
+        let spec = self.enter_data_consumer(&wanted, transport_id)?;
+        let (id, stream) = (spec.data_consumer_id.clone(), spec.stream);
+        if let Err(error) = self.create_data_consumer(spec).await {
+            debug!(room = %self.id, %error, "no data consumer for a broadcaster");
+            self.take_back_data(session, &id);
+            return Err(error);
+        }
+        let stream_id = stream.map(|stream| stream.stream_id);
+        Ok(json!({ "id": id, "streamId": stream_id }))
+    }
+
+    async fn create_data_consumer(&self, spec: proto::DataConsumerSpec) -> Result<(), Error> {
+        let data_consumer_id = spec.data_consumer_id.clone();
+        let data_consumers = vec![spec];
+        let request = proto::ConsumeDataRequest { data_consumers };
+        match self.worker.client.consume_data(request).await {
+            Ok(made) => match made.results.into_iter().next() {
+                Some(result) if result.error.is_empty() => Ok(()),
+                Some(result) => Err(Error::NotPossible(result.error)),
+                None => Err(WorkerError::Gone.into()),
+            },
+            Err(error) => {
+                self.undo(Made::DataConsumers(vec![data_consumer_id]), &error);
+                Err(error.into())
+            }
+        }
+    }
+
+    async fn create_consumer(&self, spec: proto::ConsumerSpec) -> Result<(), Error> {
+        let consumer_id = spec.consumer_id.clone();
+        let consumers = vec![spec];
+        let made = self
+            .worker
+            .client
+            .consume(proto::ConsumeRequest { consumers });
+        match made.await {
+            Ok(made) => match made.results.into_iter().next() {
+                Some(result) if result.error.is_empty() => Ok(()),
+                Some(result) => Err(Error::NotPossible(result.error)),
+                None => Err(WorkerError::Gone.into()),
+            },
+            Err(error) => {
+                self.undo(Made::Consumers(vec![consumer_id]), &error);
+                Err(error.into())
+            }
+        }
+    }
+}
+
+/// The body's fields as a peer's request has them; others are ignored.
+fn with(transport_id: String, mut body: Value, names: &[&str]) -> Value {
+    let mut data = Map::from_iter([("transportId".to_owned(), transport_id.into())]);
+    for name in names {
+        if let Some(value) = body.get_mut(name) {
+            data.insert((*name).to_owned(), value.take());
+        }
+    }
+    Value::Object(data)
+}
+
+/// What a peer would ask for to get this transport. Its direction shows with
+/// the first producer or consumer.
+fn transport_options(body: &Value) -> Result<Value, Error> {
+    match fields::string(body, "type")? {
+        "webrtc" => {}
+        "plain" => {
+            let text = "must be \"webrtc\": plain transports are not available yet";
+            return Err(Error::field("type", text));
+        }
+        _ => return Err(Error::field("type", "must be \"plain\" or \"webrtc\"")),
+    }
+    fields::flag(body, "rtcpMux")?;
+    fields::flag(body, "comedia")?;
+    let mut options = json!({ "forceTcp": false, "producing": false, "consuming": false });
+    if let Some(sctp) = fields::optional(body, "sctpCapabilities")? {
+        fields::object(body, "sctpCapabilities", usize::MAX)?;
+        if let Value::Object(options) = &mut options {
+            options.insert("sctpCapabilities".into(), sctp.clone());
+        }
+    }
+    Ok(options)
+}
+
+/// The device as peers get it; clients tell by its `flag` that it is no browser.
+fn device(body: &Value) -> Result<Map<String, Value>, Error> {
+    let given = fields::required(body, "device")?;
+    if !given.is_object() {
+        return Err(Error::field("device", "must be an object"));
+    }
+    let text = |name: &str| match fields::optional(given, name)? {
+        None => Ok(None),
+        Some(Value::String(text)) if text.chars().count() <= MAX_DEVICE_TEXT => Ok(Some(text)),
+        Some(_) => {
+            let allowed = format!("must be a string of at most {MAX_DEVICE_TEXT} characters");
+            Err(Error::field(&format!("device.{name}"), &allowed))
+        }
+    };
+    let name = text("name")?.filter(|name| !name.is_empty());
+    let name = name.ok_or_else(|| Error::field("device.name", "is missing"))?;
+    let mut device = Map::new();
+    device.insert("flag".into(), "broadcaster".into());
+    device.insert("name".into(), name.as_str().into());
+    if let Some(version) = text("version")? {
+        device.insert("version".into(), version.as_str().into());
+    }
+    Ok(device)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices() {
+        let good = json!({ "device": { "name": "ffmpeg", "version": "7", "x": [1] } });
+        let expected = json!({ "flag": "broadcaster", "name": "ffmpeg", "version": "7" });
+        assert_eq!(Value::Object(device(&good).unwrap()), expected);
+        let long = "x".repeat(MAX_DEVICE_TEXT + 1);
+        for (bad, field) in [
+            (json!({}), "device is missing"),
+            (json!({ "device": "x" }), "device must"),
+            (json!({ "device": {} }), "device.name is missing"),
+            (
+                json!({ "device": { "name": "" } }),
+                "device.name is missing",
+            ),
+            (json!({ "device": { "name": 1 } }), "device.name must"),
+            (json!({ "device": { "name": long } }), "device.name must"),
+            (
+                json!({ "device": { "name": "x", "version": {} } }),
+                "device.version must",
+            ),
+        ] {
+            let error = device(&bad).unwrap_err().to_string();
+            assert!(error.starts_with(field), "{bad}: {error}");
+        }
+    }
+
+    #[test]
+    fn transports() {
+        let sctp = json!({ "numStreams": { "OS": 1, "MIS": 1 } });
+        let good = json!({ "type": "webrtc", "rtcpMux": true, "sctpCapabilities": sctp });
+        assert_eq!(transport_options(&good).unwrap()["sctpCapabilities"], sctp);
+        for (bad, field) in [
+            (json!({}), "type is missing"),
+            (json!({ "type": "pipe" }), "type must"),
+            (json!({ "type": "plain" }), "type must be \"webrtc\": plain"),
+            (json!({ "type": "webrtc", "comedia": 1 }), "comedia must"),
+            (json!({ "type": "webrtc", "rtcpMux": "" }), "rtcpMux must"),
+            (
+                json!({ "type": "webrtc", "sctpCapabilities": 1 }),
+                "sctpCapabilities must",
+            ),
+        ] {
+            let error = transport_options(&bad).unwrap_err().to_string();
+            assert!(error.starts_with(field), "{bad}: {error}");
+        }
+    }
+}
