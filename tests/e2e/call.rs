@@ -19,7 +19,7 @@ async fn until(what: &str, mut holds: impl FnMut() -> bool) {
 }
 
 /// More than `n` packets of a consumer have arrived.
-async fn flows(client: &Client, consumer: &Consumer, n: usize) {
+pub async fn flows(client: &Client, consumer: &Consumer, n: usize) {
     let what = format!("{n} packets of {} {}", consumer.kind, consumer.id);
     until(&what, || client.receive.packets(consumer.ssrc).len() > n).await;
 }

@@ -32,7 +32,7 @@ pub struct MediaState {
 }
 
 impl Media {
-    fn start(config: &PeerConfig) -> Self {
+    pub fn start(config: &PeerConfig) -> Self {
         let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         let address = socket.local_addr().unwrap();
         let peer = Peer::new(Instant::now(), config, address);
@@ -66,6 +66,29 @@ impl Media {
         let mut packets = self.state().received;
         packets.retain(|p| u64::from(*p.header.ssrc) == ssrc);
         packets
+    }
+}
+
+impl Media {
+    /// What the server is told of this end.
+    pub fn dtls_parameters(&self) -> Value {
+        let fingerprint = self.with(Peer::fingerprint);
+        json!({
+            "role": "client",
+            "fingerprints": [{"algorithm": "sha-256", "value": fingerprint}],
+        })
+    }
+
+    /// Starts ICE and DTLS towards a transport of the server.
+    pub fn connect(&self, transport: &Value) {
+        let remote = remote_of(transport);
+        self.with(move |peer| peer.connect(&remote, true)).unwrap();
+    }
+
+    /// Declares a stream that is to be sent; video has its RTX one above.
+    pub fn send_stream(&self, kind: MediaKind, ssrc: u32) {
+        let rtx = (!kind.is_audio()).then_some(ssrc + 1);
+        self.with(move |peer| peer.send_stream(mid_of(kind), kind, ssrc, rtx));
     }
 }
 
@@ -190,42 +213,10 @@ impl Client {
             self.sending = true;
             connect(&mut self.protoo, &self.send, &transport).await;
         }
-        let audio = kind.is_audio();
-        let mid = if audio { "0" } else { "1" };
-        self.send.with(move |peer| {
-            peer.send_stream(mid, kind, ssrc, (!audio).then_some(ssrc + 1));
-        });
-        let parameters = if audio {
-            json!({
-                "mid": mid,
-                "codecs": [{"mimeType": "audio/opus", "payloadType": 111, "clockRate": 48000,
-                    "channels": 2, "parameters": {"useinbandfec": 1},
-                    "rtcpFeedback": [{"type": "transport-cc", "parameter": ""}]}],
-                "headerExtensions": [
-                    {"uri": "urn:ietf:params:rtp-hdrext:sdes:mid", "id": 4, "encrypt": false, "parameters": {}},
-                    {"uri": "urn:ietf:params:rtp-hdrext:ssrc-audio-level", "id": 1, "encrypt": false, "parameters": {}}],
-                "encodings": [{"ssrc": ssrc, "dtx": false}],
-                "rtcp": {"cname": "test", "reducedSize": true},
-            })
-        } else {
-            json!({
-                "mid": mid,
-                "codecs": [
-                    {"mimeType": "video/VP8", "payloadType": 96, "clockRate": 90000, "parameters": {},
-                     "rtcpFeedback": [{"type": "nack", "parameter": ""}, {"type": "nack", "parameter": "pli"},
-                        {"type": "ccm", "parameter": "fir"}, {"type": "transport-cc", "parameter": ""}]},
-                    {"mimeType": "video/rtx", "payloadType": 97, "clockRate": 90000,
-                     "parameters": {"apt": 96}, "rtcpFeedback": []}],
-                "headerExtensions": [
-                    {"uri": "urn:ietf:params:rtp-hdrext:sdes:mid", "id": 4, "encrypt": false, "parameters": {}},
-                    {"uri": "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01", "id": 3, "encrypt": false, "parameters": {}}],
-                "encodings": [{"ssrc": ssrc, "rtx": {"ssrc": ssrc + 1}}],
-                "rtcp": {"cname": "test", "reducedSize": true},
-            })
-        };
+        self.send.send_stream(kind, ssrc);
         let data = json!({
-            "transportId": transport["id"], "kind": if audio { "audio" } else { "video" },
-            "rtpParameters": parameters, "appData": {"source": "test"},
+            "transportId": transport["id"], "kind": if kind.is_audio() { "audio" } else { "video" },
+            "rtpParameters": rtp_parameters(kind, ssrc), "appData": {"source": "test"},
         });
         let produced = self.protoo.request("produce", data).await.unwrap();
         produced["id"].as_str().unwrap().to_owned()
@@ -269,8 +260,60 @@ impl Client {
     }
 }
 
+/// MID of a stream that is sent.
+fn mid_of(kind: MediaKind) -> &'static str {
+    if kind.is_audio() { "0" } else { "1" }
+}
+
+/// What is told of a stream that [`Media::send_stream`] sends.
+pub fn rtp_parameters(kind: MediaKind, ssrc: u32) -> Value {
+    let audio = kind.is_audio();
+    let mid = mid_of(kind);
+    if audio {
+        json!({
+            "mid": mid,
+            "codecs": [{"mimeType": "audio/opus", "payloadType": 111, "clockRate": 48000,
+                "channels": 2, "parameters": {"useinbandfec": 1},
+                "rtcpFeedback": [{"type": "transport-cc", "parameter": ""}]}],
+            "headerExtensions": [
+                {"uri": "urn:ietf:params:rtp-hdrext:sdes:mid", "id": 4, "encrypt": false, "parameters": {}},
+                {"uri": "urn:ietf:params:rtp-hdrext:ssrc-audio-level", "id": 1, "encrypt": false, "parameters": {}}],
+            "encodings": [{"ssrc": ssrc, "dtx": false}],
+            "rtcp": {"cname": "test", "reducedSize": true},
+        })
+    } else {
+        json!({
+            "mid": mid,
+            "codecs": [
+                {"mimeType": "video/VP8", "payloadType": 96, "clockRate": 90000, "parameters": {},
+                 "rtcpFeedback": [{"type": "nack", "parameter": ""}, {"type": "nack", "parameter": "pli"},
+                    {"type": "ccm", "parameter": "fir"}, {"type": "transport-cc", "parameter": ""}]},
+                {"mimeType": "video/rtx", "payloadType": 97, "clockRate": 90000,
+                 "parameters": {"apt": 96}, "rtcpFeedback": []}],
+            "headerExtensions": [
+                {"uri": "urn:ietf:params:rtp-hdrext:sdes:mid", "id": 4, "encrypt": false, "parameters": {}},
+                {"uri": "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01", "id": 3, "encrypt": false, "parameters": {}}],
+            "encodings": [{"ssrc": ssrc, "rtx": {"ssrc": ssrc + 1}}],
+            "rtcp": {"cname": "test", "reducedSize": true},
+        })
+    }
+}
+
 /// Connects a transport: DTLS parameters to the server, ICE and DTLS towards it.
 async fn connect(protoo: &mut Protoo, media: &Media, transport: &Value) {
+    let data = json!({
+        "transportId": transport["id"],
+        "dtlsParameters": media.dtls_parameters(),
+    });
+    protoo
+        .request("connectWebRtcTransport", data)
+        .await
+        .unwrap();
+    media.connect(transport);
+}
+
+/// Where a transport of the server is, as it answered.
+fn remote_of(transport: &Value) -> Remote {
     let fingerprints = transport["dtlsParameters"]["fingerprints"]
         .as_array()
         .unwrap();
@@ -281,7 +324,7 @@ async fn connect(protoo: &mut Protoo, media: &Media, transport: &Value) {
     let candidate = &transport["iceCandidates"][0];
     let ip = candidate["ip"].as_str().unwrap();
     assert_eq!(candidate["address"], *ip);
-    let remote = Remote {
+    Remote {
         ufrag: transport["iceParameters"]["usernameFragment"]
             .as_str()
             .unwrap()
@@ -292,20 +335,7 @@ async fn connect(protoo: &mut Protoo, media: &Media, transport: &Value) {
             .into(),
         fingerprint: sha256["value"].as_str().unwrap().into(),
         address: format!("{ip}:{}", candidate["port"]).parse().unwrap(),
-    };
-    let fingerprint = media.with(Peer::fingerprint);
-    let data = json!({
-        "transportId": transport["id"],
-        "dtlsParameters": {
-            "role": "client",
-            "fingerprints": [{"algorithm": "sha-256", "value": fingerprint}],
-        },
-    });
-    protoo
-        .request("connectWebRtcTransport", data)
-        .await
-        .unwrap();
-    media.with(move |peer| peer.connect(&remote, true)).unwrap();
+    }
 }
 
 /// Sends 50 audio packets a second, or 25 video frames of 3 packets, until
@@ -317,8 +347,14 @@ pub struct MediaSender {
 
 impl Client {
     pub fn start_sending(&self, kind: MediaKind, ssrc: u32) -> MediaSender {
+        self.send.start_sending(kind, ssrc)
+    }
+}
+
+impl Media {
+    pub fn start_sending(&self, kind: MediaKind, ssrc: u32) -> MediaSender {
         let (stop, stopped) = channel::<()>();
-        let jobs = self.send.jobs.clone().unwrap();
+        let jobs = self.jobs.clone().unwrap();
         let thread = std::thread::spawn(move || {
             let (mut sequence, mut timestamp, mut seen) = (100u64, 7_000u32, 0usize);
             let mut first = true;

@@ -420,7 +420,7 @@ async fn ids_and_seats() {
 #[tokio::test]
 async fn broadcasters_keep_no_room_alive() {
     let timings = Timings {
-        unused_room: Duration::from_millis(400),
+        unused_room: Duration::from_millis(1500),
         ..Timings::default()
     };
     let server = TestServer::start_with(config(), timings).await;

@@ -15,7 +15,7 @@ use crate::server::{TestServer, config};
 fn timings() -> Timings {
     Timings {
         webhooks: Pace {
-            try_timeout: Duration::from_millis(300),
+            try_timeout: Duration::from_secs(2),
             pause_min: Duration::from_millis(10),
             pause_max: Duration::from_millis(40),
             give_up_after: Duration::from_secs(20),
@@ -371,7 +371,7 @@ async fn the_end_of_the_server_waits_for_nobody_long() {
     server.rooms.webhooks().flush().await;
     let took = begin.elapsed();
     assert!(took >= Duration::from_millis(500), "{took:?}");
-    assert!(took < Duration::from_secs(1), "{took:?}");
+    assert!(took < Duration::from_millis(1500), "{took:?}");
 }
 
 #[tokio::test]
