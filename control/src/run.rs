@@ -11,13 +11,14 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info};
+use tokio_util::task::AbortOnDropHandle;
+use tracing::{error, info, warn};
 
 use crate::addresses::{self, AnnouncedAddress};
 use crate::config::{Config, Parsed};
 use crate::http::{self, AppState};
 use crate::rooms::Rooms;
-use crate::signals::{EndSignal, Signals};
+use crate::signals::{EndSignal, Hangups, Signals};
 use crate::startup::Startup;
 use crate::workers::cpu::CpuLimits;
 use crate::workers::{Plan, WorkerPool, Workers};
@@ -79,6 +80,7 @@ type Failure = Box<dyn std::error::Error>;
 
 async fn serve(config: Config) -> Result<(), Failure> {
     let mut signals = Signals::new()?;
+    let hangups = Hangups::new()?;
     listen::raise_open_files();
     listen::check_media(config.media_listen_ip)?;
     let machine = addresses::interfaces();
@@ -93,6 +95,9 @@ async fn serve(config: Config) -> Result<(), Failure> {
     let plan = Plan::new(&config, &CpuLimits::detect(), announced.clone())?;
     let mut notes = plan.notes.clone();
     notes.extend(tls.notes.iter().cloned());
+    for note in &notes {
+        warn!("{note}");
+    }
     let listener = listen::https(config.listen_ip, config.listen_port)?;
 
     let (notices, receiver) = mpsc::channel(NOTICE_QUEUE);
@@ -130,6 +135,7 @@ async fn serve(config: Config) -> Result<(), Failure> {
     };
     logging::print(&startup.block());
 
+    let _fresh = AbortOnDropHandle::new(tokio::spawn(tls::keep_fresh(tls.reloader, hangups)));
     let result = tokio::select! {
         signal = signals.recv() => {
             let name = match signal {

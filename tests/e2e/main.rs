@@ -18,6 +18,7 @@ mod browser;
 mod call;
 mod certificates;
 mod joins;
+mod operations;
 mod processes;
 mod races;
 mod tidy;

@@ -1,0 +1,131 @@
+//! What operators do to a server while it runs, and before.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_rustls::client::TlsStream;
+
+use crate::https;
+use crate::protoo::Protoo;
+use crate::server::{DEADLINE, Options, Server};
+
+const EC: &str = "ec -pkeyopt ec_paramgen_curve:prime256v1";
+const RSA: &str = "rsa:2048";
+const ED25519: &str = "ed25519";
+
+/// Makes another pair in the files of the server.
+fn rotate(dir: &Path, key: &str) {
+    let arguments = format!(
+        "req -x509 -newkey {key} -nodes -keyout privkey.pem -out fullchain.pem -subj /CN=a -days 1"
+    );
+    let status = Command::new("openssl")
+        .args(arguments.split(' '))
+        .current_dir(dir)
+        .stderr(Stdio::null())
+        .status()
+        .expect("openssl is installed");
+    assert!(status.success(), "openssl {arguments}");
+}
+
+fn server_with_own_pair() -> Server {
+    let options = Options::new().env("MEDIASOUP_NUM_WORKERS", 1);
+    rotate(options.dir(), EC);
+    options
+        .env("HTTPS_CERT_FULLCHAIN", "fullchain.pem")
+        .env("HTTPS_CERT_PRIVKEY", "privkey.pem")
+        .start()
+}
+
+fn certificate_in(dir: &Path) -> CertificateDer<'static> {
+    CertificateDer::from_pem_file(dir.join("fullchain.pem")).unwrap()
+}
+
+/// The certificate that a new connection gets.
+async fn served(server: &Server) -> CertificateDer<'static> {
+    let stream = https::connect(server.address()).await;
+    let (_, session) = stream.get_ref();
+    session.peer_certificates().unwrap()[0].clone().into_owned()
+}
+
+/// Waits until new connections get the certificate of the files; each of those
+/// until then has to work too.
+async fn until_served(server: &Server) {
+    let want = certificate_in(server.dir());
+    let wait = async {
+        while served(server).await != want {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, wait)
+        .await
+        .expect("the new certificate is never served");
+}
+
+/// A request over a connection that stays open.
+async fn get_health(stream: &mut TlsStream<TcpStream>) {
+    let request = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    stream.write_all(request).await.unwrap();
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"{\"status\":\"ok\"}") {
+        let byte = tokio::time::timeout(DEADLINE, stream.read_u8()).await;
+        answer.push(byte.expect("an answer").unwrap());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fifty_new_certificates_disturb_no_connection() {
+    let mut server = server_with_own_pair();
+    let mut open = https::connect(server.address()).await;
+    let mut peer = Protoo::connect(server.address(), "roomId=room&peerId=alice")
+        .await
+        .unwrap();
+    for round in 0..50 {
+        let kinds = [EC, ED25519, EC, RSA, EC];
+        rotate(server.dir(), kinds[round % kinds.len()]);
+        server.signal(Signal::SIGHUP);
+        until_served(&server).await;
+        get_health(&mut open).await;
+        let answer = peer.request("getRouterRtpCapabilities", json!({})).await;
+        assert!(answer.is_ok(), "{answer:?}");
+    }
+    let log = server.log();
+    assert_eq!(log.matches("certificate reloaded").count(), 50, "{log}");
+    assert!(!log.contains("is kept"), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn changed_files_need_no_signal() {
+    let server = server_with_own_pair();
+    rotate(server.dir(), RSA);
+    until_served(&server).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bad_new_certificate_is_told_in_one_line_and_not_served() {
+    let mut server = server_with_own_pair();
+    let good = served(&server).await;
+    let pair = ["fullchain.pem", "privkey.pem"].map(|name| server.dir().join(name));
+    let key = std::fs::read(&pair[1]).unwrap();
+    std::fs::write(&pair[1], "garbage").unwrap();
+    server.signal(Signal::SIGHUP);
+    let line = server.wait_for_line("the certificate in use is kept");
+    assert!(line.contains("HTTPS_CERT_PRIVKEY: "), "{line}");
+    assert_eq!(served(&server).await, good);
+    // Once for each state of the files, not at every look.
+    std::fs::remove_file(&pair[0]).unwrap();
+    server.wait_for_line("HTTPS_CERT_FULLCHAIN: cannot read");
+    std::fs::write(&pair[1], key).unwrap();
+    rotate(server.dir(), EC);
+    until_served(&server).await;
+    let log = server.log();
+    for reason in ["no private key in PEM", "cannot read"] {
+        assert_eq!(log.matches(reason).count(), 1, "{log}");
+    }
+}
