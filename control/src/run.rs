@@ -15,7 +15,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, info, warn};
 
 use crate::addresses::{self, AnnouncedAddress};
-use crate::config::{Config, Parsed};
+use crate::config::{Config, LogFormat, Parsed};
 use crate::http::{self, AppState};
 use crate::rooms::Rooms;
 use crate::signals::{EndSignal, Hangups, Signals};
@@ -52,7 +52,7 @@ pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
             return ExitCode::from(EXIT_USAGE);
         }
     };
-    logging::start(&config.log);
+    logging::start(&config.log, config.log_format);
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -133,7 +133,10 @@ async fn serve(config: Config) -> Result<(), Failure> {
         certificate: &tls.description,
         notes: &notes,
     };
-    logging::print(&startup.block());
+    match config.log_format {
+        LogFormat::Text => logging::print(&startup.block()),
+        LogFormat::Json => startup.log(),
+    }
 
     let _fresh = AbortOnDropHandle::new(tokio::spawn(tls::keep_fresh(tls.reloader, hangups)));
     let result = tokio::select! {

@@ -1,8 +1,10 @@
-//! The block that is printed once everything is up: where to open the server,
-//! and what it runs on.
+//! What is told once everything is up: where to open the server, and what it
+//! runs on. A block of text for people, an event for logs that machines read.
 
 use std::fmt::Write;
 use std::net::{IpAddr, Ipv6Addr};
+
+use tracing::{info, warn};
 
 use crate::addresses::{AnnouncedAddress, is_private};
 use crate::config::Config;
@@ -34,13 +36,7 @@ impl Startup<'_> {
         let mut block = format!("\nwebrtc-server {} is ready\n\n", env!("CARGO_PKG_VERSION"));
         rows(&mut block, "Open", self.urls());
         rows(&mut block, "Certificate", [self.certificate.to_owned()]);
-        let announced = self.announced.iter().map(|a| a.address.as_str());
-        let announced: Vec<&str> = announced.collect();
-        let announced = match announced.as_slice() {
-            [] => "nothing".to_owned(),
-            list => list.join(", "),
-        };
-        rows(&mut block, "Announced", [announced]);
+        rows(&mut block, "Announced", [self.announced()]);
         rows(&mut block, "Workers", self.workers.iter().map(worker));
         rows(
             &mut block,
@@ -49,6 +45,31 @@ impl Startup<'_> {
         );
         block.push('\n');
         block
+    }
+
+    /// The same as one event. The notes are left to the caller, the hint is not.
+    pub fn log(&self) {
+        let workers: Vec<String> = self.workers.iter().map(worker).collect();
+        info!(
+            version = env!("CARGO_PKG_VERSION"),
+            urls = self.urls().join(", "),
+            certificate = self.certificate,
+            announced = self.announced(),
+            workers = workers.join(", "),
+            "the server is ready"
+        );
+        if let Some(hint) = self.hint() {
+            warn!("{hint}");
+        }
+    }
+
+    fn announced(&self) -> String {
+        let announced = self.announced.iter().map(|a| a.address.as_str());
+        let announced: Vec<&str> = announced.collect();
+        match announced.as_slice() {
+            [] => "nothing".to_owned(),
+            list => list.join(", "),
+        }
     }
 
     /// Where a browser finds the server: by its public name first, then on

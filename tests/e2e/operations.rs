@@ -7,11 +7,12 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
+use crate::client::Client;
 use crate::https;
 use crate::protoo::Protoo;
 use crate::server::{DEADLINE, Options, Server};
@@ -127,5 +128,30 @@ async fn a_bad_new_certificate_is_told_in_one_line_and_not_served() {
     let log = server.log();
     for reason in ["no private key in PEM", "cannot read"] {
         assert_eq!(log.matches(reason).count(), 1, "{log}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_for_machines_is_json_from_end_to_end() {
+    let mut server = Options::new()
+        .env("MEDIASOUP_NUM_WORKERS", 1)
+        .env("LOG_FORMAT", "json")
+        .env("LOG_LEVEL", "debug")
+        .start();
+    // A worker has something to say about a client that comes.
+    let _alice = Client::join(server.address(), "room", "alice").await;
+    server.wait_for_line("\"target\":\"mediaworker\"");
+    server.signal(Signal::SIGTERM);
+    assert!(server.wait_for_end(DEADLINE).is_some());
+    let log = server.log();
+    let lines: Vec<Value> = log
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("no JSON: {line}")))
+        .collect();
+    let ready = lines.iter().find(|l| l["message"] == "the server is ready");
+    let workers = ready.unwrap()["workers"].as_str().unwrap();
+    assert!(workers.contains("mediaworker-0"), "{workers}");
+    for line in lines.iter().filter(|l| l["target"] == "mediaworker") {
+        assert_eq!(line["worker"], 0, "{line}");
     }
 }

@@ -86,6 +86,7 @@ impl Options {
                 .env("MEDIASOUP_MIN_PORT", min)
                 .env("MEDIASOUP_MAX_PORT", min + 39);
         }
+        let json = set(&self, "LOG_FORMAT");
         let port = free_port();
         self = self.env("PROTOO_LISTEN_PORT", port);
         let mut child = self.command().spawn().unwrap();
@@ -110,8 +111,10 @@ impl Options {
             lines: Vec::new(),
             output,
         };
-        server.wait_for_line("is ready");
-        server.wait_for_line("Workers");
+        match json {
+            true => server.wait_for_line("the server is ready"),
+            false => server.wait_for_line("Workers"),
+        };
         server
     }
 }

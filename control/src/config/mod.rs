@@ -64,8 +64,30 @@ pub struct Config {
     /// Life of a room that was made over HTTP and that nobody joins
     /// (`ROOM_EMPTY_TIMEOUT`), 1 second to 1 day.
     pub room_empty_timeout: Duration,
-    /// What is logged, in the syntax of tracing's `EnvFilter` (`RUST_LOG`).
+    /// What is logged, in the syntax of tracing's `EnvFilter` (`RUST_LOG`, else
+    /// `LOG_LEVEL`).
     pub log: String,
+    /// How it looks (`LOG_FORMAT`).
+    pub log_format: LogFormat,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// For machines: a JSON object in each line.
+    Json,
+}
+
+impl LogFormat {
+    /// Its name in the setting.
+    pub fn name(self) -> &'static str {
+        match self {
+            LogFormat::Text => "text",
+            LogFormat::Json => "json",
+        }
+    }
 }
 
 /// The TURN server offered to clients; nothing is offered without a host.
@@ -176,7 +198,11 @@ impl Config {
             room_empty_timeout: sources.required(&s::ROOM_EMPTY_TIMEOUT, |raw| {
                 v::number(raw, 1..=s::MAX_SECONDS).map(Duration::from_secs)
             })?,
-            log: sources.required(&s::RUST_LOG, v::log_filter)?,
+            log: match sources.optional(&s::RUST_LOG, v::log_filter)? {
+                Some(filter) => filter,
+                None => sources.required(&s::LOG_LEVEL, v::log_filter)?,
+            },
+            log_format: sources.required(&s::LOG_FORMAT, v::log_format)?,
         })
     }
 
@@ -258,6 +284,7 @@ impl Config {
             },
             "adminToken": hidden(self.admin_token.is_some()),
             "log": self.log,
+            "logFormat": self.log_format.name(),
         })
     }
 }
@@ -290,6 +317,7 @@ impl Default for Config {
             room_max_peers: 100,
             room_empty_timeout: Duration::from_secs(300),
             log: "info".to_owned(),
+            log_format: LogFormat::Text,
         }
     }
 }

@@ -67,6 +67,7 @@ const NOTHING: Setting = Setting {
 const PORT: &str = "a port, 1 to 65535";
 const LISTEN_IP: &str = "an IPv4 or IPv6 address";
 const HOST: &str = "a host name or IP address, without scheme, port or path";
+const LOG_FILTER: &str = "a tracing filter, for example info or info,control=debug";
 const TEXT: &str = "at most 512 bytes without control characters";
 
 settings! {
@@ -172,10 +173,20 @@ settings! {
         default: "300",
         allowed: "1 to 86400",
     }
-    RUST_LOG {
+    LOG_FORMAT {
+        help: "How log lines look: text for people, json for machines, one object in a line",
+        default: "text",
+        allowed: "text or json",
+    }
+    LOG_LEVEL {
         help: "What is logged: error, warn, info, debug or trace, also for single modules",
         default: "info",
-        allowed: "a tracing filter, for example info or info,control=debug",
+        allowed: LOG_FILTER,
+    }
+    RUST_LOG {
+        help: "The same as LOG_LEVEL; wins over it",
+        unset: "LOG_LEVEL",
+        allowed: LOG_FILTER,
     }
 }
 

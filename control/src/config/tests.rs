@@ -59,6 +59,8 @@ fn every_setting_is_read_from_its_variable_and_its_flag() {
         ("ADMIN_TOKEN", "tok"),
         ("ROOM_MAX_PEERS", "12"),
         ("ROOM_EMPTY_TIMEOUT", "60"),
+        ("LOG_FORMAT", "JSON"),
+        ("LOG_LEVEL", "warn"),
         ("RUST_LOG", "debug,control=trace"),
     ];
     assert_eq!(given.len(), ALL.len());
@@ -87,6 +89,7 @@ fn every_setting_is_read_from_its_variable_and_its_flag() {
         room_max_peers: 12,
         room_empty_timeout: Duration::from_secs(60),
         log: "debug,control=trace".into(),
+        log_format: LogFormat::Json,
     };
     assert_eq!(config(&[], &given), want);
 
@@ -104,6 +107,20 @@ fn a_flag_wins_over_its_variable() {
     let got = config(&["--protoo-listen-port", "2", "--admin-token", ""], &env);
     assert_eq!(got.listen_port, 2);
     assert_eq!(got.admin_token, None);
+}
+
+#[test]
+fn rust_log_wins_over_log_level() {
+    let table = [
+        ("", "", "info"),
+        ("warn", "", "warn"),
+        ("", "debug", "debug"),
+        ("warn", "debug", "debug"),
+    ];
+    for (level, rust, want) in table {
+        let got = config(&[], &[("LOG_LEVEL", level), ("RUST_LOG", rust)]);
+        assert_eq!(got.log, want, "LOG_LEVEL={level} RUST_LOG={rust}");
+    }
 }
 
 #[test]
@@ -141,6 +158,8 @@ fn values_that_make_no_sense_are_refused_by_name() {
         ("ROOM_MAX_PEERS", "1"),
         ("ROOM_EMPTY_TIMEOUT", "0"),
         ("RUST_LOG", "control=loud"),
+        ("LOG_LEVEL", "control=loud"),
+        ("LOG_FORMAT", "xml"),
     ];
     for (name, value) in table {
         let error = refused(&[(name, value)]);

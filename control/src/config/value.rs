@@ -9,7 +9,7 @@ use std::str::FromStr;
 
 use tracing_subscriber::EnvFilter;
 
-use super::Secret;
+use super::{LogFormat, Secret};
 
 /// Longest part of a refused value that an error repeats, characters.
 const SHOWN: usize = 80;
@@ -122,6 +122,15 @@ pub fn turn_proto(raw: &str) -> Option<String> {
 /// A tracing filter.
 pub fn log_filter(raw: &str) -> Option<String> {
     EnvFilter::try_new(raw).ok().map(|_| raw.to_owned())
+}
+
+/// How log lines look.
+pub fn log_format(raw: &str) -> Option<LogFormat> {
+    match raw.to_ascii_lowercase().as_str() {
+        "text" => Some(LogFormat::Text),
+        "json" => Some(LogFormat::Json),
+        _ => None,
+    }
 }
 
 /// A host as it goes into a URL: an IPv6 address gets brackets.
