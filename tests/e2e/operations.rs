@@ -155,3 +155,41 @@ async fn a_log_for_machines_is_json_from_end_to_end() {
         assert_eq!(line["worker"], 0, "{line}");
     }
 }
+
+fn allowed_cpus(pid: nix::unistd::Pid) -> String {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let mut lines = status.lines();
+    let list = lines.find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
+    list.unwrap().trim().to_owned()
+}
+
+#[test]
+fn workers_run_where_the_operator_wants_them() {
+    let everywhere = allowed_cpus(nix::unistd::getpid());
+    let last = everywhere.rsplit([',', '-']).next().unwrap();
+    let mut server = Options::new()
+        .env("MEDIASOUP_WORKER_CPUS", last)
+        .env("MEDIASOUP_NUM_WORKERS", 2)
+        .start();
+    for (_, pid) in server.workers() {
+        assert_eq!(allowed_cpus(pid), last);
+    }
+    server.wait_for_line("more than the 1 CPU in MEDIASOUP_WORKER_CPUS");
+
+    let server = Options::new()
+        .env("MEDIASOUP_WORKER_CPUS", "none")
+        .env("MEDIASOUP_NUM_WORKERS", 1)
+        .start();
+    assert_eq!(allowed_cpus(server.workers()[0].1), everywhere);
+
+    let (status, text) = Options::new()
+        .env("MEDIASOUP_WORKER_CPUS", "1023")
+        .refused();
+    assert!(!status.success());
+    let want = format!("which are {everywhere}\n");
+    assert!(
+        text.starts_with("MEDIASOUP_WORKER_CPUS=\"1023\" "),
+        "{text}"
+    );
+    assert!(text.ends_with(&want), "{text}");
+}

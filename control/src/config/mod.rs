@@ -9,6 +9,7 @@ mod value;
 mod tests;
 
 use std::ffi::OsString;
+use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -55,6 +56,9 @@ pub struct Config {
     /// Number of media workers; `None`: one per CPU that this process may use
     /// (`MEDIASOUP_NUM_WORKERS`).
     pub num_workers: Option<u16>,
+    /// What workers are pinned to; `None`: the CPUs that this process may use,
+    /// or nothing under a CPU quota without a cpuset (`MEDIASOUP_WORKER_CPUS`).
+    pub worker_cpus: Option<WorkerCpus>,
     /// Bearer token of the admin paths (`ADMIN_TOKEN`).
     pub admin_token: Option<Secret>,
     /// TURN server that clients are told about (`MEDIASOUP_CLIENT_ICESERVER_*`).
@@ -69,6 +73,34 @@ pub struct Config {
     pub log: String,
     /// How it looks (`LOG_FORMAT`).
     pub log_format: LogFormat,
+}
+
+/// What the operator wants media workers to be pinned to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum WorkerCpus {
+    /// Nothing.
+    Unpinned,
+    /// These CPUs, a worker each, in this order; not empty, each CPU once.
+    List(Vec<usize>),
+}
+
+impl fmt::Display for WorkerCpus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            WorkerCpus::Unpinned => f.write_str("none"),
+            WorkerCpus::List(cpus) => f.write_str(&cpu_list(cpus)),
+        }
+    }
+}
+
+/// CPUs as the kernel lists them, for example `2-5,8`.
+pub fn cpu_list(cpus: &[usize]) -> String {
+    let runs = cpus.chunk_by(|a, b| a + 1 == *b);
+    let texts = runs.filter_map(|run| match (run.first()?, run.last()?) {
+        (first, last) if first == last => Some(first.to_string()),
+        (first, last) => Some(format!("{first}-{last}")),
+    });
+    texts.collect::<Vec<_>>().join(",")
 }
 
 /// How log lines look.
@@ -124,8 +156,8 @@ impl Secret {
     }
 }
 
-impl std::fmt::Debug for Secret {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(REDACTED)
     }
 }
@@ -182,6 +214,7 @@ impl Config {
             num_workers: sources.optional(&s::MEDIASOUP_NUM_WORKERS, |raw| {
                 v::number(raw, 1..=s::MAX_WORKERS)
             })?,
+            worker_cpus: sources.optional(&s::MEDIASOUP_WORKER_CPUS, v::worker_cpus)?,
             admin_token: sources.optional(&s::ADMIN_TOKEN, v::token)?,
             ice_server: IceServer {
                 enabled: sources.required(&s::MEDIASOUP_CLIENT_ENABLE_ICESERVER, v::boolean)?,
@@ -269,6 +302,7 @@ impl Config {
                 "minPort": self.min_port,
                 "maxPort": self.max_port,
                 "numWorkers": self.num_workers,
+                "workerCpus": self.worker_cpus.as_ref().map(WorkerCpus::to_string),
             },
             "iceServer": {
                 "enabled": self.ice_server.enabled,
@@ -305,6 +339,7 @@ impl Default for Config {
             min_port: 40_000,
             max_port: 49_999,
             num_workers: None,
+            worker_cpus: None,
             admin_token: None,
             ice_server: IceServer {
                 enabled: true,

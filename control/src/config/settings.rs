@@ -127,6 +127,12 @@ settings! {
         unset: "one per CPU that this process may use",
         allowed: "1 to 256",
     }
+    MEDIASOUP_WORKER_CPUS {
+        help: "CPUs that media workers are pinned to, one each in this order, or none. With a \
+               list, the CPU quota of a container does not matter",
+        unset: "those that this process may use; none under a CPU quota without a cpuset",
+        allowed: "none, or numbers and ranges, each CPU once, for example 2-5,8",
+    }
     MEDIASOUP_CLIENT_ENABLE_ICESERVER {
         help: "Whether clients are told about the TURN server",
         default: "yes",

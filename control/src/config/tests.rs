@@ -50,6 +50,7 @@ fn every_setting_is_read_from_its_variable_and_its_flag() {
         ("MEDIASOUP_MIN_PORT", "20000"),
         ("MEDIASOUP_MAX_PORT", "20999"),
         ("MEDIASOUP_NUM_WORKERS", "3"),
+        ("MEDIASOUP_WORKER_CPUS", "8,2-3"),
         ("MEDIASOUP_CLIENT_ENABLE_ICESERVER", "No"),
         ("MEDIASOUP_CLIENT_ICESERVER_HOST", "turn.example.com"),
         ("MEDIASOUP_CLIENT_ICESERVER_PORT", "3479"),
@@ -77,6 +78,7 @@ fn every_setting_is_read_from_its_variable_and_its_flag() {
         min_port: 20_000,
         max_port: 20_999,
         num_workers: Some(3),
+        worker_cpus: Some(WorkerCpus::List(vec![8, 2, 3])),
         admin_token: Some(Secret::new("tok")),
         ice_server: IceServer {
             enabled: false,
@@ -107,6 +109,23 @@ fn a_flag_wins_over_its_variable() {
     let got = config(&["--protoo-listen-port", "2", "--admin-token", ""], &env);
     assert_eq!(got.listen_port, 2);
     assert_eq!(got.admin_token, None);
+}
+
+#[test]
+fn lists_of_cpus_are_read_and_written() {
+    for (raw, want, shown) in [
+        ("0", vec![0], "0"),
+        ("2-5,8", vec![2, 3, 4, 5, 8], "2-5,8"),
+        ("8,2-2,3", vec![8, 2, 3], "8,2-3"),
+        ("1023", vec![1023], "1023"),
+    ] {
+        let got = config(&[], &[("MEDIASOUP_WORKER_CPUS", raw)]).worker_cpus;
+        let got = got.unwrap();
+        assert_eq!(got.to_string(), shown);
+        assert_eq!(got, WorkerCpus::List(want));
+    }
+    let got = config(&[], &[("MEDIASOUP_WORKER_CPUS", "NONE")]).worker_cpus;
+    assert_eq!(got, Some(WorkerCpus::Unpinned));
 }
 
 #[test]
@@ -155,6 +174,13 @@ fn values_that_make_no_sense_are_refused_by_name() {
         ("MEDIASOUP_ANNOUNCED_IP", "2001:db8::1"),
         ("MEDIASOUP_NUM_WORKERS", "0"),
         ("MEDIASOUP_NUM_WORKERS", "257"),
+        ("MEDIASOUP_WORKER_CPUS", "1,"),
+        ("MEDIASOUP_WORKER_CPUS", "a"),
+        ("MEDIASOUP_WORKER_CPUS", "3-2"),
+        ("MEDIASOUP_WORKER_CPUS", "0-2,1"),
+        ("MEDIASOUP_WORKER_CPUS", "0, 1"),
+        ("MEDIASOUP_WORKER_CPUS", "1024"),
+        ("MEDIASOUP_WORKER_CPUS", "0-99999999999"),
         ("ROOM_MAX_PEERS", "1"),
         ("ROOM_EMPTY_TIMEOUT", "0"),
         ("RUST_LOG", "control=loud"),

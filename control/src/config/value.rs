@@ -9,10 +9,12 @@ use std::str::FromStr;
 
 use tracing_subscriber::EnvFilter;
 
-use super::{LogFormat, Secret};
+use super::{LogFormat, Secret, WorkerCpus};
 
 /// Longest part of a refused value that an error repeats, characters.
 const SHOWN: usize = 80;
+/// Highest number of a CPU that the kernel's masks can name (CPU_SETSIZE).
+const MAX_CPU: usize = 1023;
 /// Longest user name, password or token, bytes.
 const MAX_TEXT: usize = 512;
 
@@ -122,6 +124,24 @@ pub fn turn_proto(raw: &str) -> Option<String> {
 /// A tracing filter.
 pub fn log_filter(raw: &str) -> Option<String> {
     EnvFilter::try_new(raw).ok().map(|_| raw.to_owned())
+}
+
+/// Which CPUs workers are pinned to: `none`, or numbers and ranges, each CPU
+/// once.
+pub fn worker_cpus(raw: &str) -> Option<WorkerCpus> {
+    if raw.eq_ignore_ascii_case("none") {
+        return Some(WorkerCpus::Unpinned);
+    }
+    let mut cpus = Vec::new();
+    for part in raw.split(',') {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let range = number(first, 0..=MAX_CPU)?..=number(last, 0..=MAX_CPU)?;
+        if range.is_empty() || range.clone().any(|cpu| cpus.contains(&cpu)) {
+            return None;
+        }
+        cpus.extend(range);
+    }
+    Some(WorkerCpus::List(cpus))
 }
 
 /// How log lines look.
