@@ -22,7 +22,7 @@ use crate::signals::{EndSignal, Hangups, Signals};
 use crate::startup::Startup;
 use crate::workers::cpu::CpuLimits;
 use crate::workers::{Plan, WorkerPool, Workers};
-use crate::{listen, logging, tls, workers};
+use crate::{check, listen, logging, tls, workers};
 
 /// Notices of the workers that wait for the rooms. When it is full, the events
 /// of a worker wait in its connection.
@@ -43,6 +43,7 @@ const EXIT_USAGE: u8 = 2;
 pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
     let config = match Config::parse(args, |name| std::env::var_os(name)) {
         Ok(Parsed::Run(config)) => *config,
+        Ok(Parsed::Check(config, problems)) => return check::run(&config, &problems),
         Ok(Parsed::Print(text)) => {
             logging::print(&text);
             return ExitCode::SUCCESS;
@@ -86,18 +87,13 @@ async fn serve(config: Config) -> Result<(), Failure> {
     let machine = addresses::interfaces();
     let announced = addresses::announced(&config, &machine);
     if announced.is_empty() {
-        return Err(
-            "MEDIASOUP_ANNOUNCED_IP is not set and this machine has no usable address".into(),
-        );
+        return Err(addresses::NONE.into());
     }
     let own: Vec<IpAddr> = announced.iter().filter_map(AnnouncedAddress::ip).collect();
-    let tls = tls::load_or_make(&config, &own)?;
     let plan = Plan::new(&config, &CpuLimits::detect(), announced.clone())?;
+    let tls = tls::load_or_make(&config, &own)?;
     let mut notes = plan.notes.clone();
     notes.extend(tls.notes.iter().cloned());
-    for note in &notes {
-        warn!("{note}");
-    }
     let listener = listen::https(config.listen_ip, config.listen_port)?;
 
     let (notices, receiver) = mpsc::channel(NOTICE_QUEUE);
@@ -126,6 +122,9 @@ async fn serve(config: Config) -> Result<(), Failure> {
         app,
         stop.clone(),
     )));
+    for note in &notes {
+        warn!("{note}");
+    }
     let startup = Startup {
         config: &config,
         announced: &announced,

@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use nix::unistd::{AccessFlags, access};
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair};
 use rustls::ServerConfig;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
@@ -111,6 +112,37 @@ pub enum TlsError {
 pub fn load_or_make(config: &Config, addresses: &[IpAddr]) -> Result<Tls, TlsError> {
     let made = config.tls_default && make_if_missing(config, addresses)?;
     load(&config.tls_cert, &config.tls_key, made)
+}
+
+/// Checks that [`load_or_make`] would succeed, making nothing; answers what the
+/// operator should know, one line each.
+///
+/// # Errors
+/// [`TlsError`]
+pub fn check(config: &Config, addresses: &[IpAddr]) -> Result<Vec<String>, TlsError> {
+    let (cert, key) = (&config.tls_cert, &config.tls_key);
+    if !(config.tls_default && whole_pair_is_missing(cert, key)?) {
+        return Ok(Pair::read(cert, key)?.notes);
+    }
+    let fail = |reason: String| TlsError::Make {
+        path: cert.clone(),
+        reason,
+    };
+    self_signed(config, addresses).map_err(|error| fail(error.to_string()))?;
+    let parents = cert.ancestors().skip(1);
+    let parents = parents.map(|it| match it.as_os_str().is_empty() {
+        true => Path::new("."),
+        false => it,
+    });
+    // Those that are missing would be made in this one.
+    let missing = |it: &Path| {
+        fs::symlink_metadata(it).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+    };
+    if let Some(first) = parents.into_iter().find(|it| !missing(it)) {
+        access(first, AccessFlags::W_OK | AccessFlags::X_OK)
+            .map_err(|error| fail(format!("{}: {}", first.display(), error.desc())))?;
+    }
+    Ok(Vec::new())
 }
 
 fn load(cert_path: &Path, key_path: &Path, made: bool) -> Result<Tls, TlsError> {

@@ -15,7 +15,7 @@ use tokio_rustls::client::TlsStream;
 use crate::client::Client;
 use crate::https;
 use crate::protoo::Protoo;
-use crate::server::{DEADLINE, Options, Server};
+use crate::server::{DEADLINE, Options, Server, free_port, media_ports};
 
 const EC: &str = "ec -pkeyopt ec_paramgen_curve:prime256v1";
 const RSA: &str = "rsa:2048";
@@ -192,4 +192,92 @@ fn workers_run_where_the_operator_wants_them() {
         "{text}"
     );
     assert!(text.ends_with(&want), "{text}");
+}
+
+#[test]
+fn a_file_configures_the_server() {
+    let options = Options::new();
+    let file = "mediasoup_num_workers = 2\nROOM_MAX_PEERS = 7\nrust_log = \"warn\"\n";
+    std::fs::write(options.dir().join("server.toml"), file).unwrap();
+    let server = options
+        .arg("--config")
+        .arg("server.toml")
+        .arg("--rust-log=info")
+        .env("ROOM_MAX_PEERS", 8)
+        .start();
+    assert_eq!(server.workers().len(), 2);
+    let (_, answer) = https::get(&server.url("/config"));
+    let config = &answer["config"];
+    assert_eq!(config["rooms"]["maxPeers"], 8);
+    let sources = &config["sources"];
+    assert_eq!(sources["MEDIASOUP_NUM_WORKERS"], "file");
+    assert_eq!(sources["ROOM_MAX_PEERS"], "environment");
+    assert_eq!(sources["RUST_LOG"], "flag");
+    assert_eq!(sources["LOG_LEVEL"], "default");
+}
+
+/// A check on loopback and few ports.
+fn check() -> Options {
+    let min = media_ports();
+    Options::new()
+        .arg("check")
+        .env("PROTOO_LISTEN_IP", "127.0.0.1")
+        .env("PROTOO_LISTEN_PORT", free_port())
+        .env("MEDIASOUP_LISTEN_IP", "127.0.0.1")
+        .env("MEDIASOUP_MIN_PORT", min)
+        .env("MEDIASOUP_MAX_PORT", min + 7)
+        .env("MEDIASOUP_NUM_WORKERS", 2)
+}
+
+#[test]
+fn a_check_of_a_good_configuration_says_so_and_leaves_nothing() {
+    let options = check();
+    let (status, stdout, stderr) = options.run();
+    assert_eq!(status.code(), Some(0), "{stderr}");
+    assert!(stdout.ends_with("configuration is valid\n"), "{stdout}");
+    assert_eq!(stderr, "");
+    assert_eq!(std::fs::read_dir(options.dir()).unwrap().count(), 0);
+
+    let options = check()
+        .env("HTTPS_CERT_FULLCHAIN", "fullchain.pem")
+        .env("HTTPS_CERT_PRIVKEY", "privkey.pem");
+    rotate(options.dir(), EC);
+    let (status, _, stderr) = options.run();
+    assert_eq!(status.code(), Some(0), "{stderr}");
+}
+
+#[test]
+fn a_check_lists_every_problem() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let min = media_ports();
+    let slice: Vec<_> = (min..min + 4)
+        .map(|port| std::net::UdpSocket::bind(("127.0.0.1", port)).unwrap())
+        .collect();
+    let options = check()
+        .env("PROTOO_LISTEN_PORT", taken.local_addr().unwrap().port())
+        .env("MEDIASOUP_MIN_PORT", min)
+        .env("MEDIASOUP_MAX_PORT", min + 7)
+        .env("WEBRTC_SERVER_CONFIG", "server.toml")
+        .env("HTTPS_CERT_FULLCHAIN", "fullchain.pem")
+        .env("HTTPS_CERT_PRIVKEY", "privkey.pem");
+    let file = "room_max_peers = 1\nmediasoup_worker_cpu = 1\nlog_level = \"a=loud\"\n";
+    std::fs::write(options.dir().join("server.toml"), file).unwrap();
+    rotate(options.dir(), EC);
+    std::fs::write(options.dir().join("privkey.pem"), "garbage").unwrap();
+    let (status, stdout, stderr) = options.run();
+    assert!(status.code().is_some_and(|code| code != 0), "{status}");
+    assert!(!stdout.contains("valid"), "{stdout}");
+    for start in [
+        "server.toml: there is no setting \"mediasoup_worker_cpu\"".to_owned(),
+        "ROOM_MAX_PEERS=\"1\" ".to_owned(),
+        "LOG_LEVEL=\"a=loud\" ".to_owned(),
+        "PROTOO_LISTEN_PORT: cannot listen on 127.0.0.1:".to_owned(),
+        format!("MEDIASOUP_MIN_PORT, MEDIASOUP_MAX_PORT: no UDP port of {min}"),
+        "HTTPS_CERT_PRIVKEY: privkey.pem: ".to_owned(),
+    ] {
+        let found = stderr.lines().filter(|line| line.starts_with(&start));
+        assert_eq!(found.count(), 1, "{start}: {stderr}");
+    }
+    assert_eq!(stderr.lines().count(), 6, "{stderr}");
+    drop(slice);
 }

@@ -1,13 +1,15 @@
 //! Every setting of the server: what it may be, where it comes from (a flag
-//! wins over the environment, which wins over the default) and what of it may
-//! be shown.
+//! wins over the environment, which wins over the configuration file, which
+//! wins over the default) and what of it may be shown.
 
+mod file;
 mod settings;
 mod value;
 
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
 use std::net::IpAddr;
@@ -18,10 +20,10 @@ use serde_json::{Value, json};
 
 use crate::workers::ports;
 
-pub use settings::{SECRET_VARIABLES, Setting};
-pub use value::ConfigError;
+pub use settings::{Origin, SECRET_VARIABLES, Setting};
+pub use value::{ConfigError, ConfigErrors};
 
-use settings::Sources;
+use settings::{Request, Sources};
 
 /// What is shown in place of a secret that is set.
 pub const REDACTED: &str = "[redacted]";
@@ -73,6 +75,8 @@ pub struct Config {
     pub log: String,
     /// How it looks (`LOG_FORMAT`).
     pub log_format: LogFormat,
+    /// Where each setting that was given came from, by its variable.
+    pub origins: BTreeMap<&'static str, Origin>,
 }
 
 /// What the operator wants media workers to be pinned to.
@@ -167,31 +171,68 @@ impl fmt::Debug for Secret {
 pub enum Parsed {
     /// Run the server.
     Run(Box<Config>),
+    /// Tell everything that would keep it from running: what is wrong with
+    /// single values, with the defaults in their place in the configuration.
+    Check(Box<Config>, Vec<ConfigError>),
     /// Print this text (`--help`, `--version`) and end well.
     Print(String),
 }
 
 impl Config {
     /// Reads the configuration from the arguments (the first one is the
-    /// program's name) and from the environment, given as a look-up. A variable
-    /// that is empty counts as not set.
+    /// program's name), from the environment, given as a look-up, and from the
+    /// configuration file that either of them names. A variable that is empty
+    /// counts as not set.
     ///
     /// # Errors
-    /// A flag that does not exist, or a value that makes no sense; the latter
-    /// is one line that names the variable, the value and what is allowed.
-    pub fn parse<A, E>(args: A, env: E) -> Result<Parsed, ConfigError>
+    /// A flag that does not exist, or everything that makes no sense: one line
+    /// each that names the variable, the value and what is allowed.
+    pub fn parse<A, E>(args: A, env: E) -> Result<Parsed, ConfigErrors>
     where
         A: IntoIterator<Item = OsString>,
         E: Fn(&str) -> Option<OsString>,
     {
-        let sources = match Sources::read(args, env)? {
-            Ok(sources) => sources,
-            Err(text) => return Ok(Parsed::Print(text)),
+        let request = Sources::read(args, env).map_err(|error| ConfigErrors(vec![error]))?;
+        match request {
+            Request::Print(text) => Ok(Parsed::Print(text)),
+            Request::Check(sources) => {
+                let (config, problems) = Self::validated(sources);
+                Ok(Parsed::Check(Box::new(config), problems))
+            }
+            Request::Run(sources) => match Self::validated(sources) {
+                (config, problems) if problems.is_empty() => Ok(Parsed::Run(Box::new(config))),
+                (_, problems) => Err(ConfigErrors(problems)),
+            },
+        }
+    }
+
+    /// The configuration with defaults in place of values that make no sense,
+    /// and what is wrong with those.
+    fn validated(mut sources: Sources) -> (Self, Vec<ConfigError>) {
+        let mut problems = std::mem::take(&mut sources.problems);
+        let config = loop {
+            match Self::from_sources(&sources) {
+                Ok(config) => break config,
+                Err(error) => {
+                    // Without it the next one shows. No default is refused.
+                    let goes_on = matches!(&error, ConfigError::Value { variable, .. }
+                        if sources.forget(variable));
+                    problems.push(error);
+                    if !goes_on {
+                        break Self::default();
+                    }
+                }
+            }
         };
-        let config = Self::from_sources(&sources)?;
-        config.check_addresses(&sources)?;
-        config.check_ports(&sources)?;
-        Ok(Parsed::Run(Box::new(config)))
+        // Values that are not the operator's may well not fit together.
+        if problems.is_empty() {
+            let checks = [
+                config.check_addresses(&sources),
+                config.check_ports(&sources),
+            ];
+            problems.extend(checks.into_iter().filter_map(Result::err));
+        }
+        (config, problems)
     }
 
     fn from_sources(sources: &Sources) -> Result<Self, ConfigError> {
@@ -236,6 +277,7 @@ impl Config {
                 None => sources.required(&s::LOG_LEVEL, v::log_filter)?,
             },
             log_format: sources.required(&s::LOG_FORMAT, v::log_format)?,
+            origins: sources.origins(),
         })
     }
 
@@ -319,7 +361,20 @@ impl Config {
             "adminToken": hidden(self.admin_token.is_some()),
             "log": self.log,
             "logFormat": self.log_format.name(),
+            "sources": self.sources_json(),
         })
+    }
+}
+
+impl Config {
+    /// Where the value of each setting comes from, by its variable.
+    fn sources_json(&self) -> Value {
+        let all = settings::ALL.iter().map(|setting| {
+            let origin = self.origins.get(setting.variable);
+            let name = origin.map_or("default", |origin| origin.name());
+            (setting.variable.to_owned(), Value::from(name))
+        });
+        Value::Object(all.collect())
     }
 }
 
@@ -353,6 +408,7 @@ impl Default for Config {
             room_empty_timeout: Duration::from_secs(300),
             log: "info".to_owned(),
             log_format: LogFormat::Text,
+            origins: BTreeMap::new(),
         }
     }
 }

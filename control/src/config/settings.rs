@@ -1,13 +1,23 @@
 //! The table of settings, `--help` made from it, and the look-up of a setting
-//! in flags, environment and default, in this order.
+//! in flags, environment, file and default, in this order.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::path::PathBuf;
 
 use clap::error::ErrorKind;
 use clap::{Arg, Command};
 
-use super::ConfigError;
+use super::{ConfigError, file};
+
+/// Variable of the configuration file's path; the flag is `--config`.
+const FILE_VARIABLE: &str = "WEBRTC_SERVER_CONFIG";
+/// Name of that flag.
+const FILE_FLAG: &str = "config";
+/// Name of the argument that says what to do.
+const ACTION: &str = "ACTION";
+/// The action that only looks whether a start would work.
+const CHECK: &str = "check";
 
 /// Most media workers that can be asked for. More can only be a mistake, and
 /// would keep the machine from doing anything else.
@@ -203,15 +213,52 @@ pub static SECRET_VARIABLES: [&str; 3] = [
     "ADMIN_TOKEN",
 ];
 
-/// The settings that were given, by flag or variable.
+/// Where the value of a setting comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// The command line.
+    Flag,
+    /// The environment.
+    Environment,
+    /// The configuration file.
+    File,
+}
+
+impl Origin {
+    /// Its name in `GET /config`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Origin::Flag => "flag",
+            Origin::Environment => "environment",
+            Origin::File => "file",
+        }
+    }
+}
+
+/// What the command line asks for.
+pub enum Request {
+    /// Print this text (`--help`, `--version`).
+    Print(String),
+    /// Run with these settings.
+    Run(Sources),
+    /// Look whether that would work.
+    Check(Sources),
+}
+
+/// The settings that were given.
 pub struct Sources {
-    given: HashMap<&'static str, String>,
+    given: BTreeMap<&'static str, (Origin, String)>,
+    /// What was wrong before any value was looked at.
+    pub problems: Vec<ConfigError>,
 }
 
 impl Sources {
-    /// Parses the flags and looks the other settings up in `env`. The inner
-    /// error is the text of `--help` or `--version`.
-    pub fn read<A, E>(args: A, env: E) -> Result<Result<Self, String>, ConfigError>
+    /// Parses the flags, looks the other settings up in `env`, and the rest in
+    /// the configuration file if there is one.
+    ///
+    /// # Errors
+    /// [`ConfigError::Usage`]; anything else goes to [`Self::problems`].
+    pub fn read<A, E>(args: A, env: E) -> Result<Request, ConfigError>
     where
         A: IntoIterator<Item = OsString>,
         E: Fn(&str) -> Option<OsString>,
@@ -220,33 +267,62 @@ impl Sources {
             Ok(flags) => flags,
             Err(error) => match error.kind() {
                 ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
-                    return Ok(Err(error.to_string()));
+                    return Ok(Request::Print(error.to_string()));
                 }
                 _ => return Err(ConfigError::Usage(error.to_string().trim_end().to_owned())),
             },
         };
-        let mut given = HashMap::new();
+        let env = |name: &str| env(name).filter(|value| !value.is_empty());
+        let mut flag = |name: &str| flags.remove_one::<OsString>(name);
+        let path = flag(FILE_FLAG).or_else(|| env(FILE_VARIABLE));
+        let path = path.filter(|path| !path.is_empty()).map(PathBuf::from);
+        let (in_file, mut problems) = path.map(|path| file::read(&path)).unwrap_or_default();
+
+        let mut given = BTreeMap::new();
         for setting in ALL {
-            let raw = flags
-                .remove_one::<OsString>(setting.variable)
-                .or_else(|| env(setting.variable));
-            match raw.map(OsString::into_string) {
-                None => {}
-                Some(Ok(value)) if value.is_empty() => {}
-                Some(Ok(value)) => {
-                    given.insert(setting.variable, value);
+            let name = setting.variable;
+            let flag = flag(name).map(|value| (Origin::Flag, value));
+            let env = || Some((Origin::Environment, env(name)?));
+            let in_file = || {
+                let found = in_file.iter().find(|(it, _)| it.variable == name);
+                found.map(|(_, value)| (Origin::File, value.into()))
+            };
+            let Some((origin, raw)) = flag.or_else(env).or_else(in_file) else {
+                continue;
+            };
+            match raw.into_string() {
+                // A flag that is empty takes back what is set elsewhere.
+                Ok(value) if value.is_empty() => {}
+                Ok(value) => {
+                    given.insert(name, (origin, value));
                 }
-                Some(Err(raw)) => {
-                    return Err(refusal(setting, &raw.to_string_lossy(), "valid UTF-8"));
-                }
+                Err(raw) => problems.push(refusal(setting, &raw.to_string_lossy(), "valid UTF-8")),
             }
         }
-        Ok(Ok(Self { given }))
+        let sources = Self { given, problems };
+        Ok(match flags.contains_id(ACTION) {
+            true => Request::Check(sources),
+            false => Request::Run(sources),
+        })
     }
 
-    /// Whether a flag or variable gave this setting.
+    /// Whether this setting was given.
     pub fn is_set(&self, setting: &Setting) -> bool {
         self.given.contains_key(setting.variable)
+    }
+
+    /// Where each setting that was given came from.
+    pub fn origins(&self) -> BTreeMap<&'static str, Origin> {
+        let origins = self.given.iter();
+        origins
+            .map(|(name, (origin, _))| (*name, *origin))
+            .collect()
+    }
+
+    /// Goes on with the default of a setting whose value was refused; answers
+    /// whether it was given at all.
+    pub fn forget(&mut self, variable: &str) -> bool {
+        self.given.remove(variable).is_some()
     }
 
     /// The value of a setting that has a default.
@@ -280,7 +356,7 @@ impl Sources {
     fn raw(&self, setting: &Setting) -> &str {
         self.given
             .get(setting.variable)
-            .map_or(setting.default, String::as_str)
+            .map_or(setting.default, |(_, value)| value)
     }
 }
 
@@ -300,8 +376,27 @@ fn command() -> Command {
     let mut command = Command::new("webrtc-server")
         .version(env!("CARGO_PKG_VERSION"))
         .about("WebRTC SFU server for mediasoup clients")
-        .after_help("A flag wins over its variable. An empty variable counts as not set.")
-        .next_line_help(true);
+        .after_help(
+            "A flag wins over its variable, and a variable over the configuration file. An empty \
+             variable counts as not set.",
+        )
+        .next_line_help(true)
+        .arg(
+            Arg::new(ACTION)
+                .value_parser(clap::builder::PossibleValuesParser::new([CHECK]))
+                .hide_possible_values(true)
+                .help("check: only tell everything that would keep the server from starting"),
+        )
+        .arg(
+            Arg::new(FILE_FLAG)
+                .long(FILE_FLAG)
+                .value_name("PATH")
+                .value_parser(clap::value_parser!(OsString))
+                .help(format!(
+                    "Configuration file in TOML: the variables below, in upper or lower case\n\
+                     [env: {FILE_VARIABLE}] [unset: none]"
+                )),
+        );
     for setting in ALL {
         let fallback = match setting.default {
             "" => format!("[unset: {}]", setting.unset),

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use super::settings::ALL;
 use super::*;
 
-fn parse(args: &[&str], env: &[(&str, &str)]) -> Result<Parsed, ConfigError> {
+fn parse(args: &[&str], env: &[(&str, &str)]) -> Result<Parsed, ConfigErrors> {
     let args = std::iter::once("webrtc-server").chain(args.iter().copied());
     Config::parse(args.map(OsString::from), |name| {
         env.iter()
@@ -92,15 +92,144 @@ fn every_setting_is_read_from_its_variable_and_its_flag() {
         room_empty_timeout: Duration::from_secs(60),
         log: "debug,control=trace".into(),
         log_format: LogFormat::Json,
+        origins: BTreeMap::new(),
     };
-    assert_eq!(config(&[], &given), want);
+    let from = |origin| Config {
+        origins: ALL.iter().map(|s| (s.variable, origin)).collect(),
+        ..want.clone()
+    };
+    assert_eq!(config(&[], &given), from(Origin::Environment));
 
     let flags: Vec<String> = given
         .iter()
         .map(|(name, value)| format!("--{}={value}", name.to_lowercase().replace('_', "-")))
         .collect();
     let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
-    assert_eq!(config(&flags, &[]), want);
+    assert_eq!(config(&flags, &[]), from(Origin::Flag));
+
+    let file = File::new(|text| {
+        for (name, value) in given {
+            text.push_str(&format!("{} = {value:?}\n", name.to_lowercase()));
+        }
+    });
+    assert_eq!(config(&["--config", file.path()], &[]), from(Origin::File));
+}
+
+/// A configuration file, removed afterwards.
+struct File(PathBuf);
+
+impl File {
+    fn new(write: impl FnOnce(&mut String)) -> Self {
+        let mut text = String::new();
+        write(&mut text);
+        let name = format!("config-test-{:x}.toml", rand::random::<u64>());
+        let path = std::env::temp_dir().join(name);
+        std::fs::write(&path, text).unwrap();
+        Self(path)
+    }
+
+    fn path(&self) -> &str {
+        self.0.to_str().unwrap()
+    }
+}
+
+impl Drop for File {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+#[test]
+fn flags_win_over_the_environment_and_that_over_the_file() {
+    let file = File::new(|text| {
+        text.push_str("protoo_listen_port = 1\nROOM_MAX_PEERS = 11\nadmin_token = \"tok\"\n");
+        text.push_str("room_empty_timeout = \"\"\nmediasoup_num_workers = 4\n");
+    });
+    let env = [
+        ("WEBRTC_SERVER_CONFIG", file.path()),
+        ("PROTOO_LISTEN_PORT", "2"),
+        ("ROOM_MAX_PEERS", "12"),
+        ("MEDIASOUP_NUM_WORKERS", ""),
+    ];
+    let got = config(&["--protoo-listen-port=3", "--admin-token="], &env);
+    assert_eq!(got.listen_port, 3);
+    assert_eq!(got.room_max_peers, 12);
+    assert_eq!(got.num_workers, Some(4));
+    assert_eq!(got.admin_token, None);
+    assert_eq!(got.room_empty_timeout, Duration::from_secs(300));
+
+    let sources = &got.redacted_json()["sources"];
+    for (name, want) in [
+        ("PROTOO_LISTEN_PORT", "flag"),
+        ("ROOM_MAX_PEERS", "environment"),
+        ("MEDIASOUP_NUM_WORKERS", "file"),
+        ("ADMIN_TOKEN", "default"),
+        ("ROOM_EMPTY_TIMEOUT", "default"),
+        ("PROTOO_LISTEN_IP", "default"),
+    ] {
+        assert_eq!(sources[name], want, "{name}");
+    }
+    assert_eq!(sources.as_object().unwrap().len(), ALL.len());
+
+    // The flag wins here too.
+    let other = File::new(|text| text.push_str("protoo_listen_port = 9"));
+    assert_eq!(
+        config(&["--config", other.path()], &env[..1]).listen_port,
+        9
+    );
+}
+
+#[test]
+fn everything_that_is_wrong_is_told_at_once() {
+    let file = File::new(|text| text.push_str("room_max_peers = 1\nno_such = 1\n"));
+    let env = [
+        ("WEBRTC_SERVER_CONFIG", file.path()),
+        ("PROTOO_LISTEN_PORT", "0"),
+        ("RUST_LOG", "control=loud"),
+        ("LOG_LEVEL", "control=loud"),
+        // Only half of a range: not to be blamed on the defaults.
+        ("MEDIASOUP_MIN_PORT", "x"),
+        ("MEDIASOUP_MAX_PORT", "30000"),
+    ];
+    let ConfigErrors(problems) = parse(&["--protoo-listen-ip=x"], &env).unwrap_err();
+    let mut problems: Vec<String> = problems.iter().map(ConfigError::to_string).collect();
+    problems.sort();
+    let starts = [
+        &format!("{}: there is no setting \"no_such\"", file.path()),
+        "LOG_LEVEL=\"control=loud\" ",
+        "MEDIASOUP_MIN_PORT=\"x\" ",
+        "PROTOO_LISTEN_IP=\"x\" ",
+        "PROTOO_LISTEN_PORT=\"0\" ",
+        "ROOM_MAX_PEERS=\"1\" ",
+        "RUST_LOG=\"control=loud\" ",
+    ];
+    assert_eq!(problems.len(), starts.len(), "{problems:#?}");
+    for (problem, start) in problems.iter().zip(starts) {
+        assert!(problem.starts_with(start), "{problem}");
+    }
+
+    let Ok(Parsed::Check(config, again)) = parse(&["check", "--protoo-listen-ip=x"], &env) else {
+        panic!("no check");
+    };
+    assert_eq!(again.len(), problems.len());
+    assert_eq!(config.max_port, 30_000);
+    assert_eq!(config.listen_port, 4443);
+}
+
+#[test]
+fn a_check_is_asked_for_by_its_name() {
+    for args in [
+        &["check", "--room-max-peers=5"][..],
+        &["--room-max-peers=5", "check"],
+    ] {
+        match parse(args, &[]) {
+            Ok(Parsed::Check(config, problems)) => {
+                assert_eq!(config.room_max_peers, 5);
+                assert!(problems.is_empty());
+            }
+            other => panic!("{args:?}: {other:?}"),
+        }
+    }
 }
 
 #[test]
@@ -318,6 +447,8 @@ fn help_lists_every_setting_with_variable_and_default() {
             assert!(line.contains(&format!("[default: {}]", setting.default)));
         }
     }
+    assert!(help.contains("--config <PATH>"), "{help}");
+    assert!(help.contains("[env: WEBRTC_SERVER_CONFIG]"), "{help}");
     assert!(matches!(parse(&["--version"], &[]), Ok(Parsed::Print(_))));
 }
 
@@ -328,7 +459,8 @@ fn unknown_flags_are_refused() {
         &["stray"],
         &["--protoo-listen-port"],
     ] {
-        assert!(matches!(parse(args, &[]), Err(ConfigError::Usage(_))));
+        let ConfigErrors(errors) = parse(args, &[]).unwrap_err();
+        assert!(matches!(errors[..], [ConfigError::Usage(_)]), "{errors:?}");
     }
 }
 

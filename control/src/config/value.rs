@@ -4,7 +4,7 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use tracing_subscriber::EnvFilter;
@@ -32,6 +32,13 @@ pub enum ConfigError {
     },
     /// The command line itself is wrong; the text says how.
     Usage(String),
+    /// The configuration file, or something in it that is no value.
+    File {
+        /// Its path.
+        path: PathBuf,
+        /// What is wrong, one line.
+        reason: String,
+    },
 }
 
 impl ConfigError {
@@ -45,6 +52,14 @@ impl ConfigError {
             variable,
             value: Some(shown),
             allowed: allowed.into(),
+        }
+    }
+
+    /// An error about the configuration file.
+    pub fn file(path: &Path, reason: impl Into<String>) -> Self {
+        Self::File {
+            path: path.to_owned(),
+            reason: reason.into(),
         }
     }
 }
@@ -67,11 +82,25 @@ impl fmt::Display for ConfigError {
                 "{variable} makes no sense (its value is not shown); allowed: {allowed}"
             ),
             Self::Usage(text) => f.write_str(text),
+            Self::File { path, reason } => write!(f, "{}: {reason}", path.display()),
         }
     }
 }
 
 impl std::error::Error for ConfigError {}
+
+/// Everything that is wrong with the configuration, a line each; not empty.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigErrors(pub Vec<ConfigError>);
+
+impl fmt::Display for ConfigErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let lines: Vec<String> = self.0.iter().map(ConfigError::to_string).collect();
+        f.write_str(&lines.join("\n"))
+    }
+}
+
+impl std::error::Error for ConfigErrors {}
 
 /// A whole number in `range`, in decimal digits.
 pub fn number<T: FromStr + PartialOrd>(raw: &str, range: RangeInclusive<T>) -> Option<T> {

@@ -475,7 +475,8 @@ fn files_that_have_gone_bad_leave_the_old_certificate_in_use() {
     rotate(&dir, EC);
     let mut tls = dir.load().unwrap();
     let good = served(&tls);
-    let spoilers: [(&str, fn(&Directory)); 4] = [
+    type Spoiler = (&'static str, fn(&Directory));
+    let spoilers: [Spoiler; 4] = [
         ("garbage", |dir| {
             dir.write("fullchain.pem", "garbage");
         }),
@@ -500,4 +501,40 @@ fn files_that_have_gone_bad_leave_the_old_certificate_in_use() {
     rotate(&dir, EC);
     tls.reloader.reload();
     assert_eq!(served(&tls), certificate_in(&dir));
+}
+
+#[test]
+fn a_check_finds_what_a_start_would_and_makes_nothing() {
+    let dir = Directory::new();
+    let config = default_pair(&dir);
+    assert_eq!(check(&config, &[]).unwrap(), [""; 0]);
+    assert!(!dir.path("certs").exists());
+
+    // A file in the way of the directory.
+    dir.write("certs", "");
+    let error = check(&config, &[]).unwrap_err().to_string();
+    assert!(error.starts_with("HTTPS_CERT_FULLCHAIN: "), "{error}");
+    fs::remove_file(dir.path("certs")).unwrap();
+
+    // The superuser may write everywhere.
+    if !nix::unistd::geteuid().is_root() {
+        fs::set_permissions(&dir.0, fs::Permissions::from_mode(0o555)).unwrap();
+        let error = check(&config, &[]).unwrap_err().to_string();
+        assert!(error.contains("Permission denied"), "{error}");
+        fs::set_permissions(&dir.0, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
+    load_or_make(&config, &[]).unwrap();
+    assert_eq!(check(&config, &[]).unwrap(), [""; 0]);
+    fs::remove_file(&config.tls_key).unwrap();
+    let error = check(&config, &[]).unwrap_err().to_string();
+    assert!(error.starts_with("HTTPS_CERT_PRIVKEY: "), "{error}");
+
+    // Configured, so that nothing is made.
+    let config = Config {
+        tls_default: false,
+        ..config
+    };
+    fs::remove_file(&config.tls_cert).unwrap();
+    assert!(check(&config, &[]).is_err());
 }
