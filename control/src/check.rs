@@ -72,7 +72,9 @@ fn find(config: &Config, refused: &[ConfigError]) -> Findings {
         }
         findings.notes.extend(plan.notes);
     }
-    if let Some(notes) = findings.refuse(tls::check(config, &own)) {
+    if config.https_enabled
+        && let Some(notes) = findings.refuse(tls::check(config, &own))
+    {
         findings.notes.extend(notes);
     }
     findings

@@ -36,6 +36,12 @@ const CLOSE_RESTART: u16 = 1012;
 /// the end. With the workers' own time the whole end stays below two seconds.
 const GOODBYE: Duration = Duration::from_millis(700);
 
+/// What an operator has to do who switched TLS off.
+const NO_TLS: &str = "HTTPS_ENABLED=no: a proxy in front has to add TLS";
+/// And who did not name that proxy.
+const NO_PROXY: &str = "TRUSTED_PROXIES is not set: to this server, every client has the address \
+                        of the proxy";
+
 /// Exit code for settings that make no sense.
 const EXIT_USAGE: u8 = 2;
 
@@ -91,9 +97,18 @@ async fn serve(config: Config) -> Result<(), Failure> {
     }
     let own: Vec<IpAddr> = announced.iter().filter_map(AnnouncedAddress::ip).collect();
     let plan = Plan::new(&config, &CpuLimits::detect(), announced.clone())?;
-    let tls = tls::load_or_make(&config, &own)?;
+    let tls = match config.https_enabled {
+        true => Some(tls::load_or_make(&config, &own)?),
+        false => None,
+    };
     let mut notes = plan.notes.clone();
-    notes.extend(tls.notes.iter().cloned());
+    match &tls {
+        Some(tls) => notes.extend(tls.notes.iter().cloned()),
+        None => notes.push(NO_TLS.to_owned()),
+    }
+    if tls.is_none() && config.trusted_proxies.is_empty() {
+        notes.push(NO_PROXY.to_owned());
+    }
     let listener = listen::https(config.listen_ip, config.listen_port)?;
 
     let (notices, receiver) = mpsc::channel(NOTICE_QUEUE);
@@ -118,7 +133,7 @@ async fn serve(config: Config) -> Result<(), Failure> {
     });
     let mut server = Some(tokio::spawn(http::serve::serve(
         listener,
-        tls.server,
+        tls.as_ref().map(|tls| Arc::clone(&tls.server)),
         app,
         stop.clone(),
     )));
@@ -129,7 +144,7 @@ async fn serve(config: Config) -> Result<(), Failure> {
         config: &config,
         announced: &announced,
         workers: &pool.status(),
-        certificate: &tls.description,
+        certificate: tls.as_ref().map_or("none", |tls| &tls.description),
         notes: &notes,
     };
     match config.log_format {
@@ -137,8 +152,25 @@ async fn serve(config: Config) -> Result<(), Failure> {
         LogFormat::Json => startup.log(),
     }
 
-    let _fresh = AbortOnDropHandle::new(tokio::spawn(tls::keep_fresh(tls.reloader, hangups)));
-    let result = tokio::select! {
+    let _fresh = tls.map(|tls| {
+        let keeping = tls::keep_fresh(tls.reloader, hangups);
+        AbortOnDropHandle::new(tokio::spawn(keeping))
+    });
+    let result = until_over(&mut signals, &mut server, &rooms).await;
+    tokio::select! {
+        () = end(&stop, &rooms, server, workers) => {}
+        _ = signals.recv() => info!("ending at once"),
+    }
+    result
+}
+
+/// Waits for a signal that ends the server, or for its listener's end.
+async fn until_over(
+    signals: &mut Signals,
+    server: &mut Server,
+    rooms: &Rooms,
+) -> Result<(), Failure> {
+    tokio::select! {
         signal = signals.recv() => {
             let name = match signal {
                 EndSignal::Interrupt => "SIGINT",
@@ -147,16 +179,11 @@ async fn serve(config: Config) -> Result<(), Failure> {
             info!(signal = name, peers = rooms.joined_peers(), "ending");
             Ok(())
         }
-        ended = ended(&mut server) => {
-            error!("the HTTPS listener has ended");
+        ended = ended(server) => {
+            error!("the listener has ended");
             ended
         }
-    };
-    tokio::select! {
-        () = end(&stop, &rooms, server, workers) => {}
-        _ = signals.recv() => info!("ending at once"),
     }
-    result
 }
 
 /// The task that serves HTTPS; `None` once its end is known.

@@ -78,26 +78,33 @@ impl Startup<'_> {
         let config = self.config;
         let mut urls = Vec::new();
         if let Some(host) = &config.ingress_host {
-            urls.push(url(host, config.client_port));
+            // Clients always come by HTTPS, if need be to a proxy.
+            urls.push(url("https", host, config.client_port));
         }
+        let scheme = if config.https_enabled {
+            "https"
+        } else {
+            "http"
+        };
+        let own = |host: &str| url(scheme, host, config.listen_port);
         let listen = config.listen_ip;
         if listen.is_unspecified() {
-            urls.push(url("localhost", config.listen_port));
+            urls.push(own("localhost"));
             let reachable = self
                 .announced
                 .iter()
                 .filter_map(AnnouncedAddress::ip)
                 .filter(|ip| !ip.is_loopback() && (listen.is_ipv6() || ip.is_ipv4()));
-            urls.extend(reachable.map(|ip| url(&in_url(ip), config.listen_port)));
+            urls.extend(reachable.map(|ip| own(&in_url(ip))));
         } else if [
             IpAddr::from([127, 0, 0, 1]),
             IpAddr::V6(Ipv6Addr::LOCALHOST),
         ]
         .contains(&listen)
         {
-            urls.push(url("localhost", config.listen_port));
+            urls.push(own("localhost"));
         } else {
-            urls.push(url(&in_url(listen), config.listen_port));
+            urls.push(own(&in_url(listen)));
         }
         urls.truncate(MAX_URLS);
         urls
@@ -121,10 +128,10 @@ impl Startup<'_> {
     }
 }
 
-fn url(host: &str, port: u16) -> String {
-    match port {
-        443 => format!("https://{host}/"),
-        port => format!("https://{host}:{port}/"),
+fn url(scheme: &str, host: &str, port: u16) -> String {
+    match (scheme, port) {
+        ("https", 443) | ("http", 80) => format!("{scheme}://{host}/"),
+        (scheme, port) => format!("{scheme}://{host}:{port}/"),
     }
 }
 
@@ -256,6 +263,25 @@ webrtc-server {version} is ready
             ["https://localhost:4443/"]
         );
         assert_eq!(urls("0.0.0.0", None, &["192.0.2.1"; 9]).len(), MAX_URLS);
+    }
+
+    #[test]
+    fn urls_without_tls_say_so() {
+        for (port, want) in [(80, "http://localhost/"), (443, "http://localhost:443/")] {
+            let config = Config {
+                listen_ip: IpAddr::from([127, 0, 0, 1]),
+                listen_port: port,
+                https_enabled: false,
+                ingress_host: Some("rtc.example.com".into()),
+                ..Config::default()
+            };
+            let text = block(&config, &[], &[]);
+            let urls: Vec<&str> = text
+                .split_whitespace()
+                .filter(|w| w.contains("://"))
+                .collect();
+            assert_eq!(urls, ["https://rtc.example.com/", want]);
+        }
     }
 
     #[test]

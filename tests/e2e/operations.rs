@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use futures_util::{SinkExt, StreamExt};
 use nix::sys::signal::Signal;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
@@ -11,6 +12,9 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::http::HeaderValue;
 
 use crate::client::Client;
 use crate::https;
@@ -23,9 +27,16 @@ const ED25519: &str = "ed25519";
 
 /// Makes another pair in the files of the server.
 fn rotate(dir: &Path, key: &str) {
-    let arguments = format!(
-        "req -x509 -newkey {key} -nodes -keyout privkey.pem -out fullchain.pem -subj /CN=a -days 1"
+    openssl(
+        dir,
+        &format!(
+            "req -x509 -newkey {key} -nodes -keyout privkey.pem -out fullchain.pem -subj /CN=a \
+             -days 1"
+        ),
     );
+}
+
+fn openssl(dir: &Path, arguments: &str) {
     let status = Command::new("openssl")
         .args(arguments.split(' '))
         .current_dir(dir)
@@ -129,6 +140,31 @@ async fn a_bad_new_certificate_is_told_in_one_line_and_not_served() {
     for reason in ["no private key in PEM", "cannot read"] {
         assert_eq!(log.matches(reason).count(), 1, "{log}");
     }
+}
+
+#[test]
+fn an_expired_certificate_is_told() {
+    let expired = |options: Options| {
+        let dir = options.dir().to_owned();
+        rotate(&dir, EC);
+        openssl(
+            &dir,
+            "req -new -key privkey.pem -out request.csr -subj /CN=a",
+        );
+        let sign = "x509 -req -in request.csr -signkey privkey.pem -days -1 -out fullchain.pem";
+        openssl(&dir, sign);
+        options
+            .env("HTTPS_CERT_FULLCHAIN", "fullchain.pem")
+            .env("HTTPS_CERT_PRIVKEY", "privkey.pem")
+    };
+    let mut server = expired(Options::new().env("MEDIASOUP_NUM_WORKERS", 1)).start();
+    let note = "the certificate fullchain.pem has expired";
+    server.wait_for_line(&format!("WARN control::run: {note}"));
+    server.wait_for_line(&format!("  {note}"));
+
+    let (status, stdout, _) = expired(check()).run();
+    assert_eq!(status.code(), Some(0));
+    assert!(stdout.contains(&format!("note: {note}")), "{stdout}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -280,4 +316,45 @@ fn a_check_lists_every_problem() {
     }
     assert_eq!(stderr.lines().count(), 6, "{stderr}");
     drop(slice);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn behind_a_proxy_the_port_needs_no_tls() {
+    let mut server = Options::new()
+        .env("MEDIASOUP_NUM_WORKERS", 1)
+        .env("HTTPS_ENABLED", "false")
+        .env("TRUSTED_PROXIES", "127.0.0.1")
+        .env("RUST_LOG", "debug")
+        .start();
+    assert!(!server.dir().join("certs").exists());
+    server.wait_for_line("HTTPS_ENABLED=no");
+    let base = format!("http://{}", server.address());
+    let forwarded = [("X-Forwarded-Host", "rtc.example.com:8443")];
+    let (status, answer) = https::request("POST", &format!("{base}/rooms/a"), &forwarded, "{}");
+    assert_eq!(status, 200, "{answer}");
+    assert_eq!(answer["wsUrl"], "wss://rtc.example.com:8443?roomId=a");
+
+    let mut request = format!("ws://{}/?roomId=a&peerId=alice", server.address())
+        .into_client_request()
+        .unwrap();
+    for (name, value) in [
+        ("sec-websocket-protocol", "protoo"),
+        ("x-forwarded-for", "192.0.2.77"),
+    ] {
+        let value = HeaderValue::from_static(value);
+        request.headers_mut().insert(name, value);
+    }
+    let stream = TcpStream::connect(server.address()).await.unwrap();
+    let (mut socket, _) = tokio_tungstenite::client_async(request, stream)
+        .await
+        .unwrap();
+    let line = server.wait_for_line("peer=alice");
+    assert!(line.contains("192.0.2.77"), "{line}");
+    // SIGHUP has nothing to do here, and ends nothing.
+    server.signal(Signal::SIGHUP);
+    let ask = r#"{"request":true,"id":1,"method":"getRouterRtpCapabilities","data":{}}"#;
+    socket.send(Message::text(ask)).await.unwrap();
+    let answer = tokio::time::timeout(DEADLINE, socket.next()).await.unwrap();
+    let answer = answer.unwrap().unwrap().into_text().unwrap();
+    assert!(answer.contains("\"ok\":true"), "{answer}");
 }

@@ -16,6 +16,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use serde_json::{Value, json};
 
 use crate::workers::ports;
@@ -35,6 +36,10 @@ pub struct Config {
     pub listen_ip: IpAddr,
     /// Port of the HTTPS and WSS listener (`PROTOO_LISTEN_PORT`), 1–65535.
     pub listen_port: u16,
+    /// Whether that port speaks TLS (`HTTPS_ENABLED`).
+    pub https_enabled: bool,
+    /// Whose `X-Forwarded-*` headers are believed (`TRUSTED_PROXIES`).
+    pub trusted_proxies: Vec<IpNet>,
     /// Certificate chain in PEM (`HTTPS_CERT_FULLCHAIN`).
     pub tls_cert: PathBuf,
     /// Private key in PEM (`HTTPS_CERT_PRIVKEY`).
@@ -243,6 +248,10 @@ impl Config {
         Ok(Self {
             listen_ip: sources.required(&s::PROTOO_LISTEN_IP, v::listen_ip)?,
             listen_port: sources.required(&s::PROTOO_LISTEN_PORT, v::port)?,
+            https_enabled: sources.required(&s::HTTPS_ENABLED, v::boolean)?,
+            trusted_proxies: sources
+                .optional(&s::TRUSTED_PROXIES, v::networks)?
+                .unwrap_or_default(),
             tls_cert: sources.required(&s::HTTPS_CERT_FULLCHAIN, v::path)?,
             tls_key: sources.required(&s::HTTPS_CERT_PRIVKEY, v::path)?,
             tls_default,
@@ -334,6 +343,8 @@ impl Config {
                     "key": self.tls_key.to_string_lossy(),
                 },
             },
+            "httpsEnabled": self.https_enabled,
+            "trustedProxies": self.trusted_proxies.iter().map(IpNet::to_string).collect::<Vec<_>>(),
             "client": {
                 "ingressHost": self.ingress_host,
                 "protooPort": self.client_port,
@@ -384,6 +395,8 @@ impl Default for Config {
         Self {
             listen_ip: IpAddr::from([0, 0, 0, 0]),
             listen_port: 4443,
+            https_enabled: true,
+            trusted_proxies: Vec::new(),
             tls_cert: PathBuf::from("certs/fullchain.pem"),
             tls_key: PathBuf::from("certs/privkey.pem"),
             tls_default: true,

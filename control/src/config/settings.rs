@@ -78,6 +78,7 @@ const PORT: &str = "a port, 1 to 65535";
 const LISTEN_IP: &str = "an IPv4 or IPv6 address";
 const HOST: &str = "a host name or IP address, without scheme, port or path";
 const LOG_FILTER: &str = "a tracing filter, for example info or info,control=debug";
+const BOOLEAN: &str = "yes, true, 1, on, no, false, 0 or off";
 const TEXT: &str = "at most 512 bytes without control characters";
 
 settings! {
@@ -91,6 +92,12 @@ settings! {
         default: "4443",
         allowed: PORT,
     }
+    HTTPS_ENABLED {
+        help: "Whether the port speaks TLS. Without it, a proxy in front has to: browsers give \
+               camera and microphone only to pages that came over HTTPS",
+        default: "yes",
+        allowed: BOOLEAN,
+    }
     HTTPS_CERT_FULLCHAIN {
         help: "Certificate chain in PEM, the server's own certificate first. Where neither this \
                nor the private key is set and both files are missing, a self-signed pair is made",
@@ -101,6 +108,11 @@ settings! {
         help: "Private key in PEM",
         default: "certs/privkey.pem",
         allowed: "the path of a file",
+    }
+    TRUSTED_PROXIES {
+        help: "Proxies in front whose X-Forwarded-For and X-Forwarded-Host are believed",
+        unset: "nobody's are",
+        allowed: "at most 256 IP addresses and networks, for example 10.0.0.0/8,192.0.2.1",
     }
     MEDIASOUP_INGRESS_HOST {
         help: "Host that clients reach this server by, for wsUrl",
@@ -146,7 +158,7 @@ settings! {
     MEDIASOUP_CLIENT_ENABLE_ICESERVER {
         help: "Whether clients are told about the TURN server",
         default: "yes",
-        allowed: "yes, true, 1, on, no, false, 0 or off",
+        allowed: BOOLEAN,
     }
     MEDIASOUP_CLIENT_ICESERVER_HOST {
         help: "Public address of the TURN server; without it none is offered",

@@ -41,6 +41,8 @@ fn every_setting_is_read_from_its_variable_and_its_flag() {
     let given = [
         ("PROTOO_LISTEN_IP", "::"),
         ("PROTOO_LISTEN_PORT", "443"),
+        ("HTTPS_ENABLED", "off"),
+        ("TRUSTED_PROXIES", "10.0.0.0/8, 192.0.2.1,fd00::/8"),
         ("HTTPS_CERT_FULLCHAIN", "/etc/tls/chain.pem"),
         ("HTTPS_CERT_PRIVKEY", "/etc/tls/key.pem"),
         ("MEDIASOUP_INGRESS_HOST", "rtc.example.com"),
@@ -68,6 +70,10 @@ fn every_setting_is_read_from_its_variable_and_its_flag() {
     let want = Config {
         listen_ip: "::".parse().unwrap(),
         listen_port: 443,
+        https_enabled: false,
+        trusted_proxies: ["10.0.0.0/8", "192.0.2.1/32", "fd00::/8"]
+            .map(|net| net.parse().unwrap())
+            .to_vec(),
         tls_cert: "/etc/tls/chain.pem".into(),
         tls_key: "/etc/tls/key.pem".into(),
         tls_default: false,
@@ -245,7 +251,7 @@ fn lists_of_cpus_are_read_and_written() {
     for (raw, want, shown) in [
         ("0", vec![0], "0"),
         ("2-5,8", vec![2, 3, 4, 5, 8], "2-5,8"),
-        ("8,2-2,3", vec![8, 2, 3], "8,2-3"),
+        ("8, 2-2 ,3", vec![8, 2, 3], "8,2-3"),
         ("1023", vec![1023], "1023"),
     ] {
         let got = config(&[], &[("MEDIASOUP_WORKER_CPUS", raw)]).worker_cpus;
@@ -307,7 +313,11 @@ fn values_that_make_no_sense_are_refused_by_name() {
         ("MEDIASOUP_WORKER_CPUS", "a"),
         ("MEDIASOUP_WORKER_CPUS", "3-2"),
         ("MEDIASOUP_WORKER_CPUS", "0-2,1"),
-        ("MEDIASOUP_WORKER_CPUS", "0, 1"),
+        ("MEDIASOUP_WORKER_CPUS", "0 1"),
+        ("HTTPS_ENABLED", "perhaps"),
+        ("TRUSTED_PROXIES", "10.0.0.0/33"),
+        ("TRUSTED_PROXIES", "10.0.0.0/8,"),
+        ("TRUSTED_PROXIES", "proxy.example.com"),
         ("MEDIASOUP_WORKER_CPUS", "1024"),
         ("MEDIASOUP_WORKER_CPUS", "0-99999999999"),
         ("ROOM_MAX_PEERS", "1"),

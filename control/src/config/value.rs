@@ -7,6 +7,7 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use ipnet::IpNet;
 use tracing_subscriber::EnvFilter;
 
 use super::{LogFormat, Secret, WorkerCpus};
@@ -15,6 +16,8 @@ use super::{LogFormat, Secret, WorkerCpus};
 const SHOWN: usize = 80;
 /// Highest number of a CPU that the kernel's masks can name (CPU_SETSIZE).
 const MAX_CPU: usize = 1023;
+/// Most networks in a list: each request is compared with all of them.
+const MAX_NETWORKS: usize = 256;
 /// Longest user name, password or token, bytes.
 const MAX_TEXT: usize = 512;
 
@@ -163,6 +166,7 @@ pub fn worker_cpus(raw: &str) -> Option<WorkerCpus> {
     }
     let mut cpus = Vec::new();
     for part in raw.split(',') {
+        let part = part.trim();
         let (first, last) = part.split_once('-').unwrap_or((part, part));
         let range = number(first, 0..=MAX_CPU)?..=number(last, 0..=MAX_CPU)?;
         if range.is_empty() || range.clone().any(|cpu| cpus.contains(&cpu)) {
@@ -171,6 +175,16 @@ pub fn worker_cpus(raw: &str) -> Option<WorkerCpus> {
         cpus.extend(range);
     }
     Some(WorkerCpus::List(cpus))
+}
+
+/// Addresses and networks (CIDR), an address being the network of itself.
+pub fn networks(raw: &str) -> Option<Vec<IpNet>> {
+    let one = |text: &str| {
+        let address = || text.parse::<IpAddr>().ok().map(IpNet::from);
+        text.parse().ok().or_else(address)
+    };
+    let all: Option<Vec<IpNet>> = raw.split(',').map(|part| one(part.trim())).collect();
+    all.filter(|all| all.len() <= MAX_NETWORKS)
 }
 
 /// How log lines look.

@@ -5,6 +5,7 @@
 mod accept;
 mod body;
 mod config;
+mod forwarded;
 pub mod page;
 mod progress;
 mod rooms;
@@ -19,6 +20,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router, middleware};
 use http::StatusCode;
+use ipnet::IpNet;
 use serde_json::json;
 use tower_http::cors::{AllowHeaders, CorsLayer};
 
@@ -42,6 +44,7 @@ pub struct AppState {
 /// Every route. A WebSocket upgrade is accepted on any path, so it is looked
 /// at before the path is.
 pub fn app(state: AppState) -> Router {
+    let proxies: Arc<[IpNet]> = state.config.trusted_proxies.as_slice().into();
     // `*` for headers would not cover Authorization (Fetch standard, CORS).
     let cors = CorsLayer::permissive().allow_headers(AllowHeaders::mirror_request());
     Router::new()
@@ -63,6 +66,11 @@ pub fn app(state: AppState) -> Router {
         .layer(middleware::from_fn_with_state(
             state.clone(),
             signaling::upgrade_or_next,
+        ))
+        // First of all, so that everything sees the client that it is for.
+        .layer(middleware::from_fn_with_state(
+            proxies,
+            forwarded::believe_proxies,
         ))
         .with_state(state)
 }
