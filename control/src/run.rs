@@ -70,10 +70,15 @@ pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    let format = config.log_format;
     let code = match runtime.block_on(serve(config)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            logging::complain(error);
+            match format {
+                LogFormat::Text => logging::complain(error),
+                // Whatever reads the log expects nothing else in it.
+                LogFormat::Json => error!("{error}"),
+            }
             ExitCode::FAILURE
         }
     };

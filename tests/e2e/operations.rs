@@ -1,5 +1,6 @@
 //! What operators do to a server while it runs, and before.
 
+use std::net::UdpSocket;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -192,6 +193,21 @@ async fn a_log_for_machines_is_json_from_end_to_end() {
     }
 }
 
+#[test]
+fn a_start_that_fails_is_told_in_the_format_of_the_log() {
+    // An address of documentation (RFC 5737): no machine has it.
+    let (status, text) = Options::new()
+        .env("LOG_FORMAT", "json")
+        .env("PROTOO_LISTEN_IP", "192.0.2.1")
+        .env("MEDIASOUP_LISTEN_IP", "127.0.0.1")
+        .refused();
+    assert_eq!(status.code(), Some(1));
+    let last: Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
+    assert_eq!(last["level"], "ERROR");
+    let message = last["message"].as_str().unwrap();
+    assert!(message.starts_with("PROTOO_LISTEN_IP: "), "{message}");
+}
+
 fn allowed_cpus(pid: nix::unistd::Pid) -> String {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let mut lines = status.lines();
@@ -282,13 +298,22 @@ fn a_check_of_a_good_configuration_says_so_and_leaves_nothing() {
     assert_eq!(status.code(), Some(0), "{stderr}");
 }
 
+/// Four ports for media in a row, all of them taken by this test.
+fn full_slice() -> (u16, Vec<UdpSocket>) {
+    let bind = |port| UdpSocket::bind(("127.0.0.1", port)).ok();
+    // Other test processes may have servers there.
+    let mut candidates = std::iter::repeat_with(media_ports).take(50);
+    let taken = candidates.find_map(|min| {
+        let sockets: Option<Vec<_>> = (min..min + 4).map(bind).collect();
+        Some((min, sockets?))
+    });
+    taken.expect("four free ports in a row")
+}
+
 #[test]
 fn a_check_lists_every_problem() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let min = media_ports();
-    let slice: Vec<_> = (min..min + 4)
-        .map(|port| std::net::UdpSocket::bind(("127.0.0.1", port)).unwrap())
-        .collect();
+    let (min, slice) = full_slice();
     let options = check()
         .env("PROTOO_LISTEN_PORT", taken.local_addr().unwrap().port())
         .env("MEDIASOUP_MIN_PORT", min)
