@@ -8,6 +8,9 @@ use nix::net::if_::InterfaceFlags;
 
 use crate::config::Config;
 
+/// Why there can be no server when nothing is announced.
+pub const NONE: &str = "MEDIASOUP_ANNOUNCED_IP is not set and this machine has no usable address";
+
 /// Most addresses that are announced: each costs a candidate on every
 /// transport, and clients check every pair.
 pub const MAX_ANNOUNCED: usize = 8;

@@ -3,6 +3,7 @@
 //! media.
 
 pub mod addresses;
+mod check;
 pub mod config;
 pub mod error;
 pub mod http;

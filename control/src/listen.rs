@@ -31,6 +31,18 @@ pub enum ListenError {
         /// The kernel's answer.
         error: io::Error,
     },
+    /// The ports of one worker.
+    #[error(
+        "MEDIASOUP_MIN_PORT, MEDIASOUP_MAX_PORT: no UDP port of {first}–{last} is free on {ip}"
+    )]
+    Slice {
+        /// What was tried.
+        ip: IpAddr,
+        /// First port.
+        first: u16,
+        /// Last port.
+        last: u16,
+    },
 }
 
 /// Lets this process, and the workers that it starts later, open as many files
@@ -72,6 +84,23 @@ pub fn check_media(ip: IpAddr) -> Result<(), ListenError> {
         Ok(_) => Ok(()),
         Err(error) => Err(ListenError::Media { ip, error }),
     }
+}
+
+/// Checks that a worker would find a port in its slice, first and last port
+/// inclusive.
+///
+/// # Errors
+/// [`ListenError::Slice`], or [`ListenError::Media`] when ports are not what
+/// is wrong.
+pub fn check_slice(ip: IpAddr, (first, last): (u16, u16)) -> Result<(), ListenError> {
+    for port in first..=last {
+        match UdpSocket::bind((ip, port)) {
+            Ok(_) => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
+            Err(error) => return Err(ListenError::Media { ip, error }),
+        }
+    }
+    Err(ListenError::Slice { ip, first, last })
 }
 
 /// The machine does not have the address, or not its family.
@@ -116,5 +145,19 @@ mod tests {
             "{error}"
         );
         check_media(LOOPBACK).unwrap();
+    }
+
+    #[test]
+    fn a_slice_is_full_when_every_port_of_it_is_taken() {
+        let taken = UdpSocket::bind((LOOPBACK, 0)).unwrap();
+        let port = taken.local_addr().unwrap().port();
+        let error = check_slice(LOOPBACK, (port, port)).unwrap_err().to_string();
+        let want = format!("no UDP port of {port}–{port} is free on 127.0.0.1");
+        assert!(error.ends_with(&want), "{error}");
+        assert!(error.starts_with("MEDIASOUP_MIN_PORT, "), "{error}");
+        drop(taken);
+        check_slice(LOOPBACK, (port, port)).unwrap();
+        let error = check_slice(NOBODYS, (port, port)).unwrap_err().to_string();
+        assert!(error.starts_with("MEDIASOUP_LISTEN_IP: "), "{error}");
     }
 }

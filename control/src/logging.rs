@@ -1,15 +1,20 @@
-//! What this process writes for people: its log on stderr, its texts on stdout.
-//! Whoever read them may be gone; that is no reason to stop serving.
+//! What this process writes: its log on stderr, for people or for machines, and
+//! its texts on stdout. Whoever read them may be gone; that is no reason to stop
+//! serving.
 
+use std::backtrace::{Backtrace, BacktraceStatus};
 use std::fmt::Display;
 use std::io::{self, Write};
+use std::panic::PanicHookInfo;
 
-use tracing::{Level, Metadata};
-use tracing_subscriber::EnvFilter;
+use tracing::{Level, Metadata, error};
 use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer, Registry, fmt};
+
+use crate::config::LogFormat;
 
 /// Libraries that log what they carry, frames of clients and the password of
 /// the TURN server among it: below `info` they are never heard, whatever the
@@ -19,11 +24,27 @@ const TALKERS: [&str; 5] = ["tungstenite", "tokio_tungstenite", "hyper", "h2", "
 /// Libraries of the media workers that warn of what any stranger can send.
 const WORRIERS: [&str; 4] = ["str0m", "dimpl", "is", "sctp_proto"];
 
-/// Starts the log on stderr. `filter` is in the syntax of [`EnvFilter`].
-pub fn start(filter: &str) {
+/// Starts the log on stderr; panics are told there too. `filter` is in the
+/// syntax of [`EnvFilter`].
+pub fn start(filter: &str, format: LogFormat) {
     let colours = io::IsTerminal::is_terminal(&io::stderr());
     // Fails only when there is a log already.
-    let _ = subscriber(filter, colours, || Lossy(io::stderr())).try_init();
+    let _ = subscriber(filter, format, colours, || Lossy(io::stderr())).try_init();
+    std::panic::set_hook(Box::new(log_panic));
+}
+
+/// One event for each panic, where the log goes: a task that panics leaves
+/// nothing else behind. With a backtrace where the environment asks for it
+/// (`RUST_BACKTRACE`).
+fn log_panic(panic: &PanicHookInfo<'_>) {
+    let what = panic.payload_as_str().unwrap_or("no text");
+    let at = panic.location().map(ToString::to_string);
+    let thread = std::thread::current();
+    let thread = thread.name().unwrap_or("without name");
+    let backtrace = Backtrace::capture();
+    let backtrace =
+        (backtrace.status() == BacktraceStatus::Captured).then(|| backtrace.to_string());
+    error!(what, at, thread, backtrace, "panic");
 }
 
 /// Prints `text` to stdout, as far as somebody reads it.
@@ -66,17 +87,28 @@ fn may_be_told(metadata: &Metadata<'_>) -> bool {
     *metadata.level() <= Level::INFO || !TALKERS.contains(&library_of(metadata.target()))
 }
 
-fn subscriber<W>(filter: &str, colours: bool, writer: W) -> impl tracing::Subscriber + Send + Sync
+fn subscriber<W>(
+    filter: &str,
+    format: LogFormat,
+    colours: bool,
+    writer: W,
+) -> impl tracing::Subscriber + Send + Sync
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
-    tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::new(filter))
-        .with_ansi(colours)
+    let lines = fmt::layer::<Registry>()
+        .with_ansi(colours && format == LogFormat::Text)
         // They would go to stderr, the very place that does not work.
         .log_internal_errors(false)
-        .with_writer(writer)
-        .finish()
+        .with_writer(writer);
+    let lines = match format {
+        LogFormat::Text => lines.boxed(),
+        // An object in each line, an event's fields next to its time and level.
+        LogFormat::Json => lines.json().flatten_event(true).boxed(),
+    };
+    tracing_subscriber::registry()
+        .with(lines)
+        .with(EnvFilter::new(filter))
         .with(filter_fn(may_be_told))
 }
 
@@ -113,22 +145,67 @@ mod tests {
         }
     }
 
+    /// What is written while `work` runs.
+    fn logged(filter: &str, format: LogFormat, work: impl FnOnce()) -> String {
+        let memory = Memory::default();
+        let writer = memory.clone();
+        let log = subscriber(filter, format, false, move || writer.clone());
+        tracing::subscriber::with_default(log, work);
+        String::from_utf8(memory.0.lock().unwrap().clone()).unwrap()
+    }
+
     #[test]
     fn frames_are_never_logged() {
         for filter in ["trace", "trace,tungstenite::protocol=trace", "tungstenite"] {
-            let memory = Memory::default();
-            let writer = memory.clone();
-            let log = subscriber(filter, false, move || writer.clone());
-            tracing::subscriber::with_default(log, || {
+            let text = logged(filter, LogFormat::Text, || {
                 tracing::trace!(target: "tungstenite::protocol::frame", "secret");
                 tracing::debug!(target: "tokio_tungstenite", "secret");
                 tracing::debug!(target: "h2::codec", "secret");
                 tracing::info!(target: "tungstenite::protocol", "harmless");
             });
-            let text = String::from_utf8(memory.0.lock().unwrap().clone()).unwrap();
             assert!(text.contains("harmless"), "{filter}: {text}");
             assert!(!text.contains("secret"), "{filter}: {text}");
         }
+    }
+
+    #[test]
+    fn json_is_an_object_in_each_line() {
+        let text = logged("info,other=debug", LogFormat::Json, || {
+            tracing::info!(room = "a \"b\"\nc", peers = 3, "two\nlines");
+            tracing::debug!(target: "other", "quiet");
+            tracing::debug!("not asked for");
+        });
+        let lines: Vec<serde_json::Value> = text
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
+        assert_eq!(lines.len(), 2, "{text}");
+        assert_eq!(lines[0]["level"], "INFO");
+        assert_eq!(lines[0]["message"], "two\nlines");
+        assert_eq!(lines[0]["room"], "a \"b\"\nc");
+        assert_eq!(lines[0]["peers"], 3);
+        assert!(lines[0]["timestamp"].is_string());
+        assert_eq!(lines[1]["target"], "other");
+    }
+
+    #[test]
+    fn panics_are_logged() {
+        let usual = std::panic::take_hook();
+        // Tests that run at the same time may fail: they are told as usual.
+        std::panic::set_hook(Box::new(move |panic| {
+            log_panic(panic);
+            usual(panic);
+        }));
+        let text = logged("info", LogFormat::Json, || {
+            let panics = || panic!("told {}", "why");
+            assert!(std::panic::catch_unwind(panics).is_err());
+        });
+        let line: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(line["level"], "ERROR");
+        assert_eq!(line["message"], "panic");
+        assert_eq!(line["what"], "told why");
+        let at = line["at"].as_str().unwrap();
+        assert!(at.contains("logging.rs:"), "{at}");
     }
 
     #[test]

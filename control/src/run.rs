@@ -11,17 +11,18 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info};
+use tokio_util::task::AbortOnDropHandle;
+use tracing::{error, info, warn};
 
 use crate::addresses::{self, AnnouncedAddress};
-use crate::config::{Config, Parsed};
+use crate::config::{Config, LogFormat, Parsed};
 use crate::http::{self, AppState};
 use crate::rooms::Rooms;
-use crate::signals::{EndSignal, Signals};
+use crate::signals::{EndSignal, Hangups, Signals};
 use crate::startup::Startup;
 use crate::workers::cpu::CpuLimits;
 use crate::workers::{Plan, WorkerPool, Workers};
-use crate::{listen, logging, tls, workers};
+use crate::{check, listen, logging, tls, workers};
 
 /// Notices of the workers that wait for the rooms. When it is full, the events
 /// of a worker wait in its connection.
@@ -35,6 +36,12 @@ const CLOSE_RESTART: u16 = 1012;
 /// the end. With the workers' own time the whole end stays below two seconds.
 const GOODBYE: Duration = Duration::from_millis(700);
 
+/// What an operator has to do who switched TLS off.
+const NO_TLS: &str = "HTTPS_ENABLED=no: a proxy in front has to add TLS";
+/// And who did not name that proxy.
+const NO_PROXY: &str = "TRUSTED_PROXIES is not set: to this server, every client has the address \
+                        of the proxy";
+
 /// Exit code for settings that make no sense.
 const EXIT_USAGE: u8 = 2;
 
@@ -42,6 +49,7 @@ const EXIT_USAGE: u8 = 2;
 pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
     let config = match Config::parse(args, |name| std::env::var_os(name)) {
         Ok(Parsed::Run(config)) => *config,
+        Ok(Parsed::Check(config, problems)) => return check::run(&config, &problems),
         Ok(Parsed::Print(text)) => {
             logging::print(&text);
             return ExitCode::SUCCESS;
@@ -51,7 +59,7 @@ pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
             return ExitCode::from(EXIT_USAGE);
         }
     };
-    logging::start(&config.log);
+    logging::start(&config.log, config.log_format);
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -62,10 +70,15 @@ pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    let format = config.log_format;
     let code = match runtime.block_on(serve(config)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            logging::complain(error);
+            match format {
+                LogFormat::Text => logging::complain(error),
+                // Whatever reads the log expects nothing else in it.
+                LogFormat::Json => error!("{error}"),
+            }
             ExitCode::FAILURE
         }
     };
@@ -79,20 +92,28 @@ type Failure = Box<dyn std::error::Error>;
 
 async fn serve(config: Config) -> Result<(), Failure> {
     let mut signals = Signals::new()?;
+    let hangups = Hangups::new()?;
     listen::raise_open_files();
     listen::check_media(config.media_listen_ip)?;
     let machine = addresses::interfaces();
     let announced = addresses::announced(&config, &machine);
     if announced.is_empty() {
-        return Err(
-            "MEDIASOUP_ANNOUNCED_IP is not set and this machine has no usable address".into(),
-        );
+        return Err(addresses::NONE.into());
     }
     let own: Vec<IpAddr> = announced.iter().filter_map(AnnouncedAddress::ip).collect();
-    let tls = tls::load_or_make(&config, &own)?;
     let plan = Plan::new(&config, &CpuLimits::detect(), announced.clone())?;
+    let tls = match config.https_enabled {
+        true => Some(tls::load_or_make(&config, &own)?),
+        false => None,
+    };
     let mut notes = plan.notes.clone();
-    notes.extend(tls.notes.iter().cloned());
+    match &tls {
+        Some(tls) => notes.extend(tls.notes.iter().cloned()),
+        None => notes.push(NO_TLS.to_owned()),
+    }
+    if tls.is_none() && config.trusted_proxies.is_empty() {
+        notes.push(NO_PROXY.to_owned());
+    }
     let listener = listen::https(config.listen_ip, config.listen_port)?;
 
     let (notices, receiver) = mpsc::channel(NOTICE_QUEUE);
@@ -117,20 +138,44 @@ async fn serve(config: Config) -> Result<(), Failure> {
     });
     let mut server = Some(tokio::spawn(http::serve::serve(
         listener,
-        tls.server,
+        tls.as_ref().map(|tls| Arc::clone(&tls.server)),
         app,
         stop.clone(),
     )));
+    for note in &notes {
+        warn!("{note}");
+    }
     let startup = Startup {
         config: &config,
         announced: &announced,
         workers: &pool.status(),
-        certificate: &tls.description,
+        certificate: tls.as_ref().map_or("none", |tls| &tls.description),
         notes: &notes,
     };
-    logging::print(&startup.block());
+    match config.log_format {
+        LogFormat::Text => logging::print(&startup.block()),
+        LogFormat::Json => startup.log(),
+    }
 
-    let result = tokio::select! {
+    let _fresh = tls.map(|tls| {
+        let keeping = tls::keep_fresh(tls.reloader, hangups);
+        AbortOnDropHandle::new(tokio::spawn(keeping))
+    });
+    let result = until_over(&mut signals, &mut server, &rooms).await;
+    tokio::select! {
+        () = end(&stop, &rooms, server, workers) => {}
+        _ = signals.recv() => info!("ending at once"),
+    }
+    result
+}
+
+/// Waits for a signal that ends the server, or for its listener's end.
+async fn until_over(
+    signals: &mut Signals,
+    server: &mut Server,
+    rooms: &Rooms,
+) -> Result<(), Failure> {
+    tokio::select! {
         signal = signals.recv() => {
             let name = match signal {
                 EndSignal::Interrupt => "SIGINT",
@@ -139,16 +184,11 @@ async fn serve(config: Config) -> Result<(), Failure> {
             info!(signal = name, peers = rooms.joined_peers(), "ending");
             Ok(())
         }
-        ended = ended(&mut server) => {
-            error!("the HTTPS listener has ended");
+        ended = ended(server) => {
+            error!("the listener has ended");
             ended
         }
-    };
-    tokio::select! {
-        () = end(&stop, &rooms, server, workers) => {}
-        _ = signals.recv() => info!("ending at once"),
     }
-    result
 }
 
 /// The task that serves HTTPS; `None` once its end is known.

@@ -1,5 +1,6 @@
-//! The signals that end the server. The first one asks for a graceful end, a
-//! second one for an immediate one; what that means is up to the caller.
+//! The signals that the server listens to. The first one that ends it asks for
+//! a graceful end, a second one for an immediate one; what that means is up to
+//! the caller. SIGHUP asks for files to be read again.
 
 use std::io;
 
@@ -40,6 +41,27 @@ impl Signals {
             _ = self.interrupt.recv() => EndSignal::Interrupt,
             _ = self.terminate.recv() => EndSignal::Terminate,
         }
+    }
+}
+
+/// Listens for SIGHUP, which from its making on no longer ends the process,
+/// also when it is dropped. Several that come at once may be told as one.
+#[derive(Debug)]
+pub struct Hangups(Signal);
+
+impl Hangups {
+    /// Installs the handler; wants a tokio runtime.
+    ///
+    /// # Errors
+    /// The kernel's, when the handler cannot be installed.
+    pub fn new() -> io::Result<Self> {
+        signal(SignalKind::hangup()).map(Self)
+    }
+
+    /// Waits for the next SIGHUP. Safe to drop while it waits.
+    pub async fn recv(&mut self) {
+        // The stream of a signal has no end.
+        self.0.recv().await;
     }
 }
 

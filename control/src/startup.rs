@@ -1,8 +1,10 @@
-//! The block that is printed once everything is up: where to open the server,
-//! and what it runs on.
+//! What is told once everything is up: where to open the server, and what it
+//! runs on. A block of text for people, an event for logs that machines read.
 
 use std::fmt::Write;
 use std::net::{IpAddr, Ipv6Addr};
+
+use tracing::{info, warn};
 
 use crate::addresses::{AnnouncedAddress, is_private};
 use crate::config::Config;
@@ -34,13 +36,7 @@ impl Startup<'_> {
         let mut block = format!("\nwebrtc-server {} is ready\n\n", env!("CARGO_PKG_VERSION"));
         rows(&mut block, "Open", self.urls());
         rows(&mut block, "Certificate", [self.certificate.to_owned()]);
-        let announced = self.announced.iter().map(|a| a.address.as_str());
-        let announced: Vec<&str> = announced.collect();
-        let announced = match announced.as_slice() {
-            [] => "nothing".to_owned(),
-            list => list.join(", "),
-        };
-        rows(&mut block, "Announced", [announced]);
+        rows(&mut block, "Announced", [self.announced()]);
         rows(&mut block, "Workers", self.workers.iter().map(worker));
         rows(
             &mut block,
@@ -51,32 +47,64 @@ impl Startup<'_> {
         block
     }
 
+    /// The same as one event. The notes are left to the caller, the hint is not.
+    pub fn log(&self) {
+        let workers: Vec<String> = self.workers.iter().map(worker).collect();
+        info!(
+            version = env!("CARGO_PKG_VERSION"),
+            urls = self.urls().join(", "),
+            certificate = self.certificate,
+            announced = self.announced(),
+            workers = workers.join(", "),
+            "the server is ready"
+        );
+        if let Some(hint) = self.hint() {
+            warn!("{hint}");
+        }
+    }
+
+    fn announced(&self) -> String {
+        let announced = self.announced.iter().map(|a| a.address.as_str());
+        let announced: Vec<&str> = announced.collect();
+        match announced.as_slice() {
+            [] => "nothing".to_owned(),
+            list => list.join(", "),
+        }
+    }
+
     /// Where a browser finds the server: by its public name first, then on
     /// this machine, then by the addresses that it listens on.
     fn urls(&self) -> Vec<String> {
         let config = self.config;
         let mut urls = Vec::new();
         if let Some(host) = &config.ingress_host {
-            urls.push(url(host, config.client_port));
+            // Clients always come by HTTPS, if need be to a proxy.
+            urls.push(url("https", host, config.client_port));
         }
+        let scheme = if config.https_enabled {
+            "https"
+        } else {
+            "http"
+        };
+        let own = |host: &str| url(scheme, host, config.listen_port);
         let listen = config.listen_ip;
         if listen.is_unspecified() {
-            urls.push(url("localhost", config.listen_port));
+            urls.push(own("localhost"));
             let reachable = self
                 .announced
                 .iter()
                 .filter_map(AnnouncedAddress::ip)
                 .filter(|ip| !ip.is_loopback() && (listen.is_ipv6() || ip.is_ipv4()));
-            urls.extend(reachable.map(|ip| url(&in_url(ip), config.listen_port)));
+            urls.extend(reachable.map(|ip| own(&in_url(ip))));
         } else if [
             IpAddr::from([127, 0, 0, 1]),
             IpAddr::V6(Ipv6Addr::LOCALHOST),
         ]
         .contains(&listen)
         {
-            urls.push(url("localhost", config.listen_port));
+            urls.push(own("localhost"));
         } else {
-            urls.push(url(&in_url(listen), config.listen_port));
+            urls.push(own(&in_url(listen)));
         }
         urls.truncate(MAX_URLS);
         urls
@@ -100,10 +128,10 @@ impl Startup<'_> {
     }
 }
 
-fn url(host: &str, port: u16) -> String {
-    match port {
-        443 => format!("https://{host}/"),
-        port => format!("https://{host}:{port}/"),
+fn url(scheme: &str, host: &str, port: u16) -> String {
+    match (scheme, port) {
+        ("https", 443) | ("http", 80) => format!("{scheme}://{host}/"),
+        (scheme, port) => format!("{scheme}://{host}:{port}/"),
     }
 }
 
@@ -235,6 +263,25 @@ webrtc-server {version} is ready
             ["https://localhost:4443/"]
         );
         assert_eq!(urls("0.0.0.0", None, &["192.0.2.1"; 9]).len(), MAX_URLS);
+    }
+
+    #[test]
+    fn urls_without_tls_say_so() {
+        for (port, want) in [(80, "http://localhost/"), (443, "http://localhost:443/")] {
+            let config = Config {
+                listen_ip: IpAddr::from([127, 0, 0, 1]),
+                listen_port: port,
+                https_enabled: false,
+                ingress_host: Some("rtc.example.com".into()),
+                ..Config::default()
+            };
+            let text = block(&config, &[], &[]);
+            let urls: Vec<&str> = text
+                .split_whitespace()
+                .filter(|w| w.contains("://"))
+                .collect();
+            assert_eq!(urls, ["https://rtc.example.com/", want]);
+        }
     }
 
     #[test]

@@ -14,16 +14,21 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use nix::unistd::{AccessFlags, access};
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair};
 use rustls::ServerConfig;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::sign::{CertifiedKey, SigningKey, SingleCertAndKey};
+use rustls::sign::{CertifiedKey, SigningKey};
 use x509_cert::Certificate;
 use x509_cert::der::{Decode, Encode};
 
 use crate::config::Config;
+
+mod reload;
+
+pub use reload::{Reloader, keep_fresh};
 
 const CERT_VARIABLE: &str = "HTTPS_CERT_FULLCHAIN";
 const KEY_VARIABLE: &str = "HTTPS_CERT_PRIVKEY";
@@ -33,7 +38,7 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const LIFE: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 
 /// The certificate in use, ready to serve.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Tls {
     /// For the listener; it offers HTTP/1.1 only, which WSS upgrades need.
     pub server: Arc<ServerConfig>,
@@ -41,6 +46,8 @@ pub struct Tls {
     pub description: String,
     /// What the operator should know, one line each.
     pub notes: Vec<String>,
+    /// Replaces it while it is served, see [`keep_fresh`].
+    pub reloader: Reloader,
 }
 
 /// Why there is no certificate to serve; names the variable and its path.
@@ -107,28 +114,77 @@ pub fn load_or_make(config: &Config, addresses: &[IpAddr]) -> Result<Tls, TlsErr
     load(&config.tls_cert, &config.tls_key, made)
 }
 
-fn load(cert_path: &Path, key_path: &Path, made: bool) -> Result<Tls, TlsError> {
-    let provider = Arc::new(aws_lc_rs::default_provider());
-    let (chain, leaf) = read_chain(cert_path)?;
-    let key = read_key(key_path, &provider)?;
-    check_pair(&chain, &leaf, key.as_ref(), cert_path, key_path)?;
+/// Checks that [`load_or_make`] would succeed, making nothing; answers what the
+/// operator should know, one line each.
+///
+/// # Errors
+/// [`TlsError`]
+pub fn check(config: &Config, addresses: &[IpAddr]) -> Result<Vec<String>, TlsError> {
+    let (cert, key) = (&config.tls_cert, &config.tls_key);
+    if !(config.tls_default && whole_pair_is_missing(cert, key)?) {
+        return Ok(Pair::read(cert, key)?.notes);
+    }
+    let fail = |reason: String| TlsError::Make {
+        path: cert.clone(),
+        reason,
+    };
+    self_signed(config, addresses).map_err(|error| fail(error.to_string()))?;
+    let parents = cert.ancestors().skip(1);
+    let parents = parents.map(|it| match it.as_os_str().is_empty() {
+        true => Path::new("."),
+        false => it,
+    });
+    // Those that are missing would be made in this one.
+    let missing = |it: &Path| {
+        fs::symlink_metadata(it).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+    };
+    if let Some(first) = parents.into_iter().find(|it| !missing(it)) {
+        access(first, AccessFlags::W_OK | AccessFlags::X_OK)
+            .map_err(|error| fail(format!("{}: {}", first.display(), error.desc())))?;
+    }
+    Ok(Vec::new())
+}
 
+fn load(cert_path: &Path, key_path: &Path, made: bool) -> Result<Tls, TlsError> {
+    let (reloader, pair) = Reloader::load(cert_path, key_path)?;
     let kind = match made {
         true => "self-signed, just made",
-        false if is_self_signed(&leaf) => "self-signed",
+        false if pair.self_signed => "self-signed",
         false => "loaded",
     };
-    let resolver = SingleCertAndKey::from(CertifiedKey::new(chain, key));
+    let provider = Arc::new(aws_lc_rs::default_provider());
     let mut server = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
         .with_no_client_auth()
-        .with_cert_resolver(Arc::new(resolver));
+        .with_cert_resolver(reloader.resolver());
     server.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(Tls {
         server: Arc::new(server),
         description: format!("{} ({kind})", cert_path.display()),
-        notes: validity_notes(&leaf, cert_path, SystemTime::now()),
+        notes: pair.notes,
+        reloader,
     })
+}
+
+/// What the two files hold, checked.
+struct Pair {
+    certified: CertifiedKey,
+    self_signed: bool,
+    /// What the operator should know, one line each.
+    notes: Vec<String>,
+}
+
+impl Pair {
+    fn read(cert_path: &Path, key_path: &Path) -> Result<Self, TlsError> {
+        let (chain, leaf) = read_chain(cert_path)?;
+        let key = read_key(key_path, &aws_lc_rs::default_provider())?;
+        check_pair(&chain, &leaf, key.as_ref(), cert_path, key_path)?;
+        Ok(Self {
+            certified: CertifiedKey::new(chain, key),
+            self_signed: is_self_signed(&leaf),
+            notes: validity_notes(&leaf, cert_path, SystemTime::now()),
+        })
+    }
 }
 
 fn read(variable: &'static str, path: &Path) -> Result<Vec<u8>, TlsError> {

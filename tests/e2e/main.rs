@@ -19,6 +19,7 @@ mod browser;
 mod call;
 mod certificates;
 mod joins;
+mod operations;
 mod processes;
 mod races;
 mod tidy;

@@ -26,6 +26,7 @@ pub struct Server {
 /// Settings of a server under test.
 pub struct Options {
     env: Vec<(String, String)>,
+    args: Vec<String>,
     dir: TempDir,
 }
 
@@ -37,12 +38,18 @@ impl Options {
             .unwrap();
         Self {
             env: Vec::new(),
+            args: Vec::new(),
             dir,
         }
     }
 
     pub fn env(mut self, name: &str, value: impl ToString) -> Self {
         self.env.push((name.into(), value.to_string()));
+        self
+    }
+
+    pub fn arg(mut self, arg: &str) -> Self {
+        self.args.push(arg.into());
         self
     }
 
@@ -55,6 +62,7 @@ impl Options {
         let mut command = Command::new(env!("CARGO_BIN_EXE_webrtc-server"));
         command
             .current_dir(self.dir.path())
+            .args(&self.args)
             .env_clear()
             .env("TMPDIR", self.dir.path())
             .envs(self.env.iter().map(|(k, v)| (k, v)))
@@ -64,11 +72,17 @@ impl Options {
         command
     }
 
+    /// Runs it to its end: status, stdout and stderr.
+    pub fn run(&self) -> (ExitStatus, String, String) {
+        let output = self.command().output().unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (output.status, text(&output.stdout), text(&output.stderr))
+    }
+
     /// Runs a server that is expected to refuse to start.
     pub fn refused(self) -> (ExitStatus, String) {
-        let output = self.command().output().unwrap();
-        let text = String::from_utf8_lossy(&output.stderr).into_owned();
-        (output.status, text)
+        let (status, _, text) = self.run();
+        (status, text)
     }
 
     /// Starts a server on a free port of loopback and waits until it is ready.
@@ -86,6 +100,7 @@ impl Options {
                 .env("MEDIASOUP_MIN_PORT", min)
                 .env("MEDIASOUP_MAX_PORT", min + 39);
         }
+        let json = set(&self, "LOG_FORMAT");
         let port = free_port();
         self = self.env("PROTOO_LISTEN_PORT", port);
         let mut child = self.command().spawn().unwrap();
@@ -110,14 +125,16 @@ impl Options {
             lines: Vec::new(),
             output,
         };
-        server.wait_for_line("is ready");
-        server.wait_for_line("Workers");
+        match json {
+            true => server.wait_for_line("the server is ready"),
+            false => server.wait_for_line("Workers"),
+        };
         server
     }
 }
 
 /// A TCP port that is free now.
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.local_addr().unwrap().port()
 }

@@ -1,26 +1,30 @@
 //! Every setting of the server: what it may be, where it comes from (a flag
-//! wins over the environment, which wins over the default) and what of it may
-//! be shown.
+//! wins over the environment, which wins over the configuration file, which
+//! wins over the default) and what of it may be shown.
 
+mod file;
 mod settings;
 mod value;
 
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use serde_json::{Value, json};
 
 use crate::workers::ports;
 
-pub use settings::{SECRET_VARIABLES, Setting};
-pub use value::ConfigError;
+pub use settings::{Origin, SECRET_VARIABLES, Setting};
+pub use value::{ConfigError, ConfigErrors};
 
-use settings::Sources;
+use settings::{Request, Sources};
 
 /// What is shown in place of a secret that is set.
 pub const REDACTED: &str = "[redacted]";
@@ -32,6 +36,10 @@ pub struct Config {
     pub listen_ip: IpAddr,
     /// Port of the HTTPS and WSS listener (`PROTOO_LISTEN_PORT`), 1–65535.
     pub listen_port: u16,
+    /// Whether that port speaks TLS (`HTTPS_ENABLED`).
+    pub https_enabled: bool,
+    /// Whose `X-Forwarded-*` headers are believed (`TRUSTED_PROXIES`).
+    pub trusted_proxies: Vec<IpNet>,
     /// Certificate chain in PEM (`HTTPS_CERT_FULLCHAIN`).
     pub tls_cert: PathBuf,
     /// Private key in PEM (`HTTPS_CERT_PRIVKEY`).
@@ -55,6 +63,9 @@ pub struct Config {
     /// Number of media workers; `None`: one per CPU that this process may use
     /// (`MEDIASOUP_NUM_WORKERS`).
     pub num_workers: Option<u16>,
+    /// What workers are pinned to; `None`: the CPUs that this process may use,
+    /// or nothing under a CPU quota without a cpuset (`MEDIASOUP_WORKER_CPUS`).
+    pub worker_cpus: Option<WorkerCpus>,
     /// Bearer token of the admin paths (`ADMIN_TOKEN`).
     pub admin_token: Option<Secret>,
     /// Bearer token for making rooms and for broadcasters (`API_TOKEN`).
@@ -86,8 +97,60 @@ pub struct Config {
     /// What a client has to know to throttle its own media
     /// (`NETWORK_THROTTLE_SECRET`); `None`: nobody can.
     pub network_throttle_secret: Option<Secret>,
-    /// What is logged, in the syntax of tracing's `EnvFilter` (`RUST_LOG`).
+    /// What is logged, in the syntax of tracing's `EnvFilter` (`RUST_LOG`, else
+    /// `LOG_LEVEL`).
     pub log: String,
+    /// How it looks (`LOG_FORMAT`).
+    pub log_format: LogFormat,
+    /// Where each setting that was given came from, by its variable.
+    pub origins: BTreeMap<&'static str, Origin>,
+}
+
+/// What the operator wants media workers to be pinned to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum WorkerCpus {
+    /// Nothing.
+    Unpinned,
+    /// These CPUs, a worker each, in this order; not empty, each CPU once.
+    List(Vec<usize>),
+}
+
+impl fmt::Display for WorkerCpus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            WorkerCpus::Unpinned => f.write_str("none"),
+            WorkerCpus::List(cpus) => f.write_str(&cpu_list(cpus)),
+        }
+    }
+}
+
+/// CPUs as the kernel lists them, for example `2-5,8`.
+pub fn cpu_list(cpus: &[usize]) -> String {
+    let runs = cpus.chunk_by(|a, b| a + 1 == *b);
+    let texts = runs.filter_map(|run| match (run.first()?, run.last()?) {
+        (first, last) if first == last => Some(first.to_string()),
+        (first, last) => Some(format!("{first}-{last}")),
+    });
+    texts.collect::<Vec<_>>().join(",")
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// For machines: a JSON object in each line.
+    Json,
+}
+
+impl LogFormat {
+    /// Its name in the setting.
+    pub fn name(self) -> &'static str {
+        match self {
+            LogFormat::Text => "text",
+            LogFormat::Json => "json",
+        }
+    }
 }
 
 /// The TURN server offered to clients; nothing is offered without a host.
@@ -124,8 +187,8 @@ impl Secret {
     }
 }
 
-impl std::fmt::Debug for Secret {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(REDACTED)
     }
 }
@@ -135,31 +198,68 @@ impl std::fmt::Debug for Secret {
 pub enum Parsed {
     /// Run the server.
     Run(Box<Config>),
+    /// Tell everything that would keep it from running: what is wrong with
+    /// single values, with the defaults in their place in the configuration.
+    Check(Box<Config>, Vec<ConfigError>),
     /// Print this text (`--help`, `--version`) and end well.
     Print(String),
 }
 
 impl Config {
     /// Reads the configuration from the arguments (the first one is the
-    /// program's name) and from the environment, given as a look-up. A variable
-    /// that is empty counts as not set.
+    /// program's name), from the environment, given as a look-up, and from the
+    /// configuration file that either of them names. A variable that is empty
+    /// counts as not set.
     ///
     /// # Errors
-    /// A flag that does not exist, or a value that makes no sense; the latter
-    /// is one line that names the variable, the value and what is allowed.
-    pub fn parse<A, E>(args: A, env: E) -> Result<Parsed, ConfigError>
+    /// A flag that does not exist, or everything that makes no sense: one line
+    /// each that names the variable, the value and what is allowed.
+    pub fn parse<A, E>(args: A, env: E) -> Result<Parsed, ConfigErrors>
     where
         A: IntoIterator<Item = OsString>,
         E: Fn(&str) -> Option<OsString>,
     {
-        let sources = match Sources::read(args, env)? {
-            Ok(sources) => sources,
-            Err(text) => return Ok(Parsed::Print(text)),
+        let request = Sources::read(args, env).map_err(|error| ConfigErrors(vec![error]))?;
+        match request {
+            Request::Print(text) => Ok(Parsed::Print(text)),
+            Request::Check(sources) => {
+                let (config, problems) = Self::validated(sources);
+                Ok(Parsed::Check(Box::new(config), problems))
+            }
+            Request::Run(sources) => match Self::validated(sources) {
+                (config, problems) if problems.is_empty() => Ok(Parsed::Run(Box::new(config))),
+                (_, problems) => Err(ConfigErrors(problems)),
+            },
+        }
+    }
+
+    /// The configuration with defaults in place of values that make no sense,
+    /// and what is wrong with those.
+    fn validated(mut sources: Sources) -> (Self, Vec<ConfigError>) {
+        let mut problems = std::mem::take(&mut sources.problems);
+        let config = loop {
+            match Self::from_sources(&sources) {
+                Ok(config) => break config,
+                Err(error) => {
+                    // Without it the next one shows. No default is refused.
+                    let goes_on = matches!(&error, ConfigError::Value { variable, .. }
+                        if sources.forget(variable));
+                    problems.push(error);
+                    if !goes_on {
+                        break Self::default();
+                    }
+                }
+            }
         };
-        let config = Self::from_sources(&sources)?;
-        config.check_addresses(&sources)?;
-        config.check_ports(&sources)?;
-        Ok(Parsed::Run(Box::new(config)))
+        // Values that are not the operator's may well not fit together.
+        if problems.is_empty() {
+            let checks = [
+                config.check_addresses(&sources),
+                config.check_ports(&sources),
+            ];
+            problems.extend(checks.into_iter().filter_map(Result::err));
+        }
+        (config, problems)
     }
 
     fn from_sources(sources: &Sources) -> Result<Self, ConfigError> {
@@ -170,6 +270,10 @@ impl Config {
         Ok(Self {
             listen_ip: sources.required(&s::PROTOO_LISTEN_IP, v::listen_ip)?,
             listen_port: sources.required(&s::PROTOO_LISTEN_PORT, v::port)?,
+            https_enabled: sources.required(&s::HTTPS_ENABLED, v::boolean)?,
+            trusted_proxies: sources
+                .optional(&s::TRUSTED_PROXIES, v::networks)?
+                .unwrap_or_default(),
             tls_cert: sources.required(&s::HTTPS_CERT_FULLCHAIN, v::path)?,
             tls_key: sources.required(&s::HTTPS_CERT_PRIVKEY, v::path)?,
             tls_default,
@@ -182,6 +286,7 @@ impl Config {
             num_workers: sources.optional(&s::MEDIASOUP_NUM_WORKERS, |raw| {
                 v::number(raw, 1..=s::MAX_WORKERS)
             })?,
+            worker_cpus: sources.optional(&s::MEDIASOUP_WORKER_CPUS, v::worker_cpus)?,
             admin_token: sources.optional(&s::ADMIN_TOKEN, v::token)?,
             api_token: sources.optional(&s::API_TOKEN, v::token)?,
             cors_origins: sources.optional(&s::CORS_ORIGINS, v::origins)?,
@@ -215,7 +320,12 @@ impl Config {
             network_throttle_secret: sources
                 .optional(&s::NETWORK_THROTTLE_SECRET, v::text)?
                 .map(Secret),
-            log: sources.required(&s::RUST_LOG, v::log_filter)?,
+            log: match sources.optional(&s::RUST_LOG, v::log_filter)? {
+                Some(filter) => filter,
+                None => sources.required(&s::LOG_LEVEL, v::log_filter)?,
+            },
+            log_format: sources.required(&s::LOG_FORMAT, v::log_format)?,
+            origins: sources.origins(),
         })
     }
 
@@ -272,6 +382,8 @@ impl Config {
                     "key": self.tls_key.to_string_lossy(),
                 },
             },
+            "httpsEnabled": self.https_enabled,
+            "trustedProxies": self.trusted_proxies.iter().map(IpNet::to_string).collect::<Vec<_>>(),
             "client": {
                 "ingressHost": self.ingress_host,
                 "protooPort": self.client_port,
@@ -282,6 +394,7 @@ impl Config {
                 "minPort": self.min_port,
                 "maxPort": self.max_port,
                 "numWorkers": self.num_workers,
+                "workerCpus": self.worker_cpus.as_ref().map(WorkerCpus::to_string),
             },
             "iceServer": {
                 "enabled": self.ice_server.enabled,
@@ -308,7 +421,21 @@ impl Config {
             "adminToken": hidden(self.admin_token.is_some()),
             "apiToken": hidden(self.api_token.is_some()),
             "log": self.log,
+            "logFormat": self.log_format.name(),
+            "sources": self.sources_json(),
         })
+    }
+}
+
+impl Config {
+    /// Where the value of each setting comes from, by its variable.
+    fn sources_json(&self) -> Value {
+        let all = settings::ALL.iter().map(|setting| {
+            let origin = self.origins.get(setting.variable);
+            let name = origin.map_or("default", |origin| origin.name());
+            (setting.variable.to_owned(), Value::from(name))
+        });
+        Value::Object(all.collect())
     }
 }
 
@@ -318,6 +445,8 @@ impl Default for Config {
         Self {
             listen_ip: IpAddr::from([0, 0, 0, 0]),
             listen_port: 4443,
+            https_enabled: true,
+            trusted_proxies: Vec::new(),
             tls_cert: PathBuf::from("certs/fullchain.pem"),
             tls_key: PathBuf::from("certs/privkey.pem"),
             tls_default: true,
@@ -328,6 +457,7 @@ impl Default for Config {
             min_port: 40_000,
             max_port: 49_999,
             num_workers: None,
+            worker_cpus: None,
             admin_token: None,
             api_token: None,
             cors_origins: None,
@@ -349,6 +479,8 @@ impl Default for Config {
             consumer_replicas_max: 4,
             network_throttle_secret: None,
             log: "info".to_owned(),
+            log_format: LogFormat::Text,
+            origins: BTreeMap::new(),
         }
     }
 }

@@ -1,13 +1,23 @@
 //! The table of settings, `--help` made from it, and the look-up of a setting
-//! in flags, environment and default, in this order.
+//! in flags, environment, file and default, in this order.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::path::PathBuf;
 
 use clap::error::ErrorKind;
 use clap::{Arg, Command};
 
-use super::ConfigError;
+use super::{ConfigError, file};
+
+/// Variable of the configuration file's path; the flag is `--config`.
+const FILE_VARIABLE: &str = "WEBRTC_SERVER_CONFIG";
+/// Name of that flag.
+const FILE_FLAG: &str = "config";
+/// Name of the argument that says what to do.
+const ACTION: &str = "ACTION";
+/// The action that only looks whether a start would work.
+const CHECK: &str = "check";
 
 /// Most media workers that can be asked for. More can only be a mistake, and
 /// would keep the machine from doing anything else.
@@ -71,6 +81,7 @@ const NOTHING: Setting = Setting {
 const PORT: &str = "a port, 1 to 65535";
 const LISTEN_IP: &str = "an IPv4 or IPv6 address";
 const HOST: &str = "a host name or IP address, without scheme, port or path";
+const LOG_FILTER: &str = "a tracing filter, for example info or info,control=debug";
 const TEXT: &str = "at most 512 bytes without control characters";
 const TOKEN: &str = "at most 512 visible ASCII characters";
 const BOOLEAN: &str = "yes, true, 1, on, no, false, 0 or off";
@@ -86,6 +97,12 @@ settings! {
         default: "4443",
         allowed: PORT,
     }
+    HTTPS_ENABLED {
+        help: "Whether the port speaks TLS. Without it, a proxy in front has to: browsers give \
+               camera and microphone only to pages that came over HTTPS",
+        default: "yes",
+        allowed: BOOLEAN,
+    }
     HTTPS_CERT_FULLCHAIN {
         help: "Certificate chain in PEM, the server's own certificate first. Where neither this \
                nor the private key is set and both files are missing, a self-signed pair is made",
@@ -96,6 +113,11 @@ settings! {
         help: "Private key in PEM",
         default: "certs/privkey.pem",
         allowed: "the path of a file",
+    }
+    TRUSTED_PROXIES {
+        help: "Proxies in front whose X-Forwarded-For and X-Forwarded-Host are believed",
+        unset: "nobody's are",
+        allowed: "at most 256 IP addresses and networks, for example 10.0.0.0/8,192.0.2.1",
     }
     MEDIASOUP_INGRESS_HOST {
         help: "Host that clients reach this server by, for wsUrl",
@@ -131,6 +153,12 @@ settings! {
         help: "Number of media worker processes",
         unset: "one per CPU that this process may use",
         allowed: "1 to 256",
+    }
+    MEDIASOUP_WORKER_CPUS {
+        help: "CPUs that media workers are pinned to, one each in this order, or none. With a \
+               list, the CPU quota of a container does not matter",
+        unset: "those that this process may use; none under a CPU quota without a cpuset",
+        allowed: "none, or numbers and ranges, each CPU once, for example 2-5,8",
     }
     MEDIASOUP_CLIENT_ENABLE_ICESERVER {
         help: "Whether clients are told about the TURN server",
@@ -230,10 +258,20 @@ settings! {
         allowed: TEXT,
         secret: true,
     }
-    RUST_LOG {
+    LOG_FORMAT {
+        help: "How log lines look: text for people, json for machines, one object in a line",
+        default: "text",
+        allowed: "text or json",
+    }
+    LOG_LEVEL {
         help: "What is logged: error, warn, info, debug or trace, also for single modules",
         default: "info",
-        allowed: "a tracing filter, for example info or info,control=debug",
+        allowed: LOG_FILTER,
+    }
+    RUST_LOG {
+        help: "The same as LOG_LEVEL; wins over it",
+        unset: "LOG_LEVEL",
+        allowed: LOG_FILTER,
     }
 }
 
@@ -247,15 +285,52 @@ pub static SECRET_VARIABLES: [&str; 6] = [
     "NETWORK_THROTTLE_SECRET",
 ];
 
-/// The settings that were given, by flag or variable.
+/// Where the value of a setting comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// The command line.
+    Flag,
+    /// The environment.
+    Environment,
+    /// The configuration file.
+    File,
+}
+
+impl Origin {
+    /// Its name in `GET /config`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Origin::Flag => "flag",
+            Origin::Environment => "environment",
+            Origin::File => "file",
+        }
+    }
+}
+
+/// What the command line asks for.
+pub enum Request {
+    /// Print this text (`--help`, `--version`).
+    Print(String),
+    /// Run with these settings.
+    Run(Sources),
+    /// Look whether that would work.
+    Check(Sources),
+}
+
+/// The settings that were given.
 pub struct Sources {
-    given: HashMap<&'static str, String>,
+    given: BTreeMap<&'static str, (Origin, String)>,
+    /// What was wrong before any value was looked at.
+    pub problems: Vec<ConfigError>,
 }
 
 impl Sources {
-    /// Parses the flags and looks the other settings up in `env`. The inner
-    /// error is the text of `--help` or `--version`.
-    pub fn read<A, E>(args: A, env: E) -> Result<Result<Self, String>, ConfigError>
+    /// Parses the flags, looks the other settings up in `env`, and the rest in
+    /// the configuration file if there is one.
+    ///
+    /// # Errors
+    /// [`ConfigError::Usage`]; anything else goes to [`Self::problems`].
+    pub fn read<A, E>(args: A, env: E) -> Result<Request, ConfigError>
     where
         A: IntoIterator<Item = OsString>,
         E: Fn(&str) -> Option<OsString>,
@@ -264,33 +339,62 @@ impl Sources {
             Ok(flags) => flags,
             Err(error) => match error.kind() {
                 ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
-                    return Ok(Err(error.to_string()));
+                    return Ok(Request::Print(error.to_string()));
                 }
                 _ => return Err(ConfigError::Usage(error.to_string().trim_end().to_owned())),
             },
         };
-        let mut given = HashMap::new();
+        let env = |name: &str| env(name).filter(|value| !value.is_empty());
+        let mut flag = |name: &str| flags.remove_one::<OsString>(name);
+        let path = flag(FILE_FLAG).or_else(|| env(FILE_VARIABLE));
+        let path = path.filter(|path| !path.is_empty()).map(PathBuf::from);
+        let (in_file, mut problems) = path.map(|path| file::read(&path)).unwrap_or_default();
+
+        let mut given = BTreeMap::new();
         for setting in ALL {
-            let raw = flags
-                .remove_one::<OsString>(setting.variable)
-                .or_else(|| env(setting.variable));
-            match raw.map(OsString::into_string) {
-                None => {}
-                Some(Ok(value)) if value.is_empty() => {}
-                Some(Ok(value)) => {
-                    given.insert(setting.variable, value);
+            let name = setting.variable;
+            let flag = flag(name).map(|value| (Origin::Flag, value));
+            let env = || Some((Origin::Environment, env(name)?));
+            let in_file = || {
+                let found = in_file.iter().find(|(it, _)| it.variable == name);
+                found.map(|(_, value)| (Origin::File, value.into()))
+            };
+            let Some((origin, raw)) = flag.or_else(env).or_else(in_file) else {
+                continue;
+            };
+            match raw.into_string() {
+                // A flag that is empty takes back what is set elsewhere.
+                Ok(value) if value.is_empty() => {}
+                Ok(value) => {
+                    given.insert(name, (origin, value));
                 }
-                Some(Err(raw)) => {
-                    return Err(refusal(setting, &raw.to_string_lossy(), "valid UTF-8"));
-                }
+                Err(raw) => problems.push(refusal(setting, &raw.to_string_lossy(), "valid UTF-8")),
             }
         }
-        Ok(Ok(Self { given }))
+        let sources = Self { given, problems };
+        Ok(match flags.contains_id(ACTION) {
+            true => Request::Check(sources),
+            false => Request::Run(sources),
+        })
     }
 
-    /// Whether a flag or variable gave this setting.
+    /// Whether this setting was given.
     pub fn is_set(&self, setting: &Setting) -> bool {
         self.given.contains_key(setting.variable)
+    }
+
+    /// Where each setting that was given came from.
+    pub fn origins(&self) -> BTreeMap<&'static str, Origin> {
+        let origins = self.given.iter();
+        origins
+            .map(|(name, (origin, _))| (*name, *origin))
+            .collect()
+    }
+
+    /// Goes on with the default of a setting whose value was refused; answers
+    /// whether it was given at all.
+    pub fn forget(&mut self, variable: &str) -> bool {
+        self.given.remove(variable).is_some()
     }
 
     /// The value of a setting that has a default.
@@ -324,7 +428,7 @@ impl Sources {
     fn raw(&self, setting: &Setting) -> &str {
         self.given
             .get(setting.variable)
-            .map_or(setting.default, String::as_str)
+            .map_or(setting.default, |(_, value)| value)
     }
 }
 
@@ -344,8 +448,27 @@ fn command() -> Command {
     let mut command = Command::new("webrtc-server")
         .version(env!("CARGO_PKG_VERSION"))
         .about("WebRTC SFU server for mediasoup clients")
-        .after_help("A flag wins over its variable. An empty variable counts as not set.")
-        .next_line_help(true);
+        .after_help(
+            "A flag wins over its variable, and a variable over the configuration file. An empty \
+             variable counts as not set.",
+        )
+        .next_line_help(true)
+        .arg(
+            Arg::new(ACTION)
+                .value_parser(clap::builder::PossibleValuesParser::new([CHECK]))
+                .hide_possible_values(true)
+                .help("check: only tell everything that would keep the server from starting"),
+        )
+        .arg(
+            Arg::new(FILE_FLAG)
+                .long(FILE_FLAG)
+                .value_name("PATH")
+                .value_parser(clap::value_parser!(OsString))
+                .help(format!(
+                    "Configuration file in TOML: the variables below, in upper or lower case\n\
+                     [env: {FILE_VARIABLE}] [unset: none]"
+                )),
+        );
     for setting in ALL {
         let fallback = match setting.default {
             "" => format!("[unset: {}]", setting.unset),

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use super::settings::ALL;
 use super::*;
 
-fn parse(args: &[&str], env: &[(&str, &str)]) -> Result<Parsed, ConfigError> {
+fn parse(args: &[&str], env: &[(&str, &str)]) -> Result<Parsed, ConfigErrors> {
     let args = std::iter::once("webrtc-server").chain(args.iter().copied());
     Config::parse(args.map(OsString::from), |name| {
         env.iter()
@@ -41,6 +41,8 @@ fn every_setting_is_read_from_its_variable_and_its_flag() {
     let given = [
         ("PROTOO_LISTEN_IP", "::"),
         ("PROTOO_LISTEN_PORT", "443"),
+        ("HTTPS_ENABLED", "off"),
+        ("TRUSTED_PROXIES", "10.0.0.0/8, 192.0.2.1,fd00::/8"),
         ("HTTPS_CERT_FULLCHAIN", "/etc/tls/chain.pem"),
         ("HTTPS_CERT_PRIVKEY", "/etc/tls/key.pem"),
         ("MEDIASOUP_INGRESS_HOST", "rtc.example.com"),
@@ -50,6 +52,7 @@ fn every_setting_is_read_from_its_variable_and_its_flag() {
         ("MEDIASOUP_MIN_PORT", "20000"),
         ("MEDIASOUP_MAX_PORT", "20999"),
         ("MEDIASOUP_NUM_WORKERS", "3"),
+        ("MEDIASOUP_WORKER_CPUS", "8,2-3"),
         ("MEDIASOUP_CLIENT_ENABLE_ICESERVER", "No"),
         ("MEDIASOUP_CLIENT_ICESERVER_HOST", "turn.example.com"),
         ("MEDIASOUP_CLIENT_ICESERVER_PORT", "3479"),
@@ -68,12 +71,18 @@ fn every_setting_is_read_from_its_variable_and_its_flag() {
         ("ROOM_JOIN_TIMEOUT", "20"),
         ("CONSUMER_REPLICAS_MAX", "0"),
         ("NETWORK_THROTTLE_SECRET", "slow down"),
+        ("LOG_FORMAT", "JSON"),
+        ("LOG_LEVEL", "warn"),
         ("RUST_LOG", "debug,control=trace"),
     ];
     assert_eq!(given.len(), ALL.len());
     let want = Config {
         listen_ip: "::".parse().unwrap(),
         listen_port: 443,
+        https_enabled: false,
+        trusted_proxies: ["10.0.0.0/8", "192.0.2.1/32", "fd00::/8"]
+            .map(|net| net.parse().unwrap())
+            .to_vec(),
         tls_cert: "/etc/tls/chain.pem".into(),
         tls_key: "/etc/tls/key.pem".into(),
         tls_default: false,
@@ -84,6 +93,7 @@ fn every_setting_is_read_from_its_variable_and_its_flag() {
         min_port: 20_000,
         max_port: 20_999,
         num_workers: Some(3),
+        worker_cpus: Some(WorkerCpus::List(vec![8, 2, 3])),
         admin_token: Some(Secret::new("tok")),
         api_token: Some(Secret::new("api")),
         cors_origins: Some(vec![
@@ -108,15 +118,145 @@ fn every_setting_is_read_from_its_variable_and_its_flag() {
         consumer_replicas_max: 0,
         network_throttle_secret: Some(Secret::new("slow down")),
         log: "debug,control=trace".into(),
+        log_format: LogFormat::Json,
+        origins: BTreeMap::new(),
     };
-    assert_eq!(config(&[], &given), want);
+    let from = |origin| Config {
+        origins: ALL.iter().map(|s| (s.variable, origin)).collect(),
+        ..want.clone()
+    };
+    assert_eq!(config(&[], &given), from(Origin::Environment));
 
     let flags: Vec<String> = given
         .iter()
         .map(|(name, value)| format!("--{}={value}", name.to_lowercase().replace('_', "-")))
         .collect();
     let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
-    assert_eq!(config(&flags, &[]), want);
+    assert_eq!(config(&flags, &[]), from(Origin::Flag));
+
+    let file = File::new(|text| {
+        for (name, value) in given {
+            text.push_str(&format!("{} = {value:?}\n", name.to_lowercase()));
+        }
+    });
+    assert_eq!(config(&["--config", file.path()], &[]), from(Origin::File));
+}
+
+/// A configuration file, removed afterwards.
+struct File(PathBuf);
+
+impl File {
+    fn new(write: impl FnOnce(&mut String)) -> Self {
+        let mut text = String::new();
+        write(&mut text);
+        let name = format!("config-test-{:x}.toml", rand::random::<u64>());
+        let path = std::env::temp_dir().join(name);
+        std::fs::write(&path, text).unwrap();
+        Self(path)
+    }
+
+    fn path(&self) -> &str {
+        self.0.to_str().unwrap()
+    }
+}
+
+impl Drop for File {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+#[test]
+fn flags_win_over_the_environment_and_that_over_the_file() {
+    let file = File::new(|text| {
+        text.push_str("protoo_listen_port = 1\nROOM_MAX_PEERS = 11\nadmin_token = \"tok\"\n");
+        text.push_str("room_empty_timeout = \"\"\nmediasoup_num_workers = 4\n");
+    });
+    let env = [
+        ("WEBRTC_SERVER_CONFIG", file.path()),
+        ("PROTOO_LISTEN_PORT", "2"),
+        ("ROOM_MAX_PEERS", "12"),
+        ("MEDIASOUP_NUM_WORKERS", ""),
+    ];
+    let got = config(&["--protoo-listen-port=3", "--admin-token="], &env);
+    assert_eq!(got.listen_port, 3);
+    assert_eq!(got.room_max_peers, 12);
+    assert_eq!(got.num_workers, Some(4));
+    assert_eq!(got.admin_token, None);
+    assert_eq!(got.room_empty_timeout, Duration::from_secs(300));
+
+    let sources = &got.redacted_json()["sources"];
+    for (name, want) in [
+        ("PROTOO_LISTEN_PORT", "flag"),
+        ("ROOM_MAX_PEERS", "environment"),
+        ("MEDIASOUP_NUM_WORKERS", "file"),
+        ("ADMIN_TOKEN", "default"),
+        ("ROOM_EMPTY_TIMEOUT", "default"),
+        ("PROTOO_LISTEN_IP", "default"),
+    ] {
+        assert_eq!(sources[name], want, "{name}");
+    }
+    assert_eq!(sources.as_object().unwrap().len(), ALL.len());
+
+    // The flag wins here too.
+    let other = File::new(|text| text.push_str("protoo_listen_port = 9"));
+    assert_eq!(
+        config(&["--config", other.path()], &env[..1]).listen_port,
+        9
+    );
+}
+
+#[test]
+fn everything_that_is_wrong_is_told_at_once() {
+    let file = File::new(|text| text.push_str("room_max_peers = 1\nno_such = 1\n"));
+    let env = [
+        ("WEBRTC_SERVER_CONFIG", file.path()),
+        ("PROTOO_LISTEN_PORT", "0"),
+        ("RUST_LOG", "control=loud"),
+        ("LOG_LEVEL", "control=loud"),
+        // Only half of a range: not to be blamed on the defaults.
+        ("MEDIASOUP_MIN_PORT", "x"),
+        ("MEDIASOUP_MAX_PORT", "30000"),
+    ];
+    let ConfigErrors(problems) = parse(&["--protoo-listen-ip=x"], &env).unwrap_err();
+    let mut problems: Vec<String> = problems.iter().map(ConfigError::to_string).collect();
+    problems.sort();
+    let starts = [
+        &format!("{}: there is no setting \"no_such\"", file.path()),
+        "LOG_LEVEL=\"control=loud\" ",
+        "MEDIASOUP_MIN_PORT=\"x\" ",
+        "PROTOO_LISTEN_IP=\"x\" ",
+        "PROTOO_LISTEN_PORT=\"0\" ",
+        "ROOM_MAX_PEERS=\"1\" ",
+        "RUST_LOG=\"control=loud\" ",
+    ];
+    assert_eq!(problems.len(), starts.len(), "{problems:#?}");
+    for (problem, start) in problems.iter().zip(starts) {
+        assert!(problem.starts_with(start), "{problem}");
+    }
+
+    let Ok(Parsed::Check(config, again)) = parse(&["check", "--protoo-listen-ip=x"], &env) else {
+        panic!("no check");
+    };
+    assert_eq!(again.len(), problems.len());
+    assert_eq!(config.max_port, 30_000);
+    assert_eq!(config.listen_port, 4443);
+}
+
+#[test]
+fn a_check_is_asked_for_by_its_name() {
+    for args in [
+        &["check", "--room-max-peers=5"][..],
+        &["--room-max-peers=5", "check"],
+    ] {
+        match parse(args, &[]) {
+            Ok(Parsed::Check(config, problems)) => {
+                assert_eq!(config.room_max_peers, 5);
+                assert!(problems.is_empty());
+            }
+            other => panic!("{args:?}: {other:?}"),
+        }
+    }
 }
 
 #[test]
@@ -125,6 +265,37 @@ fn a_flag_wins_over_its_variable() {
     let got = config(&["--protoo-listen-port", "2", "--admin-token", ""], &env);
     assert_eq!(got.listen_port, 2);
     assert_eq!(got.admin_token, None);
+}
+
+#[test]
+fn lists_of_cpus_are_read_and_written() {
+    for (raw, want, shown) in [
+        ("0", vec![0], "0"),
+        ("2-5,8", vec![2, 3, 4, 5, 8], "2-5,8"),
+        ("8, 2-2 ,3", vec![8, 2, 3], "8,2-3"),
+        ("1023", vec![1023], "1023"),
+    ] {
+        let got = config(&[], &[("MEDIASOUP_WORKER_CPUS", raw)]).worker_cpus;
+        let got = got.unwrap();
+        assert_eq!(got.to_string(), shown);
+        assert_eq!(got, WorkerCpus::List(want));
+    }
+    let got = config(&[], &[("MEDIASOUP_WORKER_CPUS", "NONE")]).worker_cpus;
+    assert_eq!(got, Some(WorkerCpus::Unpinned));
+}
+
+#[test]
+fn rust_log_wins_over_log_level() {
+    let table = [
+        ("", "", "info"),
+        ("warn", "", "warn"),
+        ("", "debug", "debug"),
+        ("warn", "debug", "debug"),
+    ];
+    for (level, rust, want) in table {
+        let got = config(&[], &[("LOG_LEVEL", level), ("RUST_LOG", rust)]);
+        assert_eq!(got.log, want, "LOG_LEVEL={level} RUST_LOG={rust}");
+    }
 }
 
 #[test]
@@ -159,6 +330,17 @@ fn values_that_make_no_sense_are_refused_by_name() {
         ("MEDIASOUP_ANNOUNCED_IP", "2001:db8::1"),
         ("MEDIASOUP_NUM_WORKERS", "0"),
         ("MEDIASOUP_NUM_WORKERS", "257"),
+        ("MEDIASOUP_WORKER_CPUS", "1,"),
+        ("MEDIASOUP_WORKER_CPUS", "a"),
+        ("MEDIASOUP_WORKER_CPUS", "3-2"),
+        ("MEDIASOUP_WORKER_CPUS", "0-2,1"),
+        ("MEDIASOUP_WORKER_CPUS", "0 1"),
+        ("HTTPS_ENABLED", "perhaps"),
+        ("TRUSTED_PROXIES", "10.0.0.0/33"),
+        ("TRUSTED_PROXIES", "10.0.0.0/8,"),
+        ("TRUSTED_PROXIES", "proxy.example.com"),
+        ("MEDIASOUP_WORKER_CPUS", "1024"),
+        ("MEDIASOUP_WORKER_CPUS", "0-99999999999"),
         ("ROOM_MAX_PEERS", "1"),
         ("ROOM_MAX_BROADCASTERS", "1001"),
         ("ROOM_EMPTY_TIMEOUT", "0"),
@@ -174,6 +356,8 @@ fn values_that_make_no_sense_are_refused_by_name() {
         ("CONSUMER_REPLICAS_MAX", "101"),
         ("CONSUMER_REPLICAS_MAX", "-1"),
         ("RUST_LOG", "control=loud"),
+        ("LOG_LEVEL", "control=loud"),
+        ("LOG_FORMAT", "xml"),
     ];
     for (name, value) in table {
         let error = refused(&[(name, value)]);
@@ -351,6 +535,8 @@ fn help_lists_every_setting_with_variable_and_default() {
             assert!(line.contains(&format!("[default: {}]", setting.default)));
         }
     }
+    assert!(help.contains("--config <PATH>"), "{help}");
+    assert!(help.contains("[env: WEBRTC_SERVER_CONFIG]"), "{help}");
     assert!(matches!(parse(&["--version"], &[]), Ok(Parsed::Print(_))));
 }
 
@@ -361,7 +547,8 @@ fn unknown_flags_are_refused() {
         &["stray"],
         &["--protoo-listen-port"],
     ] {
-        assert!(matches!(parse(args, &[]), Err(ConfigError::Usage(_))));
+        let ConfigErrors(errors) = parse(args, &[]).unwrap_err();
+        assert!(matches!(errors[..], [ConfigError::Usage(_)]), "{errors:?}");
     }
 }
 

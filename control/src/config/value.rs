@@ -4,16 +4,21 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use ipnet::IpNet;
 use tracing_subscriber::EnvFilter;
 use url::Url;
 
-use super::Secret;
+use super::{LogFormat, Secret, WorkerCpus};
 
 /// Longest part of a refused value that an error repeats, characters.
 const SHOWN: usize = 80;
+/// Highest number of a CPU that the kernel's masks can name (CPU_SETSIZE).
+const MAX_CPU: usize = 1023;
+/// Most networks in a list: each request is compared with all of them.
+const MAX_NETWORKS: usize = 256;
 /// Longest user name, password or token, bytes.
 const MAX_TEXT: usize = 512;
 
@@ -34,6 +39,13 @@ pub enum ConfigError {
     },
     /// The command line itself is wrong; the text says how.
     Usage(String),
+    /// The configuration file, or something in it that is no value.
+    File {
+        /// Its path.
+        path: PathBuf,
+        /// What is wrong, one line.
+        reason: String,
+    },
 }
 
 impl ConfigError {
@@ -47,6 +59,14 @@ impl ConfigError {
             variable,
             value: Some(shown),
             allowed: allowed.into(),
+        }
+    }
+
+    /// An error about the configuration file.
+    pub fn file(path: &Path, reason: impl Into<String>) -> Self {
+        Self::File {
+            path: path.to_owned(),
+            reason: reason.into(),
         }
     }
 }
@@ -69,11 +89,25 @@ impl fmt::Display for ConfigError {
                 "{variable} makes no sense (its value is not shown); allowed: {allowed}"
             ),
             Self::Usage(text) => f.write_str(text),
+            Self::File { path, reason } => write!(f, "{}: {reason}", path.display()),
         }
     }
 }
 
 impl std::error::Error for ConfigError {}
+
+/// Everything that is wrong with the configuration, a line each; not empty.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigErrors(pub Vec<ConfigError>);
+
+impl fmt::Display for ConfigErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let lines: Vec<String> = self.0.iter().map(ConfigError::to_string).collect();
+        f.write_str(&lines.join("\n"))
+    }
+}
+
+impl std::error::Error for ConfigErrors {}
 
 /// A whole number in `range`, in decimal digits.
 pub fn number<T: FromStr + PartialOrd>(raw: &str, range: RangeInclusive<T>) -> Option<T> {
@@ -146,6 +180,44 @@ pub fn turn_proto(raw: &str) -> Option<String> {
 /// A tracing filter.
 pub fn log_filter(raw: &str) -> Option<String> {
     EnvFilter::try_new(raw).ok().map(|_| raw.to_owned())
+}
+
+/// Which CPUs workers are pinned to: `none`, or numbers and ranges, each CPU
+/// once.
+pub fn worker_cpus(raw: &str) -> Option<WorkerCpus> {
+    if raw.eq_ignore_ascii_case("none") {
+        return Some(WorkerCpus::Unpinned);
+    }
+    let mut cpus = Vec::new();
+    for part in raw.split(',') {
+        let part = part.trim();
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let range = number(first, 0..=MAX_CPU)?..=number(last, 0..=MAX_CPU)?;
+        if range.is_empty() || range.clone().any(|cpu| cpus.contains(&cpu)) {
+            return None;
+        }
+        cpus.extend(range);
+    }
+    Some(WorkerCpus::List(cpus))
+}
+
+/// Addresses and networks (CIDR), an address being the network of itself.
+pub fn networks(raw: &str) -> Option<Vec<IpNet>> {
+    let one = |text: &str| {
+        let address = || text.parse::<IpAddr>().ok().map(IpNet::from);
+        text.parse().ok().or_else(address)
+    };
+    let all: Option<Vec<IpNet>> = raw.split(',').map(|part| one(part.trim())).collect();
+    all.filter(|all| all.len() <= MAX_NETWORKS)
+}
+
+/// How log lines look.
+pub fn log_format(raw: &str) -> Option<LogFormat> {
+    match raw.to_ascii_lowercase().as_str() {
+        "text" => Some(LogFormat::Text),
+        "json" => Some(LogFormat::Json),
+        _ => None,
+    }
 }
 
 /// A host as it goes into a URL: an IPv6 address gets brackets.

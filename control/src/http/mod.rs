@@ -7,6 +7,7 @@ mod access;
 mod body;
 mod broadcasters;
 mod config;
+mod forwarded;
 mod openapi;
 pub mod page;
 mod progress;
@@ -23,6 +24,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::{Json, Router, middleware};
 use http::StatusCode;
+use ipnet::IpNet;
 use serde_json::json;
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
@@ -49,6 +51,7 @@ pub struct AppState {
 /// Every route. A WebSocket upgrade is accepted on any path, so it is looked
 /// at before the path is. Pages of other origins get no answer from admin paths.
 pub fn app(state: AppState) -> Router {
+    let proxies: Arc<[IpNet]> = state.config.trusted_proxies.as_slice().into();
     let (public, _) = public().split_for_parts();
     let (admin, _) = admin().split_for_parts();
     let public = public
@@ -64,6 +67,11 @@ pub fn app(state: AppState) -> Router {
         .layer(middleware::from_fn_with_state(
             state.clone(),
             signaling::upgrade_or_next,
+        ))
+        // First of all, so that everything sees the client that it is for.
+        .layer(middleware::from_fn_with_state(
+            proxies,
+            forwarded::believe_proxies,
         ))
         .with_state(state)
 }

@@ -1,4 +1,4 @@
-//! Puts the app on a TCP port: TLS, HTTP/1.1 with upgrades, limits, shutdown.
+//! Puts the app on a TCP port: TLS or not, HTTP/1.1 with upgrades, limits, shutdown.
 
 use std::convert::Infallible;
 use std::io;
@@ -23,7 +23,7 @@ use tower::ServiceExt;
 use tracing::debug;
 
 use super::accept::Acceptor;
-use super::progress::Watched;
+use super::progress::{Watch, Watched};
 use super::signaling::ConnectionPermit;
 
 /// Connections that the kernel keeps until they are accepted.
@@ -68,7 +68,7 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
-/// Serves until `shutdown`: then takes no more connections, gives requests
+/// Serves, in the clear without `tls`, until `shutdown`: then takes no more connections, gives requests
 /// under way half a second, and returns. Upgraded sockets are not waited for;
 /// [`Rooms::shutdown`](crate::rooms::Rooms::shutdown) closes those.
 ///
@@ -76,13 +76,13 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 /// When the listener cannot be used at all.
 pub async fn serve(
     listener: TcpListener,
-    tls: Arc<rustls::ServerConfig>,
+    tls: Option<Arc<rustls::ServerConfig>>,
     app: Router,
     shutdown: CancellationToken,
 ) -> io::Result<()> {
     listener.set_nonblocking(true)?;
     let listener = tokio::net::TcpListener::from_std(listener)?;
-    let acceptor = TlsAcceptor::from(tls);
+    let acceptor = tls.map(TlsAcceptor::from);
     let mut incoming = Acceptor::new(listener);
     let connections = TaskTracker::new();
     loop {
@@ -126,12 +126,15 @@ struct Connection {
 }
 
 impl Connection {
-    async fn run<S>(self, stream: S, acceptor: TlsAcceptor, shutdown: CancellationToken)
+    async fn run<S>(self, stream: S, acceptor: Option<TlsAcceptor>, shutdown: CancellationToken)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let remote = self.remote;
         let (stream, watch) = Watched::new(stream);
+        let Some(acceptor) = acceptor else {
+            return self.serve_http(stream, &watch, shutdown).await;
+        };
         let handshake = timeout(TLS_DEADLINE, acceptor.accept(stream));
         let stream = tokio::select! {
             () = shutdown.cancelled() => return,
@@ -141,6 +144,14 @@ impl Connection {
                 Err(_) => return debug!(%remote, "TLS handshake timed out"),
             },
         };
+        self.serve_http(stream, &watch, shutdown).await;
+    }
+
+    async fn serve_http<S>(self, stream: S, watch: &Watch, shutdown: CancellationToken)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let remote = self.remote;
         let service = service_fn(move |request| self.answer(request));
         let mut connection = http1::Builder::new()
             .timer(TokioTimer::new())
@@ -232,7 +243,7 @@ mod tests {
                 _held: Arc::new(permit),
             },
         };
-        let acceptor = TlsAcceptor::from(Arc::new(server));
+        let acceptor = Some(TlsAcceptor::from(Arc::new(server)));
         let task = tokio::spawn(connection.run(there, acceptor, CancellationToken::new()));
         let name = ServerName::try_from("localhost").unwrap();
         let connector = TlsConnector::from(Arc::new(client));

@@ -399,3 +399,142 @@ fn a_certificate_out_of_its_time_is_told() {
         ["the certificate x.pem is not valid yet"]
     );
 }
+
+/// The first certificate that a client gets now.
+fn served(tls: &Tls) -> CertificateDer<'static> {
+    connect(tls, accept_any(true), "a").unwrap().0.remove(0)
+}
+
+fn certificate_in(dir: &Directory) -> CertificateDer<'static> {
+    CertificateDer::from_pem_slice(&fs::read(dir.path("fullchain.pem")).unwrap()).unwrap()
+}
+
+/// A pair in one command, another one each time.
+fn rotate(dir: &Directory, key: &str) {
+    dir.openssl(&format!(
+        "req -x509 -newkey {key} -nodes -keyout privkey.pem -out fullchain.pem -subj /CN=a -days 1"
+    ));
+}
+
+const EC: &str = "ec -pkeyopt ec_paramgen_curve:prime256v1";
+
+#[test]
+fn changed_files_are_served_once_they_have_come_to_rest() {
+    let dir = Directory::new();
+    rotate(&dir, EC);
+    let mut tls = dir.load().unwrap();
+    let first = certificate_in(&dir);
+    tls.reloader.poll();
+    tls.reloader.poll();
+    assert_eq!(served(&tls), first);
+
+    for key in ["rsa:2048", "ed25519", EC] {
+        let before = served(&tls);
+        rotate(&dir, key);
+        tls.reloader.poll();
+        assert_eq!(served(&tls), before, "{key}: taken at first sight");
+        tls.reloader.poll();
+        assert_eq!(served(&tls), certificate_in(&dir), "{key}");
+        assert_ne!(served(&tls), before, "{key}");
+    }
+}
+
+#[test]
+fn a_link_that_points_elsewhere_is_a_change() {
+    // As Kubernetes replaces the files of a mounted secret.
+    let dir = Directory::new();
+    for version in ["one", "two"] {
+        rotate(&dir, EC);
+        fs::create_dir(dir.path(version)).unwrap();
+        for name in ["fullchain.pem", "privkey.pem"] {
+            fs::rename(dir.path(name), dir.path(version).join(name)).unwrap();
+        }
+    }
+    let link = |version: &str| {
+        let _ = fs::remove_file(dir.path("new"));
+        std::os::unix::fs::symlink(version, dir.path("new")).unwrap();
+        fs::rename(dir.path("new"), dir.path("data")).unwrap();
+    };
+    link("one");
+    let mut tls = load(
+        &dir.path("data/fullchain.pem"),
+        &dir.path("data/privkey.pem"),
+        false,
+    )
+    .unwrap();
+    let before = served(&tls);
+    link("two");
+    tls.reloader.poll();
+    tls.reloader.poll();
+    assert_ne!(served(&tls), before);
+}
+
+#[test]
+fn files_that_have_gone_bad_leave_the_old_certificate_in_use() {
+    let dir = Directory::new();
+    rotate(&dir, EC);
+    let mut tls = dir.load().unwrap();
+    let good = served(&tls);
+    type Spoiler = (&'static str, fn(&Directory));
+    let spoilers: [Spoiler; 4] = [
+        ("garbage", |dir| {
+            dir.write("fullchain.pem", "garbage");
+        }),
+        ("another key", |dir| {
+            dir.openssl("genpkey -algorithm ed25519 -out privkey.pem");
+        }),
+        ("a directory", |dir| {
+            fs::remove_file(dir.path("privkey.pem")).unwrap();
+            fs::create_dir(dir.path("privkey.pem")).unwrap();
+        }),
+        ("nothing", |dir| {
+            fs::remove_dir(dir.path("privkey.pem")).unwrap();
+        }),
+    ];
+    for (what, spoil) in spoilers {
+        spoil(&dir);
+        tls.reloader.poll();
+        tls.reloader.poll();
+        tls.reloader.reload();
+        assert_eq!(served(&tls), good, "{what}");
+    }
+    rotate(&dir, EC);
+    tls.reloader.reload();
+    assert_eq!(served(&tls), certificate_in(&dir));
+}
+
+#[test]
+fn a_check_finds_what_a_start_would_and_makes_nothing() {
+    let dir = Directory::new();
+    let config = default_pair(&dir);
+    assert_eq!(check(&config, &[]).unwrap(), [""; 0]);
+    assert!(!dir.path("certs").exists());
+
+    // A file in the way of the directory.
+    dir.write("certs", "");
+    let error = check(&config, &[]).unwrap_err().to_string();
+    assert!(error.starts_with("HTTPS_CERT_FULLCHAIN: "), "{error}");
+    fs::remove_file(dir.path("certs")).unwrap();
+
+    // The superuser may write everywhere.
+    if !nix::unistd::geteuid().is_root() {
+        fs::set_permissions(&dir.0, fs::Permissions::from_mode(0o555)).unwrap();
+        let error = check(&config, &[]).unwrap_err().to_string();
+        assert!(error.contains("Permission denied"), "{error}");
+        fs::set_permissions(&dir.0, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
+    load_or_make(&config, &[]).unwrap();
+    assert_eq!(check(&config, &[]).unwrap(), [""; 0]);
+    fs::remove_file(&config.tls_key).unwrap();
+    let error = check(&config, &[]).unwrap_err().to_string();
+    assert!(error.starts_with("HTTPS_CERT_PRIVKEY: "), "{error}");
+
+    // Configured, so that nothing is made.
+    let config = Config {
+        tls_default: false,
+        ..config
+    };
+    fs::remove_file(&config.tls_cert).unwrap();
+    assert!(check(&config, &[]).is_err());
+}

@@ -9,7 +9,7 @@ use super::client::CALL_DEADLINE;
 use super::cpu::CpuLimits;
 use super::ports;
 use crate::addresses::AnnouncedAddress;
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, WorkerCpus, cpu_list};
 use crate::logging;
 
 /// Everything that the supervisor has to know to run the workers.
@@ -81,13 +81,25 @@ impl Plan {
     /// Plans the workers of this executable.
     ///
     /// # Errors
-    /// [`ConfigError`] when the port range is too small for the workers.
+    /// [`ConfigError`] when the port range is too small for the workers, or
+    /// they are to be pinned to a CPU that this process may not use.
     pub fn new(
         config: &Config,
         limits: &CpuLimits,
         announced: Vec<AnnouncedAddress>,
     ) -> Result<Self, ConfigError> {
-        let (cpus, notes) = assign(limits, config.num_workers);
+        let (cpus, notes) = match &config.worker_cpus {
+            None => assign(limits, config.num_workers),
+            Some(WorkerCpus::Unpinned) => {
+                (vec![None; count(limits, config.num_workers)], Vec::new())
+            }
+            Some(WorkerCpus::List(chosen)) => {
+                check_allowed(limits, chosen)?;
+                let count = config.num_workers.map_or(chosen.len(), usize::from);
+                let notes = shared(count, chosen, "in MEDIASOUP_WORKER_CPUS");
+                (pinned(chosen, count), notes.into_iter().collect())
+            }
+        };
         let slices = ports::slices(config.min_port, config.max_port, cpus.len())?;
         let slots = cpus
             .into_iter()
@@ -110,12 +122,18 @@ impl Plan {
     }
 }
 
-/// The CPU of each worker, and what the operator should know about it.
-fn assign(limits: &CpuLimits, requested: Option<u16>) -> (Vec<Option<usize>>, Vec<String>) {
-    let mut notes = Vec::new();
+/// The number of workers: as requested, else one for each CPU that this
+/// process may use, as far as its quota goes.
+fn count(limits: &CpuLimits, requested: Option<u16>) -> usize {
     let cpus = limits.allowed.len().max(1);
     let by_quota = limits.quota.map_or(cpus, whole_cpus);
-    let count = requested.map_or(cpus.min(by_quota), usize::from).max(1);
+    requested.map_or(cpus.min(by_quota), usize::from).max(1)
+}
+
+/// The CPU of each worker where none were chosen, and what the operator should
+/// know about it.
+fn assign(limits: &CpuLimits, requested: Option<u16>) -> (Vec<Option<usize>>, Vec<String>) {
+    let count = count(limits, requested);
     if let Some(quota) = limits.quota
         && !limits.restricted()
     {
@@ -124,26 +142,53 @@ fn assign(limits: &CpuLimits, requested: Option<u16>) -> (Vec<Option<usize>>, Ve
         } else {
             "media workers are counted by it"
         };
-        notes.push(format!(
-            "a CPU quota of {quota} CPUs is set without a cpuset: {how} ({count}) and left unpinned"
-        ));
-        return (vec![None; count], notes);
+        let note = format!(
+            "a CPU quota of {quota} CPUs is set without a cpuset: {how} ({count}) and left \
+             unpinned; MEDIASOUP_WORKER_CPUS can pin them"
+        );
+        return (vec![None; count], vec![note]);
     }
     if limits.allowed.is_empty() {
-        notes.push(
-            "the CPUs that this process may use cannot be read: media workers are left unpinned"
-                .to_owned(),
-        );
-        return (vec![None; count], notes);
+        let note =
+            "the CPUs that this process may use cannot be read: media workers are left unpinned";
+        return (vec![None; count], vec![note.to_owned()]);
     }
-    if count > cpus {
-        notes.push(format!(
-            "MEDIASOUP_NUM_WORKERS={count} is more than the {cpus} CPUs that this process may \
-             use: media workers share CPUs"
-        ));
+    let notes = shared(count, &limits.allowed, "that this process may use");
+    (pinned(&limits.allowed, count), notes.into_iter().collect())
+}
+
+/// The CPU of each of `count` workers, in turns.
+fn pinned(cpus: &[usize], count: usize) -> Vec<Option<usize>> {
+    cpus.iter().copied().map(Some).cycle().take(count).collect()
+}
+
+/// What to say when there are more workers than CPUs.
+fn shared(count: usize, cpus: &[usize], which: &str) -> Option<String> {
+    let cpus = cpus.len();
+    let unit = if cpus == 1 { "CPU" } else { "CPUs" };
+    (count > cpus).then(|| {
+        format!(
+            "MEDIASOUP_NUM_WORKERS={count} is more than the {cpus} {unit} {which}: media workers \
+             share CPUs"
+        )
+    })
+}
+
+/// Checks that workers can be pinned to these CPUs. Where it is not known what
+/// is allowed, a worker that cannot be pinned says so itself.
+fn check_allowed(limits: &CpuLimits, chosen: &[usize]) -> Result<(), ConfigError> {
+    let allowed = &limits.allowed;
+    if allowed.is_empty() || chosen.iter().all(|cpu| allowed.contains(cpu)) {
+        return Ok(());
     }
-    let pinned = limits.allowed.iter().copied().map(Some);
-    (pinned.cycle().take(count).collect(), notes)
+    Err(ConfigError::value(
+        "MEDIASOUP_WORKER_CPUS",
+        &cpu_list(chosen),
+        format!(
+            "none, or CPUs that this process may use, which are {}",
+            cpu_list(allowed)
+        ),
+    ))
 }
 
 /// A quota in whole CPUs, at least one. What is left of a CPU serves the
@@ -200,6 +245,64 @@ mod tests {
             assert_eq!(cpus, *want, "{limits:?} {requested:?}");
             assert_eq!(told.len(), *notes, "{told:?}");
         }
+    }
+
+    fn chosen(
+        limits: &CpuLimits,
+        cpus: WorkerCpus,
+        num_workers: Option<u16>,
+    ) -> Result<(Vec<Option<usize>>, Vec<String>), String> {
+        let config = Config {
+            worker_cpus: Some(cpus),
+            num_workers,
+            ..Config::default()
+        };
+        let plan = Plan::new(&config, limits, Vec::new()).map_err(|error| error.to_string())?;
+        Ok((plan.slots.iter().map(|s| s.cpu).collect(), plan.notes))
+    }
+
+    #[test]
+    fn the_operator_chooses_the_cpus() {
+        let list = |cpus: &[usize]| WorkerCpus::List(cpus.to_vec());
+        let eight = limits(&[0, 1, 2, 3, 4, 5, 6, 7], 8, None);
+        let (cpus, notes) = chosen(&eight, list(&[5, 2]), None).unwrap();
+        assert_eq!(cpus, [Some(5), Some(2)]);
+        assert!(notes.is_empty(), "{notes:?}");
+        let (cpus, notes) = chosen(&eight, list(&[5, 2]), Some(1)).unwrap();
+        assert_eq!(cpus, [Some(5)]);
+        assert!(notes.is_empty(), "{notes:?}");
+        let (cpus, notes) = chosen(&eight, list(&[5, 2]), Some(3)).unwrap();
+        assert_eq!(cpus, [Some(5), Some(2), Some(5)]);
+        assert_eq!(notes.len(), 1);
+        assert!(notes[0].contains("the 2 CPUs in MEDIASOUP_WORKER_CPUS"));
+
+        // The quota does not matter any more, neither for pinning nor counting.
+        let quota = limits(&[0, 1, 2, 3], 4, Some(1.0));
+        let (cpus, notes) = chosen(&quota, list(&[1, 3]), None).unwrap();
+        assert_eq!(cpus, [Some(1), Some(3)]);
+        assert!(notes.is_empty(), "{notes:?}");
+
+        let (cpus, notes) = chosen(&eight, WorkerCpus::Unpinned, None).unwrap();
+        assert_eq!(cpus, [None; 8]);
+        assert!(notes.is_empty(), "{notes:?}");
+        let (cpus, _) = chosen(&quota, WorkerCpus::Unpinned, None).unwrap();
+        assert_eq!(cpus, [None]);
+        let (cpus, _) = chosen(&quota, WorkerCpus::Unpinned, Some(9)).unwrap();
+        assert_eq!(cpus, [None; 9]);
+    }
+
+    #[test]
+    fn cpus_that_this_process_may_not_use_are_refused() {
+        let some = limits(&[2, 3, 4, 8], 16, None);
+        let error = chosen(&some, WorkerCpus::List(vec![2, 3, 5]), None).unwrap_err();
+        assert_eq!(
+            error,
+            "MEDIASOUP_WORKER_CPUS=\"2-3,5\" makes no sense; allowed: none, or CPUs that this \
+             process may use, which are 2-4,8"
+        );
+        // Nothing is known.
+        let (cpus, _) = chosen(&limits(&[], 0, None), WorkerCpus::List(vec![7]), None).unwrap();
+        assert_eq!(cpus, [Some(7)]);
     }
 
     #[test]

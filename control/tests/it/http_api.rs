@@ -1,6 +1,6 @@
 //! The HTTP routes.
 
-use control::config::Secret;
+use control::config::{Config, Secret};
 use control::rooms::Timings;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -222,5 +222,30 @@ async fn one_connection_carries_many_requests() {
             stream.read_exact(&mut byte).await.unwrap();
             answer.push(byte[0]);
         }
+    }
+}
+
+#[tokio::test]
+async fn a_trusted_proxy_says_which_host_was_asked_for() {
+    let forwarded = [
+        ("X-Forwarded-Host", "rtc.example.com"),
+        ("X-Forwarded-For", "192.0.2.1"),
+    ];
+    for (trusted, host) in [(true, "rtc.example.com:443"), (false, "localhost")] {
+        let networks = match trusted {
+            true => vec!["127.0.0.0/8".parse().unwrap()],
+            false => Vec::new(),
+        };
+        let config = Config {
+            trusted_proxies: networks,
+            ..config()
+        };
+        let server = TestServer::start_with(config, Timings::default()).await;
+        let answer = server.http("POST", "/rooms/a", &forwarded, b"").await;
+        let url = answer.body["wsUrl"].as_str().unwrap();
+        assert!(url.starts_with(&format!("wss://{host}")), "{url}");
+        // Through whatever proxy, nobody is on this machine itself.
+        let answer = server.http("GET", "/config", &forwarded, b"").await;
+        assert!(answer.body.get("workers").is_none());
     }
 }

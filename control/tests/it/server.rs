@@ -99,7 +99,12 @@ impl TestServer {
             workers: pool.clone(),
         };
         let shutdown = CancellationToken::new();
-        let serving = serve::serve(listener, Arc::new(server_tls), app(state), shutdown.clone());
+        let serving = serve::serve(
+            listener,
+            Some(Arc::new(server_tls)),
+            app(state),
+            shutdown.clone(),
+        );
         tokio::spawn(serving);
         Self {
             address,
