@@ -113,12 +113,6 @@ pub fn token(raw: &str) -> Option<Secret> {
     (raw.len() <= MAX_TEXT && raw.bytes().all(|b| b.is_ascii_graphic())).then(|| Secret::new(raw))
 }
 
-/// Transport of a TURN server.
-pub fn turn_proto(raw: &str) -> Option<String> {
-    let lower = raw.to_ascii_lowercase();
-    matches!(lower.as_str(), "udp" | "tcp").then_some(lower)
-}
-
 /// A tracing filter.
 pub fn log_filter(raw: &str) -> Option<String> {
     EnvFilter::try_new(raw).ok().map(|_| raw.to_owned())
