@@ -5,6 +5,7 @@
 pub mod addresses;
 pub mod config;
 pub mod error;
+pub mod health;
 pub mod http;
 mod listen;
 mod logging;

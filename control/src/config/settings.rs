@@ -300,7 +300,11 @@ fn command() -> Command {
     let mut command = Command::new("webrtc-server")
         .version(env!("CARGO_PKG_VERSION"))
         .about("WebRTC SFU server for mediasoup clients")
-        .after_help("A flag wins over its variable. An empty variable counts as not set.")
+        .after_help(
+            "A flag wins over its variable. An empty variable counts as not set.\n\
+             `webrtc-server health` asks the server with the same settings on this machine, and \
+             ends with 0 while it takes rooms.",
+        )
         .next_line_help(true);
     for setting in ALL {
         let fallback = match setting.default {
