@@ -4,7 +4,8 @@
 //! All work happens in OUT_DIR, on a copy: the source tree is never written to.
 //! The npm packages are installed only when the lock file changed. Where npm is
 //! missing or fails, for example offline, the build goes on with a page that
-//! says how to get the real one. `WEBRTC_SERVER_SKIP_WEB=1` asks for that.
+//! says how to get the real one. `WEBRTC_SERVER_SKIP_WEB=1` asks for that, and
+//! `WEBRTC_SERVER_REQUIRE_WEB=1` makes the build fail instead.
 
 use std::collections::hash_map::DefaultHasher;
 use std::fmt::Write as _;
@@ -22,6 +23,7 @@ const POLL: Duration = Duration::from_millis(20);
 const QUOTED_LINES: usize = 6;
 
 const SKIP: &str = "WEBRTC_SERVER_SKIP_WEB";
+const REQUIRE: &str = "WEBRTC_SERVER_REQUIRE_WEB";
 
 /// What to do when the page was not built.
 const HOW_TO: &str =
@@ -38,6 +40,7 @@ fn main() -> Result<(), String> {
     let web = Path::new(&env("CARGO_MANIFEST_DIR")?).join("../web");
     println!("cargo:rerun-if-changed=build.rs");
     println!("cargo:rerun-if-env-changed={SKIP}");
+    println!("cargo:rerun-if-env-changed={REQUIRE}");
     for source in SOURCES {
         // Cargo looks into directories by itself.
         println!("cargo:rerun-if-changed={}", web.join(source).display());
@@ -47,6 +50,7 @@ fn main() -> Result<(), String> {
     copy_sources(&web, &work)?;
     let assets = match build_page(&work) {
         Ok(()) => page_assets(&work),
+        Err(reason) if is_set(REQUIRE) => return Err(format!("call page not built: {reason}")),
         Err(reason) => {
             for line in reason.lines() {
                 println!("cargo:warning=call page not built: {line}");
@@ -115,8 +119,7 @@ fn common_assets(work: &Path) -> Vec<Asset> {
 
 /// Makes `dist/` below `work`, or says why not.
 fn build_page(work: &Path) -> Result<(), String> {
-    let skip = std::env::var(SKIP).unwrap_or_default();
-    if !skip.is_empty() && skip != "0" {
+    if is_set(SKIP) {
         return Err(format!("{SKIP} is set"));
     }
     install_packages(work)?;
@@ -237,6 +240,11 @@ fn write_asset_list(assets: &[Asset], target: &Path) -> Result<(), String> {
     }
     list.push_str("]\n");
     write(target, list.as_bytes())
+}
+
+/// Whether a switch of the build is on.
+fn is_set(name: &str) -> bool {
+    std::env::var(name).is_ok_and(|value| !value.is_empty() && value != "0")
 }
 
 fn env(name: &str) -> Result<String, String> {

@@ -6,6 +6,7 @@ pub mod addresses;
 mod check;
 pub mod config;
 pub mod error;
+pub mod health;
 pub mod http;
 mod listen;
 mod logging;

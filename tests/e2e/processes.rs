@@ -7,7 +7,7 @@ use test_peer::str0m::media::MediaKind;
 
 use crate::client::Client;
 use crate::https;
-use crate::server::{Options, Server, is_alive, wait_until};
+use crate::server::{DEADLINE, Options, Server, is_alive, wait_until};
 
 #[test]
 fn the_start_block_tells_everything() {
@@ -24,6 +24,28 @@ fn the_start_block_tells_everything() {
     }
     assert!(log.contains("Announced"), "{log}");
     assert!(server.dir().join("certs/fullchain.pem").exists());
+}
+
+#[test]
+fn the_health_command_ends_with_0_while_the_server_takes_rooms() {
+    let mut server = Server::start();
+    let ask = |port: u16| {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_webrtc-server"))
+            .arg("health")
+            .env_clear()
+            .env("PROTOO_LISTEN_PORT", port.to_string())
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        (output.status.code(), text)
+    };
+    assert_eq!(ask(server.port), (Some(0), String::new()));
+    server.signal(Signal::SIGTERM);
+    assert!(server.wait_for_end(DEADLINE).is_some());
+    let (code, text) = ask(server.port);
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.starts_with("not healthy: 127.0.0.1:"), "{text}");
+    assert_eq!(ask(0).0, Some(2), "0 is no port");
 }
 
 #[test]

@@ -4,6 +4,7 @@
 
 mod file;
 mod settings;
+mod turn;
 mod value;
 
 #[cfg(test)]
@@ -22,6 +23,7 @@ use serde_json::{Value, json};
 use crate::workers::ports;
 
 pub use settings::{Origin, SECRET_VARIABLES, Setting};
+pub use turn::{IceServer, TurnHost, TurnProto, TurnTransport};
 pub use value::{ConfigError, ConfigErrors};
 
 use settings::{Request, Sources};
@@ -153,24 +155,6 @@ impl LogFormat {
     }
 }
 
-/// The TURN server offered to clients; nothing is offered without a host.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct IceServer {
-    /// `MEDIASOUP_CLIENT_ENABLE_ICESERVER`; yes/true/1/on in any case.
-    pub enabled: bool,
-    /// `MEDIASOUP_CLIENT_ICESERVER_PROTO`, `udp` or `tcp`.
-    pub proto: String,
-    /// `MEDIASOUP_CLIENT_ICESERVER_PORT`.
-    pub port: u16,
-    /// `MEDIASOUP_CLIENT_ICESERVER_USER`.
-    pub user: Option<String>,
-    /// `MEDIASOUP_CLIENT_ICESERVER_PASS`.
-    pub pass: Option<Secret>,
-    /// `MEDIASOUP_CLIENT_ICESERVER_HOST`; an IPv6 address is in brackets, as
-    /// in a `turn:` URL.
-    pub host: Option<String>,
-}
-
 /// A value that must never be logged or served.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
@@ -292,13 +276,21 @@ impl Config {
             cors_origins: sources.optional(&s::CORS_ORIGINS, v::origins)?,
             ice_server: IceServer {
                 enabled: sources.required(&s::MEDIASOUP_CLIENT_ENABLE_ICESERVER, v::boolean)?,
-                proto: sources.required(&s::MEDIASOUP_CLIENT_ICESERVER_PROTO, v::turn_proto)?,
+                protos: sources.required(&s::MEDIASOUP_CLIENT_ICESERVER_PROTO, turn::protos)?,
                 port: sources.required(&s::MEDIASOUP_CLIENT_ICESERVER_PORT, v::port)?,
                 user: sources.optional(&s::MEDIASOUP_CLIENT_ICESERVER_USER, v::text)?,
                 pass: sources
                     .optional(&s::MEDIASOUP_CLIENT_ICESERVER_PASS, v::text)?
                     .map(Secret),
-                host: sources.optional(&s::MEDIASOUP_CLIENT_ICESERVER_HOST, v::url_host)?,
+                hosts: sources
+                    .optional(&s::MEDIASOUP_CLIENT_ICESERVER_HOST, turn::hosts)?
+                    .unwrap_or_default(),
+                secret: sources
+                    .optional(&s::MEDIASOUP_CLIENT_ICESERVER_SECRET, v::text)?
+                    .map(Secret),
+                ttl: sources.required(&s::MEDIASOUP_CLIENT_ICESERVER_TTL, |raw| {
+                    v::number(raw, 1..=s::MAX_TURN_SECONDS).map(Duration::from_secs)
+                })?,
             },
             room_max_peers: sources
                 .required(&s::ROOM_MAX_PEERS, |raw| v::number(raw, 2..=s::MAX_PEERS))?,
@@ -398,11 +390,13 @@ impl Config {
             },
             "iceServer": {
                 "enabled": self.ice_server.enabled,
-                "host": self.ice_server.host,
+                "host": turn::listed(&self.ice_server.hosts),
                 "port": self.ice_server.port,
-                "proto": self.ice_server.proto,
+                "proto": turn::listed(&self.ice_server.protos),
                 "user": hidden(self.ice_server.user.is_some()),
                 "pass": hidden(self.ice_server.pass.is_some()),
+                "secret": hidden(self.ice_server.secret.is_some()),
+                "ttlSeconds": self.ice_server.ttl.as_secs(),
             },
             "rooms": {
                 "maxPeers": self.room_max_peers,
@@ -461,14 +455,7 @@ impl Default for Config {
             admin_token: None,
             api_token: None,
             cors_origins: None,
-            ice_server: IceServer {
-                enabled: true,
-                proto: "udp".to_owned(),
-                port: 3478,
-                user: None,
-                pass: None,
-                host: None,
-            },
+            ice_server: IceServer::default(),
             room_max_peers: 100,
             room_max_broadcasters: 16,
             room_auto_create: true,

@@ -30,6 +30,8 @@ pub const MAX_BROADCASTERS: u32 = 1000;
 pub const MAX_CONSUMER_REPLICAS: u8 = 100;
 /// Longest time that can be set, seconds.
 pub const MAX_SECONDS: u64 = 86_400;
+/// Longest life of a login for a TURN server, seconds.
+pub const MAX_TURN_SECONDS: u64 = 604_800;
 
 /// One setting.
 #[derive(Debug)]
@@ -166,28 +168,42 @@ settings! {
         allowed: BOOLEAN,
     }
     MEDIASOUP_CLIENT_ICESERVER_HOST {
-        help: "Public address of the TURN server; without it none is offered",
-        allowed: HOST,
+        help: "Public addresses of the TURN servers, with commas between them, each with a port of \
+               its own or without; without any none is offered",
+        allowed: "at most 8 of HOST or HOST:PORT, an IPv6 address with a port in brackets",
     }
     MEDIASOUP_CLIENT_ICESERVER_PORT {
-        help: "Port of the TURN server",
+        help: "Port of the TURN servers that state none",
         default: "3478",
         allowed: PORT,
     }
     MEDIASOUP_CLIENT_ICESERVER_PROTO {
-        help: "Transport to the TURN server",
+        help: "Transports to the TURN servers, with commas between them; one with a port of its \
+               own, as in tls:5349, uses that on every server",
         default: "udp",
-        allowed: "udp or tcp",
+        allowed: "udp, tcp and tls, each once and with or without :PORT",
     }
     MEDIASOUP_CLIENT_ICESERVER_USER {
-        help: "User name for the TURN server",
+        help: "User name for the TURN servers",
         allowed: TEXT,
         secret: true,
     }
     MEDIASOUP_CLIENT_ICESERVER_PASS {
-        help: "Password for the TURN server; every process can read flags, so use the variable",
+        help: "Password for the TURN servers; every process can read flags, so use the variable",
         allowed: TEXT,
         secret: true,
+    }
+    MEDIASOUP_CLIENT_ICESERVER_SECRET {
+        help: "Secret shared with the TURN servers (coturn: static-auth-secret). With it each \
+               client gets a login of its own that expires, in place of user name and password; \
+               every process can read flags, so use the variable",
+        allowed: TEXT,
+        secret: true,
+    }
+    MEDIASOUP_CLIENT_ICESERVER_TTL {
+        help: "Seconds that such a login can be used",
+        default: "86400",
+        allowed: "1 to 604800",
     }
     ADMIN_TOKEN {
         help: "Bearer token that /config and the admin paths want; every process can read flags, \
@@ -276,9 +292,10 @@ settings! {
 }
 
 /// Variables whose values no other process needs: workers start without them.
-pub static SECRET_VARIABLES: [&str; 6] = [
+pub static SECRET_VARIABLES: [&str; 7] = [
     "MEDIASOUP_CLIENT_ICESERVER_USER",
     "MEDIASOUP_CLIENT_ICESERVER_PASS",
+    "MEDIASOUP_CLIENT_ICESERVER_SECRET",
     "ADMIN_TOKEN",
     "API_TOKEN",
     "WEBHOOK_SECRET",
@@ -450,7 +467,9 @@ fn command() -> Command {
         .about("WebRTC SFU server for mediasoup clients")
         .after_help(
             "A flag wins over its variable, and a variable over the configuration file. An empty \
-             variable counts as not set.",
+             variable counts as not set.\n\
+             `webrtc-server health` asks the server with the same settings on this machine, and \
+             ends with 0 while it takes rooms.",
         )
         .next_line_help(true)
         .arg(

@@ -54,11 +54,16 @@ fn every_setting_is_read_from_its_variable_and_its_flag() {
         ("MEDIASOUP_NUM_WORKERS", "3"),
         ("MEDIASOUP_WORKER_CPUS", "8,2-3"),
         ("MEDIASOUP_CLIENT_ENABLE_ICESERVER", "No"),
-        ("MEDIASOUP_CLIENT_ICESERVER_HOST", "turn.example.com"),
+        (
+            "MEDIASOUP_CLIENT_ICESERVER_HOST",
+            "turn.example.com,[2001:db8::7]:3480",
+        ),
         ("MEDIASOUP_CLIENT_ICESERVER_PORT", "3479"),
-        ("MEDIASOUP_CLIENT_ICESERVER_PROTO", "TCP"),
+        ("MEDIASOUP_CLIENT_ICESERVER_PROTO", "TCP,tls:5349"),
         ("MEDIASOUP_CLIENT_ICESERVER_USER", "ann"),
         ("MEDIASOUP_CLIENT_ICESERVER_PASS", "p w"),
+        ("MEDIASOUP_CLIENT_ICESERVER_SECRET", "s e"),
+        ("MEDIASOUP_CLIENT_ICESERVER_TTL", "600"),
         ("ADMIN_TOKEN", "tok"),
         ("API_TOKEN", "api"),
         ("CORS_ORIGINS", "https://a.example, http://localhost:8080"),
@@ -102,11 +107,31 @@ fn every_setting_is_read_from_its_variable_and_its_flag() {
         ]),
         ice_server: IceServer {
             enabled: false,
-            proto: "tcp".into(),
+            protos: vec![
+                TurnProto {
+                    transport: TurnTransport::Tcp,
+                    port: None,
+                },
+                TurnProto {
+                    transport: TurnTransport::Tls,
+                    port: Some(5349),
+                },
+            ],
             port: 3479,
             user: Some("ann".into()),
             pass: Some(Secret::new("p w")),
-            host: Some("turn.example.com".into()),
+            hosts: vec![
+                TurnHost {
+                    host: "turn.example.com".into(),
+                    port: None,
+                },
+                TurnHost {
+                    host: "[2001:db8::7]".into(),
+                    port: Some(3480),
+                },
+            ],
+            secret: Some(Secret::new("s e")),
+            ttl: Duration::from_secs(600),
         },
         room_max_peers: 12,
         room_max_broadcasters: 3,
@@ -316,6 +341,8 @@ fn values_that_make_no_sense_are_refused_by_name() {
         ("MEDIASOUP_CLIENT_PROTOOPORT", "https"),
         ("MEDIASOUP_CLIENT_ICESERVER_PORT", "99999999999999999999"),
         ("MEDIASOUP_CLIENT_ICESERVER_PROTO", "sctp"),
+        ("MEDIASOUP_CLIENT_ICESERVER_TTL", "0"),
+        ("MEDIASOUP_CLIENT_ICESERVER_TTL", "604801"),
         ("MEDIASOUP_CLIENT_ENABLE_ICESERVER", "maybe"),
         ("MEDIASOUP_CLIENT_ICESERVER_HOST", "turn:example.com"),
         ("MEDIASOUP_INGRESS_HOST", "https://example.com"),
@@ -470,6 +497,7 @@ fn secrets_are_never_shown() {
         ("MEDIASOUP_CLIENT_ICESERVER_USER", "hunter2user"),
         ("MEDIASOUP_CLIENT_ICESERVER_PASS", "hunter2pass"),
         ("NETWORK_THROTTLE_SECRET", "hunter2slow"),
+        ("MEDIASOUP_CLIENT_ICESERVER_SECRET", "hunter2secret"),
     ];
     let got = config(&[], &env);
     let json = got.redacted_json();
@@ -479,15 +507,18 @@ fn secrets_are_never_shown() {
     assert_eq!(json["networkThrottleSecret"], REDACTED);
     assert_eq!(json["iceServer"]["user"], REDACTED);
     assert_eq!(json["iceServer"]["pass"], REDACTED);
+    assert_eq!(json["iceServer"]["secret"], REDACTED);
     assert!(!json.to_string().contains("hunter2"));
     assert_eq!(format!("{:?}", got.admin_token), "Some([redacted])");
     assert!(!format!("{:?}", got.ice_server.pass).contains("hunter2"));
+    assert!(!format!("{:?}", got.ice_server.secret).contains("hunter2"));
 
     for (name, bad) in [
         ("ADMIN_TOKEN", "hunter2 with spaces"),
         ("API_TOKEN", "hunter2 with spaces"),
         ("WEBHOOK_SECRET", "hunter2\n"),
         ("MEDIASOUP_CLIENT_ICESERVER_PASS", "hunter2\n"),
+        ("MEDIASOUP_CLIENT_ICESERVER_SECRET", "hunter2\n"),
         ("MEDIASOUP_CLIENT_ICESERVER_USER", "hunter2\n"),
     ] {
         let error = refused(&[(name, bad)]);

@@ -171,12 +171,6 @@ fn origin(raw: &str) -> Option<String> {
     Some(raw.to_ascii_lowercase())
 }
 
-/// Transport of a TURN server.
-pub fn turn_proto(raw: &str) -> Option<String> {
-    let lower = raw.to_ascii_lowercase();
-    matches!(lower.as_str(), "udp" | "tcp").then_some(lower)
-}
-
 /// A tracing filter.
 pub fn log_filter(raw: &str) -> Option<String> {
     EnvFilter::try_new(raw).ok().map(|_| raw.to_owned())

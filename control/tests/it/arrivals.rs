@@ -1,7 +1,8 @@
 //! Peers that come, rename themselves, come again, and go.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use control::config::Secret;
 use control::rooms::Timings;
 use serde_json::json;
 
@@ -107,6 +108,31 @@ async fn a_second_session_replaces_the_first() {
     assert_eq!(server.worker.count("CreateRouter"), 1);
     assert_eq!(server.worker.wait_for(router).await, first_router);
     assert_eq!(server.rooms.joined_peers(), 2);
+}
+
+#[tokio::test]
+async fn each_transport_has_a_login_of_its_own_for_turn() {
+    let mut config = config();
+    config.ice_server.secret = Some(Secret::new("north"));
+    config.ice_server.ttl = Duration::from_secs(600);
+    let server = TestServer::start_with(config, Timings::default()).await;
+    let mut alice = server.connect("room", "alice").await;
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let now = now.unwrap().as_secs();
+    let mut users = Vec::new();
+    for _ in 0..2 {
+        let answer = alice.ok("createWebRtcTransport", json!({})).await;
+        let user = answer["iceServer"]["iceServerUser"].as_str().unwrap();
+        let (end, name) = user.split_once(':').unwrap();
+        assert_eq!(answer["id"], name);
+        assert!((now + 600..now + 660).contains(&end.parse::<u64>().unwrap()));
+        let pass = &answer["iceServer"]["iceServerPass"];
+        assert_eq!(pass.as_str().unwrap().len(), 28, "HMAC-SHA1 in base64");
+        assert_eq!(answer["iceServers"][0]["username"], user);
+        assert_eq!(answer["iceServers"][0]["credential"], *pass);
+        users.push(user.to_owned());
+    }
+    assert_ne!(users[0], users[1]);
 }
 
 #[tokio::test]

@@ -249,3 +249,18 @@ async fn a_trusted_proxy_says_which_host_was_asked_for() {
         assert!(answer.body.get("workers").is_none());
     }
 }
+
+#[tokio::test]
+async fn the_health_command_tells_who_takes_rooms() {
+    let server = TestServer::start().await;
+    let check = async || {
+        let address = server.address;
+        let answer = tokio::task::spawn_blocking(move || control::health::check(address, true));
+        answer.await.unwrap()
+    };
+    assert_eq!(check().await, Ok(()));
+    server.pool.kill_workers().await;
+    let error = check().await.unwrap_err();
+    assert!(error.contains("503"), "{error}");
+    assert!(error.contains("no live media worker"), "{error}");
+}

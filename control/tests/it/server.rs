@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use control::config::{Config, IceServer, Secret};
+use control::config::{Config, IceServer, Secret, TurnHost};
 use control::http::{AppState, app, serve};
 use control::rooms::{Rooms, Timings};
 use http::HeaderName;
@@ -54,12 +54,13 @@ pub fn config() -> Config {
     Config {
         listen_ip: [127, 0, 0, 1].into(),
         ice_server: IceServer {
-            enabled: true,
-            proto: "udp".into(),
-            port: 3478,
             user: Some("turn-user".into()),
             pass: Some(Secret::new("turn-pass")),
-            host: Some("turn.example".into()),
+            hosts: vec![TurnHost {
+                host: "turn.example".into(),
+                port: None,
+            }],
+            ..IceServer::default()
         },
         room_max_peers: 3,
         ..Config::default()

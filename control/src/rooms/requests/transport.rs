@@ -1,13 +1,15 @@
 //! createWebRtcTransport, connectWebRtcTransport and restartIce. None of them
 //! wants a joined peer, so that a client can be ready before it joins.
 
+use std::time::SystemTime;
+
 use proto::{
     CreateWebRtcTransportResponse, DtlsFingerprint, IceCandidate, IceParameters, SctpOptions,
 };
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::ice_servers::{ice_servers, seed_ice_server};
+use super::ice_servers::TurnOffer;
 use super::{Reply, Then, fields, sctp, throttle};
 use crate::error::Error;
 use crate::ortc;
@@ -61,11 +63,12 @@ pub(super) async fn create(
     };
     throttle::throttle_new(room, session, &id).await;
     let mut answer = transport_json(&id, &created);
-    let server = &room.config.ice_server;
+    // Under the transport's id, what a TURN server logs can be found here.
+    let turn = TurnOffer::new(&room.config.ice_server, &id, SystemTime::now());
     if let Value::Object(fields) = &mut answer {
         fields.insert("sctpParameters".into(), sctp::sctp_parameters(streams));
-        fields.insert("iceServer".into(), seed_ice_server(server));
-        fields.insert("iceServers".into(), ice_servers(server));
+        fields.insert("iceServer".into(), turn.seed());
+        fields.insert("iceServers".into(), turn.standard());
     }
     Ok(Reply::new(answer).then(Then::Receive))
 }
