@@ -9,6 +9,7 @@
 )]
 
 mod client;
+mod driver;
 mod https;
 mod protoo;
 mod server;
@@ -17,5 +18,6 @@ mod api;
 mod browser;
 mod call;
 mod certificates;
+mod clients;
 mod processes;
 mod tidy;

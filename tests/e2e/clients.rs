@@ -1,0 +1,300 @@
+//! Calls between clients that no one here wrote: mediasoup-client of three
+//! generations in Chromium and in Firefox, pymediasoup, and mediasoup-client over
+//! aiortc. Their programs and pages are in `tests/clients`.
+
+use std::cell::RefCell;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::rc::Rc;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::browser::chromium;
+use crate::driver::{BrowserSlots, Driver};
+use crate::server::{DEADLINE, Server};
+
+/// Whether the clients open data channels too.
+const DATA_CHANNELS: bool = false;
+
+/// Longest wait for a condition: real clients on a busy machine.
+const PATIENCE: Duration = DEADLINE.saturating_mul(2);
+
+/// The newest mediasoup-client that is tested.
+const NEWEST: &str = "3.24.1";
+
+type SharedDriver = Rc<RefCell<Driver>>;
+
+fn directory() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients")
+}
+
+/// The page of a version of mediasoup-client, built at first use.
+fn page_url(version: &str) -> String {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    let pages = BUILT.get_or_init(|| {
+        let pages = Path::new(env!("CARGO_TARGET_TMPDIR")).join("clients");
+        let status = Command::new("node")
+            .arg("build.mjs")
+            .arg(&pages)
+            .current_dir(directory())
+            .status()
+            .expect("node is installed: tests/run installs it");
+        assert!(status.success(), "tests/run installs what the pages need");
+        pages
+    });
+    format!("file://{}/{version}.html", pages.display())
+}
+
+/// Someone in a room: a page of a browser, or a program.
+struct Participant {
+    driver: SharedDriver,
+    is_page: bool,
+    id: &'static str,
+}
+
+impl Participant {
+    /// A page in a browser with a version of mediasoup-client.
+    fn page(browser: &SharedDriver, id: &'static str, version: &str) -> Self {
+        let open = json!({"cmd": "open", "page": id, "url": page_url(version),
+            "timeout": PATIENCE.as_millis()});
+        browser.borrow_mut().try_command(open).unwrap();
+        let page = Self {
+            driver: browser.clone(),
+            is_page: true,
+            id,
+        };
+        let loaded = page.evaluate("mediasoupClientVersion").unwrap();
+        assert_eq!(loaded, version);
+        page
+    }
+
+    fn evaluate(&self, expression: &str) -> Result<Value, String> {
+        let command = json!({"cmd": "eval", "page": self.id, "expression": expression,
+            "timeout": PATIENCE.as_millis()});
+        self.driver.borrow_mut().try_command(command)
+    }
+
+    /// Calls a method of the participant.
+    fn call(&self, method: &str, argument: Value) -> Value {
+        let result = if self.is_page {
+            self.evaluate(&format!("participant.{method}({argument})"))
+        } else {
+            let command = json!({"cmd": method, "argument": argument});
+            self.driver.borrow_mut().try_command(command)
+        };
+        result.unwrap_or_else(|error| {
+            panic!(
+                "{}: {method}({argument}): {error}\n{}",
+                self.id,
+                self.console()
+            )
+        })
+    }
+
+    fn console(&self) -> String {
+        if !self.is_page {
+            return String::new();
+        }
+        let command = json!({"cmd": "console", "page": self.id});
+        format!("{:?}", self.driver.borrow_mut().try_command(command))
+    }
+
+    fn join(&self, server: &Server, room: &str) {
+        let url = format!(
+            "wss://{}/?roomId={room}&peerId={}",
+            server.address(),
+            self.id
+        );
+        let argument =
+            json!({"url": url, "displayName": self.display_name(), "data": DATA_CHANNELS});
+        let answer = self.call("join", argument);
+        println!("{}: {}", self.id, answer["handler"]);
+    }
+
+    fn display_name(&self) -> String {
+        format!("name of {}", self.id)
+    }
+
+    fn stats(&self) -> Value {
+        self.call("stats", json!({}))
+    }
+
+    /// Waits until the statistics satisfy a condition.
+    fn wait(&self, what: &str, mut holds: impl FnMut(&Value) -> bool) -> Value {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let stats = self.stats();
+            if holds(&stats) {
+                return stats;
+            }
+            if Instant::now() > end {
+                panic!(
+                    "{}: {what}: not in time: {stats:#}\n{}",
+                    self.id,
+                    self.console()
+                );
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    /// Waits until so much more of another participant has arrived: a count of
+    /// packets or frames, or energy of sound.
+    fn gets(&self, other: &Self, kind: &str, field: &str, more: f64) -> Value {
+        let at = |stats: &Value| {
+            consumer(stats, other.id, kind).map_or(0.0, |c| c[field].as_f64().unwrap())
+        };
+        let before = at(&self.stats());
+        self.wait(&format!("{kind} {field} of {}", other.id), |stats| {
+            at(stats) > before + more
+        })
+    }
+
+    /// Waits until another participant's video is decoded and its sound is heard.
+    fn sees_and_hears(&self, other: &Self) {
+        let stats = self.gets(other, "video", "frames", 20.0);
+        let width = &consumer(&stats, other.id, "video").unwrap()["width"];
+        assert!(width.as_u64().unwrap() >= 160, "{width}");
+        self.gets(other, "audio", "energy", 0.01);
+    }
+
+    /// Opens the data channels of mediasoup-demo.
+    fn open_data_channels(&self) {
+        if DATA_CHANNELS {
+            self.call("produceData", json!({}));
+        }
+    }
+
+    /// Says something in the chat, which the others hear, and to the bot, which
+    /// answers.
+    fn talks_to(&self, others: &[&Self]) {
+        if !DATA_CHANNELS {
+            return;
+        }
+        let heard = |stats: &Value, peer: Value, label: &str, text: &str| {
+            stats["messages"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .any(|m| m["peerId"] == peer && m["label"] == label && m["text"] == text)
+        };
+        let text = format!("hello from {}", self.id);
+        for other in others {
+            other.wait(&format!("a data consumer of {}", self.id), |stats| {
+                let consumers = stats["dataConsumers"].as_array().unwrap();
+                consumers
+                    .iter()
+                    .any(|c| c["peerId"] == self.id && c["label"] == "chat")
+            });
+        }
+        // The chat gives up after one retransmission: it is said until it is heard.
+        for other in others {
+            other.wait(&format!("{text:?}"), |stats| {
+                let done = heard(stats, self.id.into(), "chat", &text);
+                if !done {
+                    self.call("say", json!({"label": "chat", "text": text}));
+                }
+                done
+            });
+        }
+        self.call("say", json!({"label": "chat", "bytes": 3000}));
+        for other in others {
+            other.wait("3,000 bytes", |stats| {
+                let messages = stats["messages"].as_array().unwrap();
+                messages
+                    .iter()
+                    .any(|m| m["peerId"] == self.id && m["bytes"] == 3000)
+            });
+        }
+        let answer = format!("{} said me: \"{text}\"", self.display_name());
+        self.call("say", json!({"label": "bot", "text": text}));
+        self.wait(&format!("{answer:?}"), |stats| {
+            heard(stats, Value::Null, "bot", &answer)
+        });
+    }
+
+    /// Nothing went wrong behind the scenes.
+    fn is_content(&self) {
+        let stats = self.stats();
+        assert_eq!(stats["problems"], json!([]), "{}", self.id);
+        if self.is_page {
+            let command = json!({"cmd": "console", "page": self.id});
+            let console = self.driver.borrow_mut().try_command(command).unwrap();
+            let lines = console.as_array().unwrap();
+            let errors: Vec<_> = lines.iter().filter(|l| l["type"] != "warning").collect();
+            assert!(errors.is_empty(), "{}: {errors:?}", self.id);
+        }
+    }
+}
+
+/// What a participant receives from a peer.
+fn consumer<'a>(stats: &'a Value, peer: &str, kind: &str) -> Option<&'a Value> {
+    let consumers = stats["consumers"].as_array()?;
+    consumers
+        .iter()
+        .find(|c| c["peerId"] == peer && c["kind"] == kind)
+}
+
+#[test]
+fn three_generations_of_mediasoup_client_in_one_room() {
+    let server = Server::start();
+    let _slot = BrowserSlots::take(1);
+    let browser = Rc::new(RefCell::new(chromium()));
+    let [newest, middle, oldest] = [
+        ("newest", NEWEST, json!({"simulcast": true})),
+        ("middle", "3.18.7", json!({"codec": "video/H264"})),
+        ("oldest", "3.7.16", json!({"codec": "video/VP8"})),
+    ]
+    .map(|(id, version, media)| {
+        let page = Participant::page(&browser, id, version);
+        page.join(&server, "generations");
+        page.call("sendMedia", media);
+        page.open_data_channels();
+        page
+    });
+    for (one, other) in [(&newest, &middle), (&newest, &oldest), (&middle, &oldest)] {
+        one.sees_and_hears(other);
+        other.sees_and_hears(one);
+    }
+    for (from, to) in [
+        (&newest, [&middle, &oldest]),
+        (&middle, [&newest, &oldest]),
+        (&oldest, [&newest, &middle]),
+    ] {
+        from.talks_to(&to);
+    }
+
+    // The oldest pauses its video: the others are told, and it comes back.
+    for paused in [true, false] {
+        oldest.call("setPaused", json!({"kind": "video", "paused": paused}));
+        for other in [&newest, &middle] {
+            other.wait("told of the pause", |stats| {
+                consumer(stats, oldest.id, "video").is_some_and(|c| c["paused"] == paused)
+            });
+        }
+    }
+    newest.sees_and_hears(&oldest);
+    middle.sees_and_hears(&oldest);
+
+    // A restart of ICE on both transports: media goes on.
+    for one in [&newest, &oldest] {
+        one.call("restartIce", json!({}));
+        one.sees_and_hears(&middle);
+        middle.sees_and_hears(one);
+    }
+
+    oldest.call("leave", json!({}));
+    for other in [&newest, &middle] {
+        other.wait("the oldest has left", |stats| {
+            consumer(stats, oldest.id, "video").is_none()
+                && !stats["peers"]
+                    .as_array()
+                    .unwrap()
+                    .contains(&oldest.id.into())
+        });
+        other.is_content();
+    }
+    newest.sees_and_hears(&middle);
+}
