@@ -47,6 +47,28 @@ fn page_url(version: &str) -> String {
     format!("file://{}/{version}.html", pages.display())
 }
 
+/// A helper of `tests/clients`.
+fn program(interpreter: &Path, script: &str, server: &Server) -> SharedDriver {
+    let certificate = server.dir().join("certs/fullchain.pem");
+    let mut command = Command::new(interpreter);
+    command
+        .arg(script)
+        .current_dir(directory())
+        .env("PYTHON", python())
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .env("NODE_EXTRA_CA_CERTS", &certificate)
+        .env("SSL_CERT_FILE", &certificate);
+    Rc::new(RefCell::new(Driver::start(command)))
+}
+
+/// The interpreter of the virtual environment with the pinned packages.
+fn python() -> PathBuf {
+    let python =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/.cache/clients-python/bin/python");
+    assert!(python.exists(), "{}: tests/run makes it", python.display());
+    python
+}
+
 /// Someone in a room: a page of a browser, or a program.
 struct Participant {
     driver: SharedDriver,
@@ -68,6 +90,14 @@ impl Participant {
         let loaded = page.evaluate("mediasoupClientVersion").unwrap();
         assert_eq!(loaded, version);
         page
+    }
+
+    fn program(driver: SharedDriver, id: &'static str) -> Self {
+        Self {
+            driver,
+            is_page: false,
+            id,
+        }
     }
 
     fn evaluate(&self, expression: &str) -> Result<Value, String> {
@@ -297,4 +327,38 @@ fn three_generations_of_mediasoup_client_in_one_room() {
         other.is_content();
     }
     newest.sees_and_hears(&middle);
+}
+
+#[test]
+fn pymediasoup_calls_chromium() {
+    let server = Server::start();
+    let _slot = BrowserSlots::take(1);
+    let browser = Rc::new(RefCell::new(chromium()));
+    let page = Participant::page(&browser, "browser", NEWEST);
+    let python = Participant::program(program(&python(), "pymediasoup_peer.py", &server), "python");
+    // What it finds there, and what comes later, goes to and from both.
+    page.join(&server, "python");
+    page.call("sendMedia", json!({"codec": "video/VP8"}));
+    python.join(&server, "python");
+    python.call("sendMedia", json!({}));
+    page.sees_and_hears(&python);
+    python.sees_and_hears(&page);
+    for participant in [&page, &python] {
+        participant.open_data_channels();
+    }
+    page.talks_to(&[&python]);
+    python.talks_to(&[&page]);
+
+    page.call("setPaused", json!({"kind": "video", "paused": true}));
+    page.call("setPaused", json!({"kind": "video", "paused": false}));
+    python.wait("told of both", |stats| {
+        let told = &stats["notifications"];
+        told["consumerPaused"] == 1 && told["consumerResumed"] == 1
+    });
+    python.sees_and_hears(&page);
+    for participant in [&page, &python] {
+        participant.is_content();
+    }
+    python.call("leave", json!({}));
+    page.wait("python has left", |stats| stats["consumers"] == json!([]));
 }
