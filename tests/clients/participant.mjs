@@ -39,6 +39,7 @@ export class Participant {
     this.device = await this.createDevice();
     const routerRtpCapabilities = await this.peer.request('getRouterRtpCapabilities');
     await this.device.load({ routerRtpCapabilities });
+    this.sendDevice = await this.sendingDevice(routerRtpCapabilities);
     this.sendTransport = await this.#createTransport('send');
     this.recvTransport = await this.#createTransport('recv');
     const { peers } = await this.peer.request('join', {
@@ -49,6 +50,11 @@ export class Participant {
     });
     for (const peer of peers) this.peers.set(peer.id, peer);
     return { peers, handler: this.device.handlerName };
+  }
+
+  /** The device that makes the sending transport: the only one there is. */
+  async sendingDevice() {
+    return this.device;
   }
 
   /** Newer versions call it recvRtpCapabilities, older ones rtpCapabilities. */
@@ -79,7 +85,7 @@ export class Participant {
       iceServers: [],
     };
     const transport = sending
-      ? this.device.createSendTransport(options)
+      ? this.sendDevice.createSendTransport(options)
       : this.device.createRecvTransport(options);
     transport.on('connect', ({ dtlsParameters: own }, callback, errback) => {
       const data = { transportId: transport.id, dtlsParameters: own };
@@ -212,7 +218,7 @@ export class Participant {
   async stats() {
     const consumers = [];
     for (const { consumer, peerId, paused } of this.consumers.values()) {
-      consumers.push({ peerId, kind: consumer.kind, paused, ...(await received(consumer)) });
+      consumers.push({ peerId, kind: consumer.kind, paused, ...(await this.received(consumer)) });
     }
     return {
       peers: [...this.peers.keys()],
@@ -225,23 +231,23 @@ export class Participant {
     };
   }
 
+  /** Codec and inbound-rtp statistics; fields that the client does not have are 0. */
+  async received(consumer) {
+    const { codecs } = consumer.rtpParameters;
+    const result = { codec: codecs[0].mimeType, packets: 0, frames: 0, width: 0, energy: 0 };
+    for (const report of (await consumer.getStats()).values()) {
+      if (report.type !== 'inbound-rtp') continue;
+      result.packets += report.packetsReceived ?? 0;
+      result.frames += report.framesDecoded ?? 0;
+      result.width = report.frameWidth ?? 0;
+      result.energy += report.totalAudioEnergy ?? 0;
+    }
+    return result;
+  }
+
   leave() {
     this.peer?.close();
     this.sendTransport?.close();
     this.recvTransport?.close();
   }
-}
-
-/** Its inbound-rtp statistics; fields that the client does not have are 0. */
-async function received(consumer) {
-  const { codecs } = consumer.rtpParameters;
-  const result = { codec: codecs[0].mimeType, packets: 0, frames: 0, width: 0, energy: 0 };
-  for (const report of (await consumer.getStats()).values()) {
-    if (report.type !== 'inbound-rtp') continue;
-    result.packets += report.packetsReceived ?? 0;
-    result.frames += report.framesDecoded ?? 0;
-    result.width = report.frameWidth ?? 0;
-    result.energy += report.totalAudioEnergy ?? 0;
-  }
-  return result;
 }

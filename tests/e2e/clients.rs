@@ -362,3 +362,35 @@ fn pymediasoup_calls_chromium() {
     python.call("leave", json!({}));
     page.wait("python has left", |stats| stats["consumers"] == json!([]));
 }
+
+/// mediasoup-client in Node over aiortc sends back what it receives: the page gets
+/// its own picture and sound, which were decoded and encoded again on the way.
+#[test]
+fn aiortc_in_node_echoes_chromium() {
+    let server = Server::start();
+    let _slot = BrowserSlots::take(1);
+    let browser = Rc::new(RefCell::new(chromium()));
+    let page = Participant::page(&browser, "browser", NEWEST);
+    let node = program(Path::new("node"), "aiortc.mjs", &server);
+    let node = Participant::program(node, "node");
+    node.join(&server, "node");
+    page.join(&server, "node");
+    page.call("sendMedia", json!({"codec": "video/VP8"}));
+    for kind in ["audio", "video"] {
+        node.wait("a consumer", |stats| {
+            consumer(stats, page.id, kind).is_some()
+        });
+        node.call("echo", json!({"kind": kind}));
+    }
+    page.sees_and_hears(&node);
+    for participant in [&page, &node] {
+        participant.open_data_channels();
+    }
+    page.talks_to(&[&node]);
+    node.talks_to(&[&page]);
+    for participant in [&page, &node] {
+        participant.is_content();
+    }
+    node.call("leave", json!({}));
+    page.wait("node has left", |stats| stats["consumers"] == json!([]));
+}
