@@ -3,6 +3,7 @@
 //! aiortc. Their programs and pages are in `tests/clients`.
 
 use std::cell::RefCell;
+use std::net::{IpAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::rc::Rc;
@@ -13,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::browser::chromium;
 use crate::driver::{BrowserSlots, Driver};
-use crate::server::{DEADLINE, Server};
+use crate::server::{DEADLINE, Options, Server};
 
 /// Whether the clients open data channels too.
 const DATA_CHANNELS: bool = false;
@@ -393,4 +394,45 @@ fn aiortc_in_node_echoes_chromium() {
     }
     node.call("leave", json!({}));
     page.wait("node has left", |stats| stats["consumers"] == json!([]));
+}
+
+/// An address of this machine that is not loopback: Firefox sends nothing to a
+/// candidate on loopback.
+fn own_address() -> IpAddr {
+    // Nothing is sent: the kernel says which address it would send from.
+    let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+    socket
+        .connect("192.0.2.1:9")
+        .expect("this machine has an address that is not loopback");
+    socket.local_addr().unwrap().ip()
+}
+
+#[test]
+fn firefox_calls_chromium() {
+    let address = own_address();
+    let server = Options::new()
+        .env("MEDIASOUP_LISTEN_IP", address)
+        .env("MEDIASOUP_ANNOUNCED_IP", address)
+        .start();
+    let _slots = BrowserSlots::take(2);
+    let firefox = program(Path::new("node"), "firefox.mjs", &server);
+    let firefox = Participant::page(&firefox, "firefox", NEWEST);
+    let browser = Rc::new(RefCell::new(chromium()));
+    let chromium = Participant::page(&browser, "chromium", "3.18.7");
+    firefox.join(&server, "firefox");
+    firefox.call("sendMedia", json!({"simulcast": true}));
+    chromium.join(&server, "firefox");
+    chromium.call("sendMedia", json!({"codec": "video/VP8"}));
+    firefox.sees_and_hears(&chromium);
+    chromium.sees_and_hears(&firefox);
+    for participant in [&firefox, &chromium] {
+        participant.open_data_channels();
+    }
+    firefox.talks_to(&[&chromium]);
+    chromium.talks_to(&[&firefox]);
+    for participant in [&firefox, &chromium] {
+        participant.is_content();
+    }
+    chromium.call("leave", json!({}));
+    firefox.wait("chromium has left", |stats| stats["consumers"] == json!([]));
 }
