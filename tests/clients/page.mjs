@@ -24,16 +24,17 @@ class BrowserParticipant extends Participant {
 
   /**
    * Sends microphone and camera. `codec`: MIME type of the video, else the first
-   * of the router. `simulcast`: two layers instead of one.
+   * of the router. `simulcast`: two layers instead of one. `scalabilityMode`: of a
+   * single stream with layers in itself.
    */
-  async sendMedia({ codec, simulcast }) {
+  async sendMedia({ codec, simulcast, scalabilityMode }) {
     const media = await navigator.mediaDevices.getUserMedia({
       audio: true,
       video: { width: 640, height: 360, frameRate: 20 },
     });
     const [audio] = media.getAudioTracks();
     const [video] = media.getVideoTracks();
-    const codecOptions = { opusStereo: true, opusDtx: true };
+    const codecOptions = { opusStereo: true, opusDtx: true, opusFec: true };
     await this.produce({ track: audio, codecOptions });
     const chosen = this.routerCodec(codec);
     const encodings = simulcast
@@ -41,7 +42,7 @@ class BrowserParticipant extends Participant {
           { scaleResolutionDownBy: 2, maxBitrate: 200_000, scalabilityMode: 'L1T3' },
           { scaleResolutionDownBy: 1, maxBitrate: 800_000, scalabilityMode: 'L1T3' },
         ]
-      : undefined;
+      : scalabilityMode && [{ scalabilityMode }];
     return this.produce({
       track: video,
       encodings,
