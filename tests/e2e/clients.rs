@@ -63,7 +63,7 @@ fn program(interpreter: &Path, script: &str, server: &Server) -> SharedDriver {
 }
 
 /// The interpreter of the virtual environment with the pinned packages.
-fn python() -> PathBuf {
+pub fn python() -> PathBuf {
     let python =
         Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/.cache/clients-python/bin/python");
     assert!(python.exists(), "{}: tests/run makes it", python.display());

@@ -20,4 +20,5 @@ mod call;
 mod certificates;
 mod clients;
 mod processes;
+mod schemathesis;
 mod tidy;
