@@ -141,7 +141,7 @@ export class Participant {
 
   /** Sends a text; `bytes`: this many bytes of zeros instead. */
   say({ label, text, bytes }) {
-    this.dataProducers.get(label).send(bytes === undefined ? text : new Uint8Array(bytes));
+    this.dataProducers.get(label).send(bytes === undefined ? text : new ArrayBuffer(bytes));
   }
 
   async #request({ method, data }, accept, reject) {
