@@ -1,66 +1,33 @@
 //! Calls between real browsers through the call page: Chromium, driven by the
 //! Node driver in `tests/browser`.
 
-use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
-use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::mpsc::{Receiver, channel};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use serde_json::{Value, json};
 
+use crate::driver::{BrowserSlots, Driver};
 use crate::server::{DEADLINE, Options, Server, wait_until};
 
 struct Browser {
-    child: Child,
-    stdin: Option<ChildStdin>,
-    answers: Receiver<Value>,
-    next_id: u64,
+    driver: Driver,
+    _slot: BrowserSlots,
 }
 
 impl Browser {
     /// Starts the driver and its Chromium.
     fn start() -> Self {
-        let directory = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/browser");
-        let mut child = Command::new("node")
-            .arg("driver.mjs")
-            .current_dir(directory)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("node is installed: tests/run installs it");
-        let stdin = child.stdin.take();
-        let stdout = BufReader::new(child.stdout.take().unwrap());
-        let (sender, answers) = channel();
-        std::thread::spawn(move || {
-            for line in stdout.lines().map_while(Result::ok) {
-                let _ = sender.send(serde_json::from_str(&line).unwrap());
-            }
-        });
-        let browser = Self {
-            child,
-            stdin,
-            answers,
-            next_id: 1,
-        };
-        let ready = browser.answers.recv_timeout(DEADLINE).unwrap();
-        assert_eq!(ready["ready"], true, "{ready}: tests/run installs it all");
-        browser
+        let slot = BrowserSlots::take(1);
+        Self {
+            driver: chromium(),
+            _slot: slot,
+        }
     }
 
-    fn try_command(&mut self, mut command: Value) -> Result<Value, String> {
-        command["id"] = self.next_id.into();
-        self.next_id += 1;
-        let stdin = self.stdin.as_mut().unwrap();
-        writeln!(stdin, "{command}").unwrap();
-        let answer = self.answers.recv_timeout(DEADLINE * 2).unwrap();
-        assert_eq!(answer["id"], command["id"]);
-        if answer["ok"] == true {
-            Ok(answer["value"].clone())
-        } else {
-            Err(answer["error"].to_string())
-        }
+    fn try_command(&mut self, command: Value) -> Result<Value, String> {
+        self.driver.try_command(command)
     }
 
     fn command(&mut self, command: Value) -> Value {
@@ -135,20 +102,13 @@ impl Browser {
     }
 }
 
-impl Drop for Browser {
-    fn drop(&mut self) {
-        // The driver ends with its standard input, and takes Chromium along.
-        self.stdin = None;
-        let end = Instant::now() + Duration::from_secs(10);
-        while Instant::now() < end {
-            if matches!(self.child.try_wait(), Ok(Some(_))) {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+/// Starts the driver of Chromium.
+pub fn chromium() -> Driver {
+    let mut command = Command::new("node");
+    command
+        .arg("driver.mjs")
+        .current_dir(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/browser"));
+    Driver::start(command)
 }
 
 /// What a page receives from a peer.

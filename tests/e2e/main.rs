@@ -9,6 +9,7 @@
 )]
 
 mod client;
+mod driver;
 mod https;
 mod protoo;
 mod server;
@@ -18,8 +19,10 @@ mod broadcaster;
 mod browser;
 mod call;
 mod certificates;
+mod clients;
 mod joins;
 mod operations;
 mod processes;
 mod races;
+mod schemathesis;
 mod tidy;

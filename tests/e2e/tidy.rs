@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 const MAX_LINES: usize = 700;
 
 /// Directories that are not ours.
-const FOREIGN: [&str; 4] = ["target", "node_modules", ".git", "dist"];
+const FOREIGN: [&str; 5] = ["target", "node_modules", ".git", ".cache", "dist"];
 
 fn files(directory: &Path, found: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(directory).unwrap().flatten() {

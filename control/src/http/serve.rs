@@ -3,13 +3,17 @@
 use std::convert::Infallible;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
 use axum::extract::ConnectInfo;
-use hyper::body::Incoming;
+use http::{HeaderValue, header};
+use hyper::body::{Body as _, Frame, Incoming, SizeHint};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -163,7 +167,7 @@ impl Connection {
             result = &mut connection => result,
             () = watch.stuck(WRITE_DEADLINE) => return debug!(%remote, "client does not read"),
             () = either(shutdown.cancelled(), sleep(PLAIN_LIFE)) => {
-                std::pin::Pin::new(&mut connection).graceful_shutdown();
+                Pin::new(&mut connection).graceful_shutdown();
                 match timeout(SHUTDOWN_GRACE, connection).await {
                     Ok(result) => result,
                     Err(_) => return,
@@ -179,17 +183,63 @@ impl Connection {
         &self,
         request: hyper::Request<Incoming>,
     ) -> impl Future<Output = Result<axum::response::Response, Infallible>> + use<> {
-        let mut request = request.map(Body::new);
+        let unread = Arc::new(AtomicBool::new(!request.body().is_end_stream()));
+        let mut request = request.map(|body| {
+            let unread = unread.clone();
+            Body::new(Noted { body, unread })
+        });
         let extensions = request.extensions_mut();
         extensions.insert(ConnectInfo(self.remote));
         extensions.insert(self.permit.clone());
-        self.app.clone().oneshot(request)
+        let answer = self.app.clone().oneshot(request);
+        async move {
+            let mut response = answer.await?;
+            // hyper closes a connection with a body that nobody has read: a
+            // client must hear of it, or its next request is lost (RFC 9112
+            // section 9.6).
+            if unread.load(Ordering::Relaxed) {
+                let close = HeaderValue::from_static("close");
+                response.headers_mut().insert(header::CONNECTION, close);
+            }
+            Ok(response)
+        }
+    }
+}
+
+/// A request's body that notes when it has been read to its end.
+struct Noted {
+    body: Incoming,
+    /// False once nothing of it is left.
+    unread: Arc<AtomicBool>,
+}
+
+impl hyper::body::Body for Noted {
+    type Data = <Incoming as hyper::body::Body>::Data;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        let frame = Pin::new(&mut self.body).poll_frame(cx);
+        if matches!(frame, Poll::Ready(None)) || self.body.is_end_stream() {
+            self.unread.store(false, Ordering::Relaxed);
+        }
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use axum::routing::get;
+    use axum::routing::{get, post};
     use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
     use tokio::sync::Semaphore;
@@ -237,6 +287,7 @@ mod tests {
         let connection = Connection {
             app: Router::new()
                 .route("/", get(async || "x".repeat(1 << 20)))
+                .route("/length", post(async |body: String| body.len().to_string()))
                 .route("/upgrade", get(echo)),
             remote: SocketAddr::from(([127, 0, 0, 1], 1)),
             permit: ConnectionPermit {
@@ -251,6 +302,32 @@ mod tests {
     }
 
     const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
+
+    /// Sends a request with a body, which comes when the answer may be under way,
+    /// and reads the head of the answer.
+    async fn answer_to_a_body(request: &str) -> String {
+        let (mut client, _task) = connect().await;
+        let head = format!("{request} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\n\r\n");
+        client.write_all(head.as_bytes()).await.unwrap();
+        client.flush().await.unwrap();
+        sleep(Duration::from_millis(10)).await;
+        // It may have been closed by now.
+        let _ = client.write_all(b"body").await;
+        let _ = client.flush().await;
+        let mut answer = vec![0; 4096];
+        let len = client.read(&mut answer).await.unwrap();
+        String::from_utf8_lossy(&answer[..len]).to_lowercase()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_says_when_the_connection_ends_with_it() {
+        let refused = answer_to_a_body("PUT /length").await;
+        assert!(refused.starts_with("http/1.1 405"), "{refused}");
+        assert!(refused.contains("\r\nconnection: close\r\n"), "{refused}");
+        let answered = answer_to_a_body("POST /length").await;
+        assert!(answered.starts_with("http/1.1 200"), "{answered}");
+        assert!(!answered.contains("connection: close"), "{answered}");
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_client_that_does_not_read_is_dropped() {

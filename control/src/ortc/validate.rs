@@ -260,9 +260,9 @@ fn read_header_extensions(
         let uri_field = field.required("uri")?;
         let uri = uri_field.word(MAX_URI)?;
         let id_field = field.required("id")?;
-        // One-byte header extensions (RFC 8285 §4.2), the only ones that
-        // clients use here.
-        let id = id_field.octet(1..=14)?;
+        // Browsers go beyond 14, and on to the two-byte form (RFC 8285 §4.3),
+        // when they have many extensions to offer.
+        let id = id_field.octet(1..=255)?;
         if extensions.iter().any(|it| it.uri == uri && it.id == id) {
             continue;
         }

@@ -33,8 +33,13 @@ const URIS: [&str; 10] = [
     PLAYOUT_DELAY,
 ];
 
-/// Largest id of the one-byte form, the only one that clients negotiate.
-pub const MAX_ID: u32 = 14;
+/// Largest id (RFC 8285 §4.3). Browsers go beyond the 14 of the one-byte form
+/// when they have many extensions to offer.
+pub const MAX_ID: u32 = 255;
+
+/// Ids that str0m can read: 1 to this one. What a client sends with greater ones
+/// is not read.
+pub const READABLE_IDS: usize = 16;
 
 /// The extension of a registered URI; `None` for one that the worker neither
 /// reads nor writes.
@@ -60,8 +65,9 @@ pub fn registered(uri: &str) -> Option<&'static str> {
     URIS.into_iter().find(|known| *known == uri)
 }
 
-/// Id of transport-cc in a transport that has not learnt the client's: one that
-/// no client can name, so that it is always known which packets carry it.
+/// Id of transport-cc in a transport that has not learnt the client's. No other
+/// extension is taught at this id before transport-cc has another, so that it is
+/// always known which packets carry it.
 pub const UNTAUGHT_TRANSPORT_CC: u8 = 16;
 
 /// Every extension that a producer may use, at ids that its first offer moves

@@ -112,7 +112,7 @@ struct Entry {
 pub struct Receiving {
     slots: Slots,
     /// What each extension id means (index 0 is id 1).
-    extension_ids: [Option<ExtensionId>; extensions::MAX_ID as usize],
+    extension_ids: [Option<ExtensionId>; extensions::READABLE_IDS],
     entries: Vec<Entry>,
     /// Media SSRC → (producer, encoding), filled as packets come.
     streams: HashMap<u32, (ProducerKey, usize)>,
@@ -187,7 +187,10 @@ impl Receiving {
             .iter()
             .find(|(id, _)| !(1..=extensions::MAX_ID).contains(id))
         {
-            return invalid(format!("headerExtensions.id: {id} is not in 1..=14"));
+            return invalid(format!(
+                "headerExtensions.id: {id} is not in 1..={}",
+                extensions::MAX_ID
+            ));
         }
         if let Some(mid) = &spec.mid {
             if !is_token(mid, MAX_MID) {
@@ -337,16 +340,23 @@ impl Receiving {
     /// Notes a producer's extension ids. The first meaning of an id stays, for
     /// str0m has one map for the whole transport; only abs-capture-time gives
     /// way, because old clients list it without sending it, with ids that belong
-    /// to others.
+    /// to others. Transport-cc comes first, for it makes room.
     fn learn_extensions(&mut self, wanted: &[(u32, String)]) {
-        let (last, first): (Vec<_>, Vec<_>) = wanted
-            .iter()
-            .partition(|(_, uri)| uri == extensions::ABS_CAPTURE_TIME);
-        for (id, uri) in first.into_iter().chain(last) {
+        let mut wanted: Vec<_> = wanted.iter().collect();
+        wanted.sort_by_key(|(_, uri)| match uri.as_str() {
+            extensions::TRANSPORT_CC => 0,
+            extensions::ABS_CAPTURE_TIME => 2,
+            _ => 1,
+        });
+        for (id, uri) in wanted {
             let Some(uri) = extensions::registered(uri) else {
                 continue;
             };
-            if self.extension_ids.iter().flatten().any(|e| e.uri == uri) {
+            let has = |uri| self.extension_ids.iter().flatten().any(|e| e.uri == uri);
+            let kept = *id == u32::from(extensions::UNTAUGHT_TRANSPORT_CC)
+                && uri != extensions::TRANSPORT_CC
+                && !has(extensions::TRANSPORT_CC);
+            if has(uri) || kept {
                 continue;
             }
             let index = usize::try_from(*id).unwrap_or(0).wrapping_sub(1);

@@ -3,11 +3,14 @@
 use std::collections::HashSet;
 use std::time::{Duration, Instant, SystemTime};
 
-use test_peer::ReceivedRtp;
 use test_peer::str0m::media::MediaKind;
+use test_peer::str0m::rtp::Extension;
+use test_peer::{PeerConfig, ReceivedRtp};
 
 use crate::network::{Conditions, Network};
-use crate::room::{call, consume, is_key_frame_start, number, run, stream};
+use crate::room::{
+    AUDIO_LEVEL, TRANSPORT_CC, call, call_with, consume, is_key_frame_start, number, run, stream,
+};
 
 fn assert_contiguous(packets: &[ReceivedRtp]) {
     for pair in packets.windows(2) {
@@ -64,6 +67,58 @@ fn packets_carry_only_negotiated_extensions() {
         assert_eq!(header.ext_vals.video_orientation, None);
     }
     assert!(headers.iter().any(|h| h.ext_vals.mid.is_some()));
+}
+
+/// Chromium gives out ids above 14 when it has many extensions to offer, and its
+/// packets then have the two-byte form.
+#[test]
+fn extension_ids_above_14_are_taken() {
+    // Id of the audio level, whether transport-cc is negotiated, whether the
+    // level can be read.
+    for (id, transport_cc, read) in [
+        (15, true, true),
+        (15, false, true),
+        (16, true, true),
+        // Where str0m reads transport-cc until the client's id is known.
+        (16, false, false),
+        (255, true, false),
+    ] {
+        let mut sender = PeerConfig::sending();
+        sender.extensions.retain(|(_, extension)| {
+            *extension != Extension::AudioLevel
+                && (transport_cc || *extension != Extension::TransportSequenceNumber)
+        });
+        // The test's client cannot write greater ones.
+        if id <= 16 {
+            let id = u8::try_from(id).unwrap();
+            sender.extensions.push((id, Extension::AudioLevel));
+        }
+        let change = |request: &mut proto::ProduceRequest| {
+            let extensions = &mut request.header_extensions;
+            extensions.retain(|e| transport_cc || e.uri != TRANSPORT_CC);
+            // Before transport-cc is, the list has no order.
+            extensions.sort_by_key(|e| e.uri != AUDIO_LEVEL);
+            for extension in extensions.iter_mut().filter(|e| e.uri == AUDIO_LEVEL) {
+                extension.id = id;
+            }
+            for codec in &mut request.codecs {
+                codec.transport_cc = transport_cc;
+            }
+        };
+        let (mut network, mut audio, mut video) = call_with(1, change, sender);
+        run(
+            &mut network,
+            &mut [&mut audio, &mut video],
+            Duration::from_secs(2),
+        );
+        network.run_for(Duration::from_millis(100));
+        for (ssrc, sent) in [(5000, &audio), (6000, &video)] {
+            let packets = stream(&network, 1, ssrc);
+            assert!(packets.len() + 12 > sent.written.len(), "id {id}: {ssrc}");
+        }
+        let level = stream(&network, 1, 5000)[0].header.ext_vals.audio_level;
+        assert_eq!(level, read.then_some(-30), "id {id}");
+    }
 }
 
 #[test]

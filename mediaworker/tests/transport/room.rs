@@ -288,16 +288,26 @@ pub fn run(network: &mut Network, sources: &mut [&mut Source], time: Duration) {
 /// "send", client 1 receives them as 5000 and 6000 on "recv"; all connected and
 /// resumed.
 pub fn call(seed: u64) -> (Network, Source, Source) {
+    call_with(seed, |_| {}, test_peer::PeerConfig::sending())
+}
+
+/// The same with another configuration of the sender, and other requests.
+pub fn call_with(
+    seed: u64,
+    change: impl Fn(&mut ProduceRequest),
+    sender: test_peer::PeerConfig,
+) -> (Network, Source, Source) {
     let mut network = Network::new(seed);
     create_router(&mut network);
-    let a = network.add_client(&test_peer::PeerConfig::sending());
+    let a = network.add_client(&sender);
     let b = network.add_client(&test_peer::PeerConfig::receiving());
     network.connect(a, "send", true);
     for (id, kind, ssrc) in [
         ("mic", MediaKind::Audio, 1000),
         ("cam", MediaKind::Video, 2000),
     ] {
-        let request = produce_request("send", id, kind, ssrc);
+        let mut request = produce_request("send", id, kind, ssrc);
+        change(&mut request);
         produce(&mut network, a, &request);
     }
     let created = network.create_transport("recv", false);
