@@ -14,6 +14,7 @@ mod protoo;
 mod server;
 
 mod api;
+mod bench;
 mod browser;
 mod call;
 mod certificates;
