@@ -262,9 +262,11 @@ pub struct Report {
     pub latency: Percentiles,
     /// From opening the socket to the answer to `join`.
     pub join: Percentiles,
-    /// From there to a transport that is up.
+    /// From the first connectivity check of a transport to the end of its
+    /// handshake.
     pub connected: Percentiles,
-    /// And to the first media packet.
+    /// From opening the socket to the first media packet, of all clients that did
+    /// not come first into their room.
     pub first_packet: Percentiles,
     /// Joins while it was measured; of `churn`.
     pub joins: Option<Joins>,

@@ -31,11 +31,11 @@ const MAX_SHOWN: usize = 5;
 /// How the clients fared.
 #[derive(Debug, Default)]
 pub struct Fared {
-    /// To the answer to `join`.
+    /// From opening the socket to the answer to `join`.
     pub joined: Times,
-    /// To transports that are up.
+    /// From the first check of a transport until it is up.
     pub connected: Times,
-    /// To the first media packet.
+    /// From opening the socket to the first media packet.
     pub first_packet: Times,
     /// Clients that ended early.
     pub failed: u64,
@@ -53,6 +53,8 @@ pub struct Rig {
     processes: Option<Processes>,
     idle: Option<(Usage, Usage)>,
     floor: Option<Floor>,
+    /// Tells this run's rooms from those of others.
+    name: u32,
     media_thread: std::thread::JoinHandle<()>,
     /// After everything else: the server ends with it.
     _started: Option<Started>,
@@ -128,6 +130,7 @@ impl Rig {
             idle: processes.as_ref().map(Processes::usage),
             processes,
             floor,
+            name: rand::random(),
             media_thread,
             _started: started,
         })
@@ -135,8 +138,7 @@ impl Rig {
 
     /// A room's name that no earlier run has used.
     pub fn room_name(&self, number: u32) -> String {
-        let run = self.shared.next_ssrc.load(Ordering::Relaxed);
-        format!("rod-{run:x}-{number}")
+        format!("rod-{:08x}-{number}", self.name)
     }
 
     /// A plan for a client of this run.
@@ -300,6 +302,7 @@ impl Rig {
                 .push(format!("{} transports failed: {reasons}", window.failed));
         }
         report.judge();
+        self.join_media().await;
         Ok(report)
     }
 
@@ -325,6 +328,11 @@ impl Rig {
     /// Ends everything without a report.
     pub async fn abandon(mut self) {
         self.end().await;
+        self.join_media().await;
+    }
+
+    /// Waits for the media thread, which ends when no client is left.
+    async fn join_media(self) {
         drop(self.shared);
         let thread = self.media_thread;
         let _ = tokio::task::spawn_blocking(move || thread.join()).await;

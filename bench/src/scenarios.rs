@@ -103,6 +103,8 @@ pub async fn churn(options: &Options, rooms: u32, peers: u32, rate: u32) -> Resu
                 let plan = rig.plan(&rig.room_name(room), format!("c{number}"), true, true);
                 living.push_back(rig.start(plan));
             }
+            // The last second is as long as the others.
+            clock.tick().await;
         })
         .await;
     let joined = rig.with_fared(|fared| fared.joined.count());
@@ -148,7 +150,7 @@ pub async fn ramp(options: &Options, step: u32, limit: u32) -> Result<Report, St
         viewers = next;
         let measured = rig.measure(tokio::time::sleep(options.duration())).await;
         let found = step_of(viewers, &measured);
-        println!(
+        eprintln!(
             "{viewers} viewers: {:.0} packets/s, {:.2} % lost, p99 {:.1} ms",
             found.packets_per_second,
             found.loss * 100.0,

@@ -45,6 +45,8 @@ impl Started {
         let mut command = Command::new(&binary);
         command
             .current_dir(directory.path())
+            // Settings of whoever runs this must not change what is measured.
+            .env_clear()
             .env("TMPDIR", directory.path())
             .env("PROTOO_LISTEN_IP", "127.0.0.1")
             .env("PROTOO_LISTEN_PORT", port.to_string())

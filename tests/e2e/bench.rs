@@ -49,7 +49,9 @@ fn the_rod_measures_a_meeting() {
     );
     assert_eq!((traffic.undecryptable, traffic.unknown), (0, 0), "{report}");
     assert!(traffic.loss < 0.05 && traffic.sampled > 0.95, "{report}");
-    assert_eq!((report.join.count, report.first_packet.count), (2, 2));
+    // Who comes first waits for the other, which is not counted.
+    assert_eq!((report.join.count, report.first_packet.count), (2, 1));
+    assert_eq!(report.connected.count, 4);
     assert!(report.latency.p50 > 0.0 && report.latency.p50 < 1_000.0);
     let cpu = report.cpu.unwrap();
     assert!(cpu.workers.share_of_core > 0.0, "{report}");
@@ -79,6 +81,9 @@ fn the_rod_measures_joins_and_leaves() {
     let joins = report.joins.unwrap();
     assert_eq!(joins.started, 4);
     assert!(joins.joined >= 2, "{report}");
+    assert!(report.traffic.forwarded > 0, "{report}");
+    let failed = |problem: &&String| problem.contains("failed");
+    assert_eq!(report.problems.iter().find(failed), None, "{report}");
     assert!(report.join.p95 > 0.0);
     assert!(report.ratios.is_none());
 }

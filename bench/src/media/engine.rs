@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::time::TimeSpec;
+use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 use tokio::sync::oneshot;
 
 use super::receiving::ReceiveSpec;
@@ -21,6 +23,8 @@ pub type TransportId = u64;
 
 /// Event data of the wake-up descriptor.
 const WAKE: u64 = 0;
+/// Event data of the timer.
+const TIMER: u64 = 1;
 /// Sockets that one wait reports.
 const EVENTS: usize = 256;
 /// Receive calls for one socket before the others get their turn.
@@ -98,17 +102,26 @@ impl Media {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(text)?;
         let event = EpollEvent::new(EpollFlags::EPOLLIN, WAKE);
         epoll.add(&*wake, event).map_err(text)?;
+        let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_NONBLOCK);
+        let timer = timer.map_err(text)?;
+        let event = EpollEvent::new(EpollFlags::EPOLLIN, TIMER);
+        epoll.add(&timer, event).map_err(text)?;
+        let poll = Poll {
+            epoll,
+            wake: Arc::clone(&wake),
+            timer,
+            armed: None,
+        };
         let (commands, queue) = mpsc::channel();
-        let woken = Arc::clone(&wake);
         let thread = std::thread::Builder::new()
             .name("media".into())
-            .spawn(move || Engine::new(identity, sample, epoll, woken, queue).run())
+            .spawn(move || Engine::new(identity, sample, poll, queue).run())
             .map_err(|error| error.to_string())?;
         let media = Self {
             commands,
             wake,
             fingerprint,
-            next: Arc::new(std::sync::atomic::AtomicU64::new(WAKE + 1)),
+            next: Arc::new(std::sync::atomic::AtomicU64::new(TIMER + 1)),
         };
         Ok((media, thread))
     }
@@ -140,16 +153,66 @@ impl Media {
 
 impl Drop for Media {
     fn drop(&mut self) {
-        // The thread finds out that nobody is there when it looks.
+        // The thread looks whether anybody is left when it is woken: by then this
+        // one must be gone.
+        self.commands = mpsc::channel().0;
         let _ = self.wake.write(1);
+    }
+}
+
+/// What the thread waits on. A timer of its own, for `epoll_wait` knows whole
+/// milliseconds only, and clients that all send at the same ones would make a
+/// server's work easier than it is.
+struct Poll {
+    epoll: Epoll,
+    wake: Arc<EventFd>,
+    timer: TimerFd,
+    /// What the timer is set to.
+    armed: Option<Instant>,
+}
+
+impl Poll {
+    /// Waits for a datagram, a command or a moment.
+    fn wait<'a>(
+        &mut self,
+        ready: &'a mut [EpollEvent; EVENTS],
+        due: Option<Instant>,
+    ) -> &'a [EpollEvent] {
+        let mut timeout = EpollTimeout::NONE;
+        if let Some(due) = due {
+            let left = due.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                timeout = EpollTimeout::ZERO;
+            } else if self.armed != Some(due) {
+                let expiration = Expiration::OneShot(TimeSpec::from_duration(left));
+                let set = self.timer.set(expiration, TimerSetTimeFlags::empty());
+                self.armed = set.is_ok().then_some(due);
+            }
+        }
+        let count = self.epoll.wait(ready, timeout).unwrap_or(0);
+        let events = ready.get(..count).unwrap_or_default();
+        for event in events {
+            match event.data() {
+                // Before the commands are taken, or one that comes meanwhile waits.
+                WAKE => {
+                    let _ = self.wake.read();
+                }
+                // Readable again only when it is set again.
+                TIMER => {
+                    let _ = self.timer.wait();
+                    self.armed = None;
+                }
+                _ => {}
+            }
+        }
+        events
     }
 }
 
 struct Engine {
     identity: Identity,
     sample: f64,
-    epoll: Epoll,
-    wake: Arc<EventFd>,
+    poll: Poll,
     commands: mpsc::Receiver<Command>,
     transports: HashMap<TransportId, Transport>,
     due: BinaryHeap<Due>,
@@ -161,18 +224,11 @@ struct Engine {
 }
 
 impl Engine {
-    fn new(
-        identity: Identity,
-        sample: f64,
-        epoll: Epoll,
-        wake: Arc<EventFd>,
-        commands: mpsc::Receiver<Command>,
-    ) -> Self {
+    fn new(identity: Identity, sample: f64, poll: Poll, commands: mpsc::Receiver<Command>) -> Self {
         Self {
             identity,
             sample,
-            epoll,
-            wake,
+            poll,
             commands,
             transports: HashMap::new(),
             due: BinaryHeap::new(),
@@ -185,18 +241,12 @@ impl Engine {
     }
 
     fn run(mut self) {
-        let mut events = [EpollEvent::empty(); EVENTS];
+        let mut ready = [EpollEvent::empty(); EVENTS];
         loop {
-            let count = self.epoll.wait(&mut events, self.wait()).unwrap_or(0);
-            let now = Instant::now();
-            for event in events.iter().take(count) {
-                match event.data() {
-                    WAKE => {
-                        let _ = self.wake.read();
-                    }
-                    id => self.receive(now, id),
-                }
-            }
+            let due = self.due.peek().map(|Reverse((at, ..))| *at);
+            let events = self.poll.wait(&mut ready, due);
+            // Before the datagrams: what comes after a client has left is not for
+            // it.
             loop {
                 match self.commands.try_recv() {
                     Ok(command) => self.handle(Instant::now(), command),
@@ -204,18 +254,12 @@ impl Engine {
                     Err(mpsc::TryRecvError::Disconnected) => return,
                 }
             }
+            let now = Instant::now();
+            for event in events.iter().filter(|event| event.data() > TIMER) {
+                self.receive(now, event.data());
+            }
             self.run_due();
         }
-    }
-
-    /// Until the next task, in whole milliseconds, rounded up.
-    fn wait(&self) -> EpollTimeout {
-        let Some(Reverse((at, ..))) = self.due.peek() else {
-            return EpollTimeout::NONE;
-        };
-        let micros = at.saturating_duration_since(Instant::now()).as_micros();
-        let millis = u16::try_from(micros.div_ceil(1_000)).unwrap_or(u16::MAX);
-        EpollTimeout::from(millis)
     }
 
     fn receive(&mut self, now: Instant, id: TransportId) {
@@ -283,7 +327,7 @@ impl Engine {
                 }
                 self.flush(id);
                 if let Some(transport) = self.transports.remove(&id) {
-                    let _ = self.epoll.delete(transport.socket.fd());
+                    let _ = self.poll.epoll.delete(transport.socket.fd());
                 }
             }
             Command::TakeWindow(reply) => {
@@ -328,7 +372,7 @@ impl Engine {
             Err(error) => return self.window.fail(format!("UDP socket: {error}")),
         };
         let event = EpollEvent::new(EpollFlags::EPOLLIN, id);
-        if let Err(error) = self.epoll.add(socket.fd(), event) {
+        if let Err(error) = self.poll.epoll.add(socket.fd(), event) {
             return self.window.fail(format!("UDP socket: {error}"));
         }
         self.transports.insert(

@@ -206,6 +206,12 @@ impl Receiving {
         (self.streams.len(), flowing.count())
     }
 
+    /// True when the server numbers the transport's packets, and waits for
+    /// feedback.
+    pub fn wants_feedback(&self) -> bool {
+        self.transport_cc.is_some()
+    }
+
     /// Adds what the streams have counted.
     pub fn take_window(&mut self, window: &mut Window) {
         for stream in self.streams.values_mut() {

@@ -392,7 +392,7 @@ impl Session {
         }
         self.write_rtcp(now, wall, out);
         let mut next = self.next_check.min(self.next_report);
-        if self.receiving.counts().0 > 0 {
+        if self.receiving.wants_feedback() {
             next = next.min(self.next_feedback);
         }
         for at in [self.dtls_timeout, self.next_nack].into_iter().flatten() {

@@ -63,9 +63,9 @@ pub struct Shared {
 pub enum Milestone {
     /// The answer to `join` is there.
     Joined(Duration),
-    /// All its transports are up.
+    /// A transport is up, since it began to connect.
     Connected(Duration),
-    /// The first media packet is there.
+    /// The first media packet is there; of clients that did not come first.
     FirstPacket(Duration),
     /// It has ended early.
     Failed(String),
@@ -132,6 +132,8 @@ struct Client<'a> {
     shared: &'a Shared,
     protoo: Protoo,
     started: Instant,
+    /// Nobody was there when it joined.
+    came_first: bool,
     receive: Option<Receive>,
     consumers: Counted<'a>,
     /// Consumer id and SSRC.
@@ -151,11 +153,17 @@ struct Transports<'a> {
     ids: Vec<TransportId>,
 }
 
+impl Transports<'_> {
+    fn close(&mut self) {
+        for id in self.ids.drain(..) {
+            self.media.tell(Command::Close(id));
+        }
+    }
+}
+
 impl Drop for Transports<'_> {
     fn drop(&mut self) {
-        for id in &self.ids {
-            self.media.tell(Command::Close(*id));
-        }
+        self.close();
     }
 }
 
@@ -172,6 +180,7 @@ async fn run(
         shared,
         protoo,
         started,
+        came_first: true,
         receive: None,
         consumers: Counted(&shared.consumers, 0),
         streams: Vec::new(),
@@ -190,6 +199,8 @@ async fn run(
             _ = stop.changed() => break,
         }
     }
+    // Before the server hears of it, and closes them from its side.
+    client.transports.close();
     client.protoo.close().await;
     Ok(())
 }
@@ -233,7 +244,8 @@ impl Client<'_> {
             "displayName": plan.peer, "device": {"flag": "rod", "name": "Rod", "version": "1"},
             "rtpCapabilities": capabilities,
         });
-        self.request("join", join).await?;
+        let answer = self.request("join", join).await?;
+        self.came_first = answer["peers"].as_array().is_none_or(Vec::is_empty);
         joined.add();
         self.reached(Milestone::Joined);
         if let Some(transport) = send {
@@ -269,16 +281,18 @@ impl Client<'_> {
         self.transports.ids.push(id);
         let media = &self.shared.media;
         media.tell(Command::Connect(id, Box::new(remote), waiting));
-        let (milestones, started) = (self.shared.milestones.clone(), self.started);
+        let (milestones, began) = (self.shared.milestones.clone(), Instant::now());
+        // Who comes first waits for others, which says nothing of the server.
+        let started = (!self.came_first).then_some(self.started);
         tokio::spawn(async move {
             match is_connected.await {
                 Ok(Ok(at)) => {
-                    let _ = milestones.send(Milestone::Connected(at.duration_since(started)));
+                    let _ = milestones.send(Milestone::Connected(at.duration_since(began)));
                 }
                 // Counted by the media thread.
                 Ok(Err(_)) | Err(_) => return,
             }
-            if let Ok(at) = is_there.await {
+            if let (Ok(at), Some(started)) = (is_there.await, started) {
                 let _ = milestones.send(Milestone::FirstPacket(at.duration_since(started)));
             }
         });
