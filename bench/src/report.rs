@@ -14,6 +14,11 @@ pub const MAX_GENERATOR: f64 = 0.85;
 /// for nothing.
 const MAX_UNDECRYPTABLE: f64 = 0.001;
 
+/// Smallest share of packets that must have been decrypted.
+const MIN_SAMPLED: f64 = 0.05;
+/// In fewer packets, chance decides how many are decrypted.
+const FEW: u64 = 10_000;
+
 /// Milliseconds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub struct Percentiles {
@@ -299,6 +304,12 @@ impl Report {
                 self.traffic.undecryptable
             ));
         }
+        if self.traffic.forwarded > FEW && self.traffic.sampled < MIN_SAMPLED {
+            self.problems.push(format!(
+                "only {:.1} % of packets were decrypted and had a stamp",
+                self.traffic.sampled * 100.0
+            ));
+        }
         if self.traffic.forwarded > 0 && self.latency.count == 0 {
             self.problems.push("no latency was measured".into());
         }
@@ -560,7 +571,11 @@ mod tests {
             "{text}"
         );
         type Spoil = fn(&mut Report);
-        let cases: [(&str, Spoil); 4] = [
+        let cases: [(&str, Spoil); 5] = [
+            ("only 4.0 %", |r| {
+                r.traffic.forwarded = 20_000;
+                r.traffic.sampled = 0.04;
+            }),
             ("86 % of its core", |r| r.generator.share_of_core = 0.86),
             ("no packet", |r| r.traffic.forwarded = 0),
             ("decrypted", |r| r.traffic.undecryptable = 2),

@@ -238,8 +238,7 @@ impl Receiving {
         keys: &Keys,
         window: &mut Window,
     ) -> bool {
-        window.received += 1;
-        window.received_bytes += u64::try_from(datagram.len()).unwrap_or(0);
+        let bytes = u64::try_from(datagram.len()).unwrap_or(0);
         let Some(header) = rtp::read(datagram, self.transport_cc) else {
             window.undecryptable += 1;
             return false;
@@ -248,6 +247,8 @@ impl Receiving {
             self.arrivals.record(sequence, at);
         }
         if let Some(&ssrc) = self.rtx.get(&header.ssrc) {
+            window.received += 1;
+            window.received_bytes += bytes;
             self.handle_rtx(now, &header, ssrc, datagram, keys, window);
             return false;
         }
@@ -256,6 +257,8 @@ impl Receiving {
             window.unknown += 1;
             return false;
         };
+        window.received += 1;
+        window.received_bytes += bytes;
         let number = stream.number(header.sequence);
         if sampled {
             match keys.open_rtp(datagram, header.len, header.ssrc, number) {
@@ -471,7 +474,7 @@ mod tests {
             transport_cc: None,
         });
         receiving.handle_rtp(now, 1, &mut packet, &keys, &mut window);
-        assert_eq!((window.undecryptable, window.received), (1, 2));
+        assert_eq!((window.undecryptable, window.received), (1, 1));
         receiving.forget(10, &mut window);
         assert_eq!((window.expected, receiving.counts()), (1, (0, 0)));
     }

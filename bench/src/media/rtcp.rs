@@ -12,6 +12,8 @@ const FORMAT_FIR: u8 = 4;
 const CNAME: u8 = 1;
 /// Most report blocks of one packet: the count has five bits.
 pub const MAX_BLOCKS: usize = 31;
+/// Most entries of one NACK: what str0m reads of one.
+const MAX_ENTRIES: usize = 31;
 /// Seconds between the NTP epoch and 1970.
 const NTP_OFFSET: u64 = 2_208_988_800;
 
@@ -195,7 +197,7 @@ fn ntp(wall: u64) -> u64 {
     ((seconds + NTP_OFFSET) << 32) | ((rest << 32) / 1_000_000_000)
 }
 
-/// Appends a NACK for ascending sequence numbers.
+/// Appends NACKs for ascending sequence numbers.
 pub fn write_nack(to: &mut Vec<u8>, sender: u32, ssrc: u32, missing: &[u16]) {
     let mut entries: Vec<(u16, u16)> = Vec::new();
     for &sequence in missing {
@@ -208,12 +210,14 @@ pub fn write_nack(to: &mut Vec<u8>, sender: u32, ssrc: u32, missing: &[u16]) {
         }
         entries.push((sequence, 0));
     }
-    header(to, FORMAT_NACK, TRANSPORT_FEEDBACK, 2 + entries.len());
-    to.extend_from_slice(&sender.to_be_bytes());
-    to.extend_from_slice(&ssrc.to_be_bytes());
-    for (first, mask) in entries {
-        to.extend_from_slice(&first.to_be_bytes());
-        to.extend_from_slice(&mask.to_be_bytes());
+    for entries in entries.chunks(MAX_ENTRIES) {
+        header(to, FORMAT_NACK, TRANSPORT_FEEDBACK, 2 + entries.len());
+        to.extend_from_slice(&sender.to_be_bytes());
+        to.extend_from_slice(&ssrc.to_be_bytes());
+        for (first, mask) in entries {
+            to.extend_from_slice(&first.to_be_bytes());
+            to.extend_from_slice(&mask.to_be_bytes());
+        }
     }
 }
 
@@ -230,6 +234,7 @@ pub fn write_transport_feedback(to: &mut Vec<u8>, sender: u32, ssrc: u32, body: 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use str0m::rtp::rtcp::Rtcp;
 
     fn heard(packet: &[u8]) -> Vec<Heard> {
         let mut all = Vec::new();
@@ -261,6 +266,61 @@ mod tests {
         for cut in 0..out.len() {
             heard(&out[..cut]);
         }
+    }
+
+    /// What str0m makes of the packets of a compound one.
+    fn parsed(mut compound: &[u8]) -> Vec<Rtcp> {
+        let mut all = Vec::new();
+        while let Some((head, _)) = compound.split_first_chunk::<4>() {
+            let len = 4 * (usize::from(u16::from_be_bytes([head[2], head[3]])) + 1);
+            let (packet, rest) = compound.split_at(len);
+            all.push(Rtcp::try_from(packet).unwrap());
+            compound = rest;
+        }
+        all
+    }
+
+    #[test]
+    fn others_read_what_is_written() {
+        let mut out = Vec::new();
+        let block = ReportBlock {
+            ssrc: 2,
+            fraction_lost: 3,
+            lost: 4,
+            highest: 70_000,
+            jitter: 6,
+            last_report: 7,
+            delay: 8,
+        };
+        write_receiver_report(&mut out, 1, &[block]);
+        let missing: Vec<u16> = (0..40).map(|i| i * 20).collect();
+        write_nack(&mut out, 1, 9, &missing);
+        let report = SenderReport {
+            ssrc: 7,
+            wall: 1_500_000_000,
+            timestamp: 90_000,
+            packets: 3,
+            bytes: 300,
+        };
+        write_sender_report(&mut out, &report, "rod");
+        let all = parsed(&out);
+        let [
+            Rtcp::ReceiverReport(rr),
+            Rtcp::Nack(first),
+            Rtcp::Nack(second),
+            Rtcp::SenderReport(sr),
+            Rtcp::SourceDescription(_),
+        ] = all.as_slice()
+        else {
+            panic!("{all:?}");
+        };
+        let got = rr.reports.get(0).unwrap();
+        assert_eq!((*got.ssrc, got.fraction_lost, got.packets_lost), (2, 3, 4));
+        assert_eq!((got.max_seq, got.jitter), (70_000, 6));
+        assert_eq!((got.last_sr_time, got.last_sr_delay), (7, 8));
+        assert_eq!((first.reports.len(), second.reports.len()), (31, 9));
+        assert_eq!(*sr.sender_info.ssrc, 7);
+        assert_eq!(sr.sender_info.sender_packet_count, 3);
     }
 
     #[test]

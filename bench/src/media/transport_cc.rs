@@ -135,6 +135,7 @@ fn encode(base: u64, reference: i64, count: u8, statuses: &[Status]) -> Vec<u8> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use str0m::rtp::rtcp::Rtcp;
 
     const MS: u64 = 1_000_000;
 
@@ -174,6 +175,24 @@ mod tests {
         let body = arrivals.report().unwrap();
         assert_eq!(body[..4], [0, 5, 0, 2]);
         assert_eq!(body[7], 1);
+    }
+
+    #[test]
+    fn others_read_what_is_written() {
+        let mut arrivals = Arrivals::default();
+        let numbers = (0..60u16).filter(|n| ![3, 4, 20, 41].contains(n));
+        for number in numbers {
+            let at = 1_000 * MS + u64::from(number % 7) * 100 * MS;
+            arrivals.record(number.wrapping_add(65_500), at);
+        }
+        let mut packet = Vec::new();
+        let body = arrivals.report().unwrap();
+        crate::media::rtcp::write_transport_feedback(&mut packet, 1, 2, &body);
+        let Ok(Rtcp::Twcc(read)) = Rtcp::try_from(packet.as_slice()) else {
+            panic!("str0m does not read {packet:?}");
+        };
+        assert_eq!((read.base_seq, read.status_count), (65_500, 60));
+        assert_eq!((read.reference_time, read.delta.len()), (15, 56));
     }
 
     #[test]

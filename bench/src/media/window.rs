@@ -51,7 +51,8 @@ pub struct Runs {
 /// Counters of all transports since they were last taken.
 #[derive(Debug, Clone, Default)]
 pub struct Window {
-    /// RTP packets received, retransmissions and duplicates among them.
+    /// RTP packets received on announced streams, retransmissions and duplicates
+    /// among them.
     pub received: u64,
     /// Their bytes, as UDP payload.
     pub received_bytes: u64,
@@ -59,7 +60,8 @@ pub struct Window {
     pub sampled: u64,
     /// Packets that should have been decrypted and could not.
     pub undecryptable: u64,
-    /// Packets of streams that nobody has announced.
+    /// Packets of streams that nobody has announced: probes for bandwidth, or
+    /// what is left of a consumer that is closed.
     pub unknown: u64,
     /// Packets that came a second time.
     pub duplicates: u64,
