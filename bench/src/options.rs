@@ -158,6 +158,9 @@ pub struct Options {
     /// Do not measure the floor; there are no ratios then
     #[arg(long)]
     pub no_floor: bool,
+    /// CPU time that each figure of the floor takes, milliseconds
+    #[arg(long, value_name = "MS", default_value_t = 400, value_parser = clap::value_parser!(u64).range(1..=60_000))]
+    pub floor_time: u64,
     /// Also write the report to a file as JSON; `-` is standard output
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,

@@ -23,8 +23,6 @@ const FLOWING: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_millis(20);
 /// How long the server's sends are observed, after the measurement.
 const OBSERVED: Duration = Duration::from_secs(2);
-/// For each figure of the floor.
-const FLOOR_TIME: Duration = Duration::from_millis(400);
 /// Early ends of clients that are shown; all are counted.
 const MAX_SHOWN: usize = 5;
 
@@ -361,7 +359,7 @@ fn place(options: &Options) -> Place {
     Place {
         sender: options.server_core(),
         reader: options.generator_core(),
-        time: FLOOR_TIME,
+        time: Duration::from_millis(options.floor_time),
     }
 }
 

@@ -24,6 +24,8 @@ fn measure(server: &Server, scenario: &[&str]) -> Report {
         "0",
         "--sample",
         "100",
+        "--floor-time",
+        "20",
         "--bitrate",
         "200000",
     ];

@@ -472,3 +472,228 @@ impl Session {
         self.state = State::Failed;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::media::payload::{self, Stamp};
+    use crate::media::receiving::ReceiveSpec;
+    use crate::media::sending::{Kind, ids};
+    use std::net::SocketAddr;
+    use str0m::config::Fingerprint;
+    use str0m::format::Codec;
+    use str0m::media::{Frequency, MediaKind};
+    use str0m::net::{Protocol, Receive};
+    use str0m::rtp::{Extension, ExtensionMap, RtpPacket, RtpWrite, Ssrc};
+    use str0m::{Candidate, Event, IceCreds, Input, Output, Rtc};
+
+    const SENT: u32 = 10;
+    const RECEIVED: u32 = 20;
+
+    /// A str0m server beside the session, without any network.
+    struct World {
+        now: Instant,
+        server: Rtc,
+        session: Session,
+        connected: oneshot::Receiver<Result<Instant, String>>,
+        window: Window,
+        packets: Vec<RtpPacket>,
+    }
+
+    fn address(port: u16) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], port))
+    }
+
+    fn server(now: Instant) -> Rtc {
+        let mut builder = Rtc::builder().set_rtp_mode(true).set_ice_lite(true);
+        let codecs = builder.codec_config();
+        codecs.clear();
+        let clock = Frequency::FORTY_EIGHT_KHZ;
+        codecs.add_config(
+            ids::OPUS.into(),
+            None,
+            Codec::Opus,
+            clock,
+            Some(2),
+            Default::default(),
+        );
+        let mut extensions = ExtensionMap::empty();
+        extensions.set(ids::MID, Extension::RtpMid);
+        extensions.set(ids::TRANSPORT_CC, Extension::TransportSequenceNumber);
+        let mut rtc = builder.set_extension_map(extensions).build(now);
+        rtc.add_local_candidate(Candidate::host(address(1), "udp").unwrap());
+        let mut api = rtc.direct_api();
+        api.set_ice_controlling(false);
+        api.declare_media("0".into(), MediaKind::Audio);
+        api.expect_stream_rx(SENT.into(), None, "0".into(), None);
+        api.declare_stream_tx(RECEIVED.into(), None, "0".into(), None);
+        rtc
+    }
+
+    impl World {
+        /// `honest`: the announced fingerprint is that of the server.
+        fn new(honest: bool) -> Self {
+            let now = Instant::now();
+            let mut server = server(now);
+            let identity = Identity::new().unwrap();
+            let mut bytes = server.direct_api().local_dtls_fingerprint().bytes.clone();
+            if !honest {
+                bytes[0] ^= 1;
+            }
+            let octets: Vec<String> = bytes.iter().map(|b| format!("{b:02x}")).collect();
+            let credentials = server.direct_api().local_ice_credentials();
+            let remote = Remote {
+                ufrag: credentials.ufrag,
+                password: credentials.pass,
+                fingerprint: octets.join(":"),
+                address: address(1),
+            };
+            let (connected, is_connected) = oneshot::channel();
+            let waiting = Waiting {
+                connected,
+                first_packet: oneshot::channel().0,
+            };
+            let session = Session::new(&identity, remote, waiting, 1.0, now).unwrap();
+            let (_, ufrag) = session.username.split_once(':').unwrap();
+            let mut api = server.direct_api();
+            api.set_remote_ice_credentials(IceCreds {
+                ufrag: ufrag.into(),
+                pass: "never used by a lite server".into(),
+            });
+            let certificate = &identity.certificate.certificate;
+            api.set_remote_fingerprint(Fingerprint {
+                hash_func: "sha-256".into(),
+                bytes: digest(&SHA256, certificate).as_ref().to_vec(),
+            });
+            api.start_dtls(false).unwrap();
+            Self {
+                now,
+                server,
+                session,
+                connected: is_connected,
+                window: Window::default(),
+                packets: Vec::new(),
+            }
+        }
+
+        /// Lets time pass, and carries what both have to say. `answered`: the
+        /// server's datagrams reach the client.
+        fn pass(&mut self, time: Duration, answered: bool) {
+            let end = self.now + time;
+            while self.now < end {
+                self.now += Duration::from_millis(5);
+                let mut out = Vec::new();
+                self.session
+                    .advance(self.now, 1, &mut out, &mut self.window);
+                self.carry(out, answered);
+            }
+        }
+
+        fn carry(&mut self, mut out: Vec<Vec<u8>>, answered: bool) {
+            for datagram in out.drain(..) {
+                let receive =
+                    Receive::new(Protocol::Udp, address(2), address(1), &datagram).unwrap();
+                self.server
+                    .handle_input(Input::Receive(self.now, receive))
+                    .unwrap();
+                self.drain(answered);
+            }
+            self.server.handle_input(Input::Timeout(self.now)).unwrap();
+            self.drain(answered);
+        }
+
+        fn drain(&mut self, answered: bool) {
+            let mut out = Vec::new();
+            loop {
+                match self.server.poll_output().unwrap() {
+                    Output::Timeout(_) => break,
+                    Output::Transmit(transmit) if answered => {
+                        let mut datagram = transmit.contents.to_vec();
+                        let window = &mut self.window;
+                        let at = 5_000_000;
+                        self.session
+                            .handle_datagram(self.now, at, &mut datagram, &mut out, window);
+                    }
+                    Output::Event(Event::RtpPacket(packet)) => self.packets.push(packet),
+                    _ => {}
+                }
+            }
+            if !out.is_empty() {
+                self.carry(out, answered);
+            }
+        }
+    }
+
+    #[test]
+    fn a_server_hears_and_is_heard() {
+        let mut world = World::new(true);
+        world.pass(Duration::from_millis(500), true);
+        world.connected.try_recv().unwrap().unwrap();
+
+        let stream = world.session.send(SendSpec {
+            kind: Kind::Audio,
+            mid: "0",
+            ssrc: SENT,
+        });
+        for _ in 0..3 {
+            let mut out = Vec::new();
+            let window = &mut world.window;
+            world.session.tick(stream, 77, &mut out, window);
+            world.carry(out, true);
+        }
+        let stamps: Vec<Stamp> = world
+            .packets
+            .iter()
+            .filter_map(|packet| Stamp::read(&packet.payload, false))
+            .collect();
+        assert_eq!(stamps.len(), 3);
+        assert!(stamps.iter().all(|stamp| stamp.sent == 77));
+        assert_eq!(world.window.sent, 3);
+
+        world.session.receiving.expect(ReceiveSpec {
+            ssrc: RECEIVED,
+            rtx: None,
+            video: false,
+            transport_cc: Some(ids::TRANSPORT_CC),
+        });
+        let mut audio = Vec::new();
+        let stamp = Stamp {
+            sent: 1_000_000,
+            number: 0,
+        };
+        payload::write_audio(&mut audio, stamp);
+        for number in 0..4u64 {
+            let pt = ids::OPUS.into();
+            let write = RtpWrite::new(pt, (100 + number).into(), 960, world.now, audio.as_slice());
+            let mut api = world.server.direct_api();
+            let stream = api.stream_tx(&Ssrc::from(RECEIVED)).unwrap();
+            stream.write_rtp(write);
+            world.pass(Duration::from_millis(20), true);
+        }
+        world.session.receiving.take_window(&mut world.window);
+        let window = &world.window;
+        assert_eq!((window.received, window.sampled, window.unique), (4, 4, 4));
+        assert!((window.latency.quantile(1.0) - 4.0).abs() < 0.1);
+        // Feedback and reports that the server could not read would end it.
+        world.pass(Duration::from_secs(3), true);
+        assert_eq!((world.window.failed, world.window.undecryptable), (0, 0));
+        assert!(world.server.is_connected());
+    }
+
+    #[test]
+    fn a_server_with_another_certificate_is_refused() {
+        let mut world = World::new(false);
+        world.pass(Duration::from_millis(500), true);
+        let refused = world.connected.try_recv().unwrap().unwrap_err();
+        assert!(refused.contains("certificate"), "{refused}");
+        assert_eq!(world.window.failed, 1);
+    }
+
+    #[test]
+    fn silence_ends_in_a_reason() {
+        let mut world = World::new(true);
+        world.pass(CONNECT_TIMEOUT + Duration::from_secs(1), false);
+        let reason = world.connected.try_recv().unwrap().unwrap_err();
+        assert!(reason.contains("connectivity check"), "{reason}");
+    }
+}
