@@ -45,8 +45,10 @@ fn meeting_plans(rig: &Rig, rooms: u32, peers: u32) -> Vec<Plan> {
 pub async fn broadcast(options: &Options, viewers: u32) -> Result<Report, String> {
     let mut rig = Rig::new(options)?;
     let room = rig.room_name(0);
-    let mut plans = vec![rig.plan(&room, "sender".into(), true, false)];
-    plans.extend((0..viewers).map(|i| rig.plan(&room, format!("v{i}"), false, true)));
+    let sender = rig.plan(&room, "sender".into(), true, false);
+    rig.fill(vec![sender]).await;
+    let plans = (0..viewers).map(|i| rig.plan(&room, format!("v{i}"), false, true));
+    let plans = plans.collect();
     rig.fill(plans).await;
     let name = format!("broadcast 1 to {viewers}, {}", traffic(options));
     run(rig, name, broadcast_load(options, viewers), options).await

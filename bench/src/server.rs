@@ -18,8 +18,8 @@ use crate::process;
 const READY: Duration = Duration::from_secs(30);
 /// Longest time that it may take to end.
 const END: Duration = Duration::from_secs(5);
-/// Enough for every scenario.
-const MAX_PEERS: &str = "20000";
+/// Enough for every scenario, and the most that a server allows.
+const MAX_PEERS: &str = "10000";
 /// Lines of its output that are shown when it does not become ready.
 const SHOWN: usize = 20;
 
@@ -70,10 +70,8 @@ impl Started {
             url: format!("wss://127.0.0.1:{port}"),
             _directory: directory,
         };
-        wait_until_ready(&output).map_err(|seen| {
-            let binary = binary.display();
-            format!("{binary} did not become ready within {READY:?}:\n{seen}")
-        })?;
+        wait_until_ready(&output)
+            .map_err(|seen| format!("{} did not become ready:\n{seen}", binary.display()))?;
         Ok(started)
     }
 
@@ -88,7 +86,8 @@ impl Started {
     }
 }
 
-/// `Err`: the last lines of its output.
+/// `Err`: the last lines of its output, when it ends or takes longer than
+/// [`READY`].
 fn wait_until_ready(output: &mpsc::Receiver<String>) -> Result<(), String> {
     let end = Instant::now() + READY;
     let mut seen = Vec::new();
