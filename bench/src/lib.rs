@@ -79,7 +79,7 @@ pub fn run(command: &Command) -> Result<Outcome, String> {
         .enable_all()
         .build()
         .map_err(|error| error.to_string())?;
-    let report = runtime.block_on(async {
+    let scenario = async {
         match command {
             Command::Meeting {
                 rooms,
@@ -102,6 +102,26 @@ pub fn run(command: &Command) -> Result<Outcome, String> {
             } => scenarios::ramp(options, *step, *limit).await,
             Command::Floor { .. } => Err("the floor is no scenario".into()),
         }
+    };
+    let report = runtime.block_on(async {
+        tokio::select! {
+            report = scenario => report,
+            // A server that was started for the run ends with it.
+            () = interrupted() => Err("interrupted".into()),
+        }
     })?;
     Ok(Outcome::Report(Box::new(report)))
+}
+
+/// Waits for SIGINT or SIGTERM; forever, where they cannot be listened to.
+async fn interrupted() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let kinds = [SignalKind::interrupt(), SignalKind::terminate()];
+    let [Ok(mut interrupt), Ok(mut terminate)] = kinds.map(signal) else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
 }

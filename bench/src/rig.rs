@@ -27,7 +27,7 @@ const OBSERVED: Duration = Duration::from_secs(2);
 const MAX_SHOWN: usize = 5;
 
 /// How the clients fared.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Fared {
     /// From opening the socket to the answer to `join`.
     pub joined: Times,
@@ -177,6 +177,11 @@ impl Rig {
         std::mem::take(&mut self.peers)
     }
 
+    /// Takes clients over that are to leave at the end.
+    pub fn keep(&mut self, peers: Vec<Peer>) {
+        self.peers.extend(peers);
+    }
+
     /// Waits until as many streams as expected are announced and flow, then lets
     /// things settle.
     ///
@@ -318,9 +323,8 @@ impl Rig {
     /// Has all clients leave.
     async fn end(&mut self) {
         let _ = self.stop.send(true);
-        for peer in self.take_peers() {
-            peer.leave().await;
-        }
+        let leaving = self.take_peers().into_iter().map(Peer::leave);
+        futures_util::future::join_all(leaving).await;
     }
 
     /// Ends everything without a report.

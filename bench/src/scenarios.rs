@@ -10,6 +10,9 @@ use crate::signaling::{Peer, Plan};
 
 /// A ramp ends above this share of lost packets.
 const MAX_LOSS: f64 = 0.01;
+/// A ramp ends when a step's viewers are not all there after this time: who is
+/// overloaded may never let them in.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// A ramp ends above this p99 of latency, milliseconds.
 const MAX_LATENCY: f64 = 100.0;
 
@@ -111,9 +114,7 @@ pub async fn churn(options: &Options, rooms: u32, peers: u32, rate: u32) -> Resu
         .await;
     let joined = rig.with_fared(|fared| fared.joined.count());
     let seconds = measured.elapsed.as_secs_f64();
-    for peer in living {
-        peer.leave().await;
-    }
+    rig.keep(living.into());
     let name = format!(
         "churn {rooms} x {peers}, {rate} joins/s, {}",
         traffic(options)
@@ -137,15 +138,21 @@ pub async fn ramp(options: &Options, step: u32, limit: u32) -> Result<Report, St
     let sender = rig.plan(&room, "sender".into(), true, false);
     rig.fill(vec![sender]).await;
     let mut steps = Vec::new();
-    let mut best: Option<(u32, Measured)> = None;
+    let mut best: Option<(u32, Measured, Fared)> = None;
     let mut viewers = 0;
     let mut ended = format!("the limit of {limit} viewers");
     while viewers < limit {
         let next = (viewers + step).min(limit);
         let plans = (viewers..next).map(|i| rig.plan(&room, format!("v{i}"), false, true));
         let plans = plans.collect();
-        rig.fill(plans).await;
-        if let Err(error) = rig.settle(next * options.producers()).await {
+        let consumers = next * options.producers();
+        let grown = async {
+            rig.fill(plans).await;
+            rig.settle(consumers).await
+        };
+        let grown = tokio::time::timeout(PATIENCE, grown).await;
+        let late = |_| Err(format!("{next} viewers do not come in within {PATIENCE:?}"));
+        if let Err(error) = grown.unwrap_or_else(late) {
             ended = error;
             break;
         }
@@ -159,18 +166,21 @@ pub async fn ramp(options: &Options, step: u32, limit: u32) -> Result<Report, St
             found.p99
         );
         steps.push(found);
+        let fared = rig.with_fared(|fared| fared.clone());
         if let Some(reason) = exceeded(&found) {
             ended = reason;
             // Without a step that held, the first one is what there is to show.
-            best.get_or_insert((viewers, measured));
+            best.get_or_insert((viewers, measured, fared));
             break;
         }
-        best = Some((viewers, measured));
+        best = Some((viewers, measured, fared));
     }
-    let Some((viewers, measured)) = best else {
+    let Some((viewers, measured, fared)) = best else {
         rig.abandon().await;
         return Err(ended);
     };
+    // What happened beyond the last step that held is not part of it.
+    rig.with_fared(|now| *now = fared);
     let load = broadcast_load(options, viewers);
     let name = format!(
         "ramp 1 to {viewers}, {}; ended by {ended}",

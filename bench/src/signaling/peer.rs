@@ -15,6 +15,8 @@ use crate::media::{Command, Kind, Media, SendSpec, TransportId, Waiting};
 
 /// Longest time for the answer to one request.
 const ANSWER: Duration = Duration::from_secs(20);
+/// Longest time for a client to leave in an orderly way.
+const LEAVE: Duration = Duration::from_secs(2);
 
 /// The video that a client sends.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -98,12 +100,15 @@ impl Peer {
         (peer, is_ready)
     }
 
-    /// Has the client leave, and waits until it has.
+    /// Has the client leave, and waits until it has; one that is still waiting
+    /// for the server after [`LEAVE`] is ended as if its page were closed.
     pub async fn leave(mut self) {
         if let Some(leave) = self.leave.take() {
             let _ = leave.send(());
         }
-        let _ = self.task.await;
+        if timeout(LEAVE, &mut self.task).await.is_err() {
+            self.task.abort();
+        }
     }
 }
 
