@@ -15,6 +15,7 @@ mod protoo;
 mod server;
 
 mod api;
+mod bench;
 mod broadcaster;
 mod browser;
 mod call;
