@@ -1,10 +1,11 @@
-//! What processes have used, from /proc.
+//! What processes have used, from /proc and from their CPU clocks.
 
 use std::time::Duration;
 
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeVal;
+use nix::time::{clock_getcpuclockid, clock_gettime};
 use nix::unistd::{Pid, SysconfVar, sysconf};
 use serde::Serialize;
 
@@ -28,6 +29,23 @@ impl CpuTime {
         Self {
             user: self.user.saturating_sub(earlier.user),
             system: self.system.saturating_sub(earlier.system),
+        }
+    }
+
+    /// The same split of an exact total: the kernel tells user from system by
+    /// sampling, and in ticks of 10 ms, but knows their sum exactly.
+    fn scaled_to(self, total: u64) -> Self {
+        if self.total() == 0 {
+            return Self {
+                user: total,
+                system: 0,
+            };
+        }
+        let user = u128::from(total) * u128::from(self.user) / u128::from(self.total());
+        let user = u64::try_from(user).unwrap_or(total);
+        Self {
+            user,
+            system: total - user,
         }
     }
 
@@ -115,7 +133,11 @@ impl Stat {
         let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         let tick = sysconf(SysconfVar::CLK_TCK).ok()??;
         let page = sysconf(SysconfVar::PAGE_SIZE).ok()??;
-        Self::parse(&text, u64::try_from(tick).ok()?, u64::try_from(page).ok()?)
+        let mut stat = Self::parse(&text, u64::try_from(tick).ok()?, u64::try_from(page).ok()?)?;
+        if let Some(total) = cpu_clock(pid) {
+            stat.cpu = stat.cpu.scaled_to(total);
+        }
+        Some(stat)
     }
 
     /// proc_pid_stat(5). The name in parentheses may hold anything.
@@ -134,6 +156,12 @@ impl Stat {
             memory: field(24)? * page,
         })
     }
+}
+
+/// CPU time of a whole process, microseconds.
+fn cpu_clock(pid: i32) -> Option<u64> {
+    let time = clock_gettime(clock_getcpuclockid(Pid::from_raw(pid)).ok()?).ok()?;
+    u64::try_from(time.tv_sec() * 1_000_000 + time.tv_nsec() / 1_000).ok()
 }
 
 /// Binds this thread, and what it starts from now on, to one core.
@@ -182,6 +210,19 @@ mod tests {
         assert_eq!((stat.cpu.user, stat.cpu.system), (2_500_000, 500_000));
         assert_eq!(stat.memory, 25 * 4_096);
         assert!(Stat::parse("42 (a) S 7", 100, 4_096).is_none());
+    }
+
+    #[test]
+    fn the_exact_total_is_split_as_sampled() {
+        let time = |user, system| CpuTime { user, system };
+        for (sampled, total, expected) in [
+            (time(30_000, 10_000), 36_001, time(27_000, 9_001)),
+            (time(0, 0), 77, time(77, 0)),
+            (time(0, 10_000), 9_000, time(0, 9_000)),
+        ] {
+            assert_eq!(sampled.scaled_to(total), expected);
+        }
+        assert!(cpu_clock(i32::try_from(std::process::id()).unwrap()).unwrap() > 0);
     }
 
     #[test]
