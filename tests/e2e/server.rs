@@ -235,7 +235,14 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         if std::thread::panicking() {
+            // On a thread of its own: a panic while panicking would be the end.
+            let url = self.url("/config");
+            let state = std::thread::spawn(move || crate::https::get(&url).1).join();
             eprintln!("--- server log ---\n{}", self.log());
+            eprintln!(
+                "--- workers ---\n{:#}",
+                state.unwrap_or_default()["workers"]
+            );
         }
         let workers = self.workers();
         let _ = self.child.kill();
