@@ -252,7 +252,7 @@ async fn bad_requests_are_answered_and_the_peer_lives_on() {
         (
             "produce",
             produce(json!({"codecs": [codec], "encodings": [{"ssrc": 5}],
-                "headerExtensions": [{"uri": "urn:x", "id": 99}]})),
+                "headerExtensions": [{"uri": "urn:x", "id": 256}]})),
             "headerExtensions",
         ),
     ];
