@@ -14,7 +14,7 @@ use super::undo::Made;
 use crate::error::Error;
 use crate::protoo::connection::{Notification, Refusal, SessionId};
 
-/// Streams of a transport whose client does not say how many it wants: as many
+/// Streams of a transport, at most, and where its client does not say: as many
 /// as the original gives.
 pub(super) const DEFAULT_STREAMS: u16 = 1024;
 

@@ -120,6 +120,10 @@ impl Data {
     }
 }
 
+/// Most streams of a transport, as browsers have them. str0m looks at each one
+/// that was used for every packet that comes.
+const MAX_STREAMS: u16 = 1024;
+
 /// The limits of a transport, checked.
 pub(super) fn sctp_limits(
     options: Option<&proto::SctpOptions>,
@@ -129,10 +133,10 @@ pub(super) fn sctp_limits(
     };
     let num_streams = u16::try_from(options.num_streams)
         .ok()
-        .filter(|n| *n > 0)
+        .filter(|n| (1..=MAX_STREAMS).contains(n))
         .ok_or_else(|| {
             TransportError::Invalid(format!(
-                "sctp.num_streams: {} is not in 1..=65535",
+                "sctp.num_streams: {} is not in 1..={MAX_STREAMS}",
                 options.num_streams
             ))
         })?;

@@ -33,35 +33,43 @@ impl Throttle {
 
 impl Engine {
     /// Makes transports behave as over a bad network, or as before; what is
-    /// under way then is delivered at once.
+    /// under way then is delivered at once. Transports that are not there, for
+    /// they may have just died, are passed over.
     ///
     /// # Errors
-    /// [`CommandError::NotFound`] or an [`TransportError::Invalid`] that names
-    /// the field; nothing has changed then.
+    /// A [`TransportError::Invalid`] that names the field; nothing has changed
+    /// then.
     pub fn set_network_throttle(
         &mut self,
         now: Instant,
         request: &proto::SetNetworkThrottleRequest,
     ) -> Result<(), CommandError> {
         let links = request.throttle.as_ref().map(conditions).transpose()?;
-        let keys = request.transport_ids.iter().map(|id| self.transport(id));
-        let keys = keys.collect::<Result<Vec<_>, _>>()?;
-        for key in keys {
+        for id in &request.transport_ids {
+            let Ok(key) = self.transport(id) else {
+                continue;
+            };
             match links {
-                Some((uplink, downlink)) => self.throttle(key, uplink, downlink),
+                Some((uplink, downlink)) => self.throttle(now, key, uplink, downlink),
                 None => self.end_throttle(now, key),
             }
         }
         Ok(())
     }
 
-    fn throttle(&mut self, key: TransportKey, uplink: Conditions, downlink: Conditions) {
+    fn throttle(
+        &mut self,
+        now: Instant,
+        key: TransportKey,
+        uplink: Conditions,
+        downlink: Conditions,
+    ) {
         let Some(entry) = self.transports.get_mut(key) else {
             return;
         };
         if let Some(throttle) = entry.throttle.as_mut() {
-            throttle.uplink.set(uplink);
-            throttle.downlink.set(downlink);
+            throttle.uplink.set(now, uplink);
+            throttle.downlink.set(now, downlink);
             return;
         }
         entry.throttle = Some(Box::new(Throttle {

@@ -19,7 +19,20 @@ const DATA_HEADER: usize = 16;
 /// Chunk types (§3.2).
 const DATA: u8 = 0;
 const INIT: u8 = 1;
+const SACK: u8 = 3;
+const HEARTBEAT: u8 = 4;
+const ABORT: u8 = 6;
+const SHUTDOWN: u8 = 7;
+const SHUTDOWN_ACK: u8 = 8;
+const ERROR: u8 = 9;
+const COOKIE_ECHO: u8 = 10;
 const COOKIE_ACK: u8 = 11;
+const SHUTDOWN_COMPLETE: u8 = 14;
+const RE_CONFIG: u8 = 130;
+const FORWARD_TSN: u8 = 192;
+/// Parameters of a RE-CONFIG chunk (RFC 6525 §4).
+const RESET_REQUEST: u16 = 13;
+const RESET_RESPONSE: u16 = 16;
 /// First and last fragment flags of a DATA chunk; both: a whole message.
 const WHOLE: u8 = 0x03;
 /// Payload protocols of strings and binary messages, and of empty ones
@@ -112,6 +125,9 @@ impl SctpGuard {
             return false;
         }
         for chunk in chunks(packet) {
+            if !is_exact(&chunk) {
+                return false;
+            }
             match chunk.kind {
                 DATA if !self.admits_data(&chunk) => return false,
                 INIT => {
@@ -162,6 +178,67 @@ impl SctpGuard {
     pub fn is_established(&self) -> bool {
         self.established
     }
+}
+
+/// Whether str0m's SCTP takes the chunk to be as long as it says. It goes by
+/// what it has understood of a chunk, and takes the rest for the next one: what
+/// is hidden there would not be looked at here. Kinds that it does not know it
+/// drops with the packet; they are dropped here.
+fn is_exact(chunk: &Chunk<'_>) -> bool {
+    let bytes = chunk.bytes;
+    let len = bytes.len();
+    let count = |at| usize::from(u16_at(bytes, at).unwrap_or(u16::MAX));
+    match chunk.kind {
+        // A chunk that begins an association has to be alone in its packet.
+        DATA | INIT | COOKIE_ECHO | 2 => true,
+        SACK => len == 16 + 4 * (count(12) + count(14)),
+        HEARTBEAT => len == 4 + count(6),
+        ABORT | ERROR => is_filled(bytes),
+        SHUTDOWN => len == 8,
+        SHUTDOWN_ACK | COOKIE_ACK | SHUTDOWN_COMPLETE => len == 4,
+        RE_CONFIG => is_exact_reset(bytes),
+        FORWARD_TSN => len >= 8 && len.is_multiple_of(4),
+        _ => false,
+    }
+}
+
+/// Whether the causes of an error, each with its length in the third and fourth
+/// octet, fill its chunk.
+fn is_filled(mut bytes: &[u8]) -> bool {
+    bytes = bytes.get(4..).unwrap_or_default();
+    while !bytes.is_empty() {
+        let len = usize::from(u16_at(bytes, 2).unwrap_or(0));
+        match bytes.get(len..) {
+            Some(rest) if len >= 4 => bytes = rest,
+            _ => return false,
+        }
+    }
+    true
+}
+
+/// Whether a RE-CONFIG chunk consists of one or two parameters that str0m's
+/// SCTP knows, each of its usual length.
+fn is_exact_reset(bytes: &[u8]) -> bool {
+    let mut rest = bytes.get(4..).unwrap_or_default();
+    for _ in 0..2 {
+        let (Some(kind), Some(len)) = (u16_at(rest, 0), u16_at(rest, 2)) else {
+            return false;
+        };
+        let len = usize::from(len);
+        let usual = match kind {
+            RESET_REQUEST => len >= 16 && len.is_multiple_of(2),
+            RESET_RESPONSE => len == 12,
+            _ => false,
+        };
+        if !usual || len > rest.len() {
+            return false;
+        }
+        rest = rest.get(len.next_multiple_of(4)..).unwrap_or_default();
+        if rest.is_empty() {
+            return true;
+        }
+    }
+    false
 }
 
 fn is_marker(chunk: &Chunk<'_>) -> bool {
@@ -241,8 +318,57 @@ mod tests {
             (1024, 65_535, false),
         ] {
             let mut guard = SctpGuard::new(streams);
-            let it = packet(&[chunk(3, 0, &[0; 12]), data(3, stream, STRING, b"x")]);
+            let it = packet(&[chunk(SACK, 0, &[0; 12]), data(3, stream, STRING, b"x")]);
             assert_eq!(guard.admits(&it), admitted, "{stream} of {streams}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_hidden_behind_a_length() {
+        let hidden = data(3, 9, STRING, b"x");
+        let with = |head: &[u8]| [head, &hidden[..]].concat();
+        let param = |kind: u8, len: u8, value: &[u8]| [&[0, kind, 0, len], value].concat();
+        let reset = |streams: u8| param(13, 16 + streams, &[0; 12 + 2]);
+        let response = param(16, 12, &[0; 8]);
+        let good = [
+            chunk(SACK, 0, &[&[0; 8][..], &[0, 1, 0, 1], &[0; 8]].concat()),
+            chunk(HEARTBEAT, 0, &param(1, 12, &[7; 8])),
+            chunk(ERROR, 0, &param(13, 6, b"no")),
+            chunk(ABORT, 0, &[]),
+            chunk(SHUTDOWN, 0, &[0; 4]),
+            chunk(COOKIE_ECHO, 0, &[7; 40]),
+            chunk(COOKIE_ACK, 0, &[]),
+            chunk(RE_CONFIG, 0, &reset(2)),
+            chunk(RE_CONFIG, 0, &response),
+            chunk(RE_CONFIG, 0, &[&response[..], &response].concat()),
+            chunk(FORWARD_TSN, 0, &[0; 8]),
+        ];
+        let mut guard = SctpGuard::new(8);
+        for it in good {
+            assert!(guard.admits(&packet(std::slice::from_ref(&it))), "{it:?}");
+        }
+        let bad = [
+            chunk(SACK, 0, &with(&[0; 12])),
+            chunk(HEARTBEAT, 0, &with(&param(1, 8, &[7; 4]))),
+            chunk(
+                ERROR,
+                0,
+                &[&param(13, 8, b"none")[..], &[0, 3, 0, 3]].concat(),
+            ),
+            chunk(ABORT, 0, &[&param(12, 8, b"none")[..], &[0, 3]].concat()),
+            chunk(SHUTDOWN, 0, &with(&[0; 4])),
+            chunk(SHUTDOWN_ACK, 0, &hidden),
+            chunk(COOKIE_ACK, 0, &hidden),
+            chunk(SHUTDOWN_COMPLETE, 0, &hidden),
+            chunk(RE_CONFIG, 0, &with(&response)),
+            chunk(RE_CONFIG, 0, &with(&param(16, 20, &[0; 16]))),
+            chunk(RE_CONFIG, 0, &with(&param(17, 8, &[0; 4]))),
+            chunk(FORWARD_TSN, 0, &[0; 3]),
+            chunk(194, 0, &hidden),
+            chunk(200, 0, &hidden),
+        ];
+        for it in bad {
+            assert!(!guard.admits(&packet(std::slice::from_ref(&it))), "{it:?}");
         }
     }
 

@@ -48,10 +48,15 @@ impl<T> Link<T> {
         }
     }
 
-    /// Other conditions for what comes from now on.
-    pub fn set(&mut self, conditions: Conditions) {
+    /// Other conditions for what comes from now on. What is under way does not
+    /// hold it up: it has waited under the old ones, however slow they were.
+    pub fn set(&mut self, now: Instant, conditions: Conditions) {
         self.conditions = conditions;
         self.free = None;
+        let latest = now + conditions.delay;
+        for (at, _) in &mut self.held {
+            *at = latest.min(*at);
+        }
     }
 
     /// Takes a datagram of `len` octets; false when it is lost. `dice`: random,
@@ -184,13 +189,18 @@ mod tests {
         assert!(link.push(now, 100, 0.25, 1));
         assert_eq!(link.next(), Some(now + ms(80)));
         assert_eq!(link.pop(now + ms(79)), None);
-        link.set(Conditions {
-            delay: ms(10),
-            ..Conditions::default()
-        });
+        // What is under way does not wait longer than what comes after it.
+        link.set(
+            now,
+            Conditions {
+                delay: ms(10),
+                ..Conditions::default()
+            },
+        );
         assert!(link.push(now + ms(1), 100, 0.0, 2));
-        assert_eq!(link.pop(now + ms(80)), Some(1));
-        assert_eq!(link.pop(now + ms(80)), Some(2));
+        assert_eq!(link.pop(now + ms(9)), None);
+        assert_eq!(link.pop(now + ms(11)), Some(1));
+        assert_eq!(link.pop(now + ms(11)), Some(2));
         assert!(link.push(now + ms(81), 100, 0.0, 3));
         assert_eq!(link.drain().collect::<Vec<_>>(), [3]);
         assert_eq!(link.next(), None);

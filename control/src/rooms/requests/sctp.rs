@@ -44,7 +44,9 @@ pub(super) fn num_streams(data: &Value) -> Result<NumStreams, Error> {
         };
         let count = fields::integer(wanted, name, 1..=65_535);
         let count = count.map_err(|error| within(fields::within("numStreams")(error)))?;
-        Ok(count.unwrap_or(DEFAULT_STREAMS))
+        // Nobody is refused for wanting more than there are: clients written for
+        // other servers name what SCTP itself allows.
+        Ok(count.map_or(DEFAULT_STREAMS, |count: u16| count.min(DEFAULT_STREAMS)))
     };
     Ok(NumStreams {
         outgoing: count("OS")?,
@@ -119,7 +121,7 @@ mod tests {
             (json!({ "sctpCapabilities": null }), default),
             (json!({ "sctpCapabilities": {} }), default),
             (json!({ "sctpCapabilities": { "numStreams": {} } }), default),
-            (given(1, 65_535), streams(1, 65_535)),
+            (given(1, 65_535), streams(1, 1024)),
         ];
         for (data, expected) in table {
             assert_eq!(num_streams(&data), Ok(expected), "{data}");
