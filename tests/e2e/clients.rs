@@ -310,6 +310,20 @@ fn three_generations_of_mediasoup_client_in_one_room() {
         from.sends_bytes_to(&to);
     }
 
+    // The newest and the middle one send layers, and everybody sounds.
+    oldest.wait("told of layers, speakers and bitrates", |stats| {
+        let told = &stats["notifications"];
+        [
+            "consumerLayersChanged",
+            "activeSpeaker",
+            "downlinkBwe",
+            "consumerScore",
+            "producerScore",
+        ]
+        .iter()
+        .all(|method| told[*method].as_u64() >= Some(1))
+    });
+
     // The oldest pauses its video: the others are told, and it comes back.
     for paused in [true, false] {
         oldest.call("setPaused", json!({"kind": "video", "paused": paused}));

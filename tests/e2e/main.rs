@@ -24,6 +24,7 @@ mod clients;
 mod joins;
 mod operations;
 mod processes;
+mod quality;
 mod races;
 mod schemathesis;
 mod tidy;
