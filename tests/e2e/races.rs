@@ -59,7 +59,7 @@ struct Session {
 impl Session {
     async fn act(&mut self, step: u64) {
         // A client that never joins is of little interest.
-        let choice = if step == 1 { 1 } else { self.random.below(16) };
+        let choice = if step == 1 { 1 } else { self.random.below(22) };
         let transport = self.random.pick(&self.transports).cloned();
         let producer = self.random.pick(&self.producers).cloned();
         let consumer = self.random.pick(&self.consumers).cloned();
@@ -80,6 +80,18 @@ impl Session {
             12 => ("pauseConsumer", json!({"consumerId": consumer})),
             13 => ("produceData", produce_data(transport, ssrc)),
             14 => ("restartIce", json!({"transportId": transport})),
+            15 => ("resumeProducer", json!({"producerId": producer})),
+            16 => ("requestConsumerKeyFrame", json!({"consumerId": consumer})),
+            17 => (
+                "setConsumerPreferredLayers",
+                json!({"consumerId": consumer, "spatialLayer": 0}),
+            ),
+            18 => ("getTransportStats", json!({"transportId": transport})),
+            19 => ("getConsumerStats", json!({"consumerId": consumer})),
+            20 => (
+                "applyNetworkThrottle",
+                json!({"secret": "s", "packetLoss": 10, "uplink": 1000}),
+            ),
             _ => ("changeDisplayName", json!({"displayName": "another"})),
         };
         self.ask(method, data).await;
@@ -209,7 +221,8 @@ async fn live(server: std::net::SocketAddr, capabilities: Value, mut random: Ran
     let room = random.below(ROOMS);
     // Some share a name, so that they replace each other.
     let name = random.below(ACTORS * 2 / 3);
-    let query = format!("roomId=race{room}&peerId=peer{name}");
+    let replicas = random.below(3);
+    let query = format!("roomId=race{room}&peerId=peer{name}&consumerReplicas={replicas}");
     let Ok(protoo) = Protoo::connect(server, &query).await else {
         return;
     };
@@ -236,6 +249,36 @@ async fn live(server: std::net::SocketAddr, capabilities: Value, mut random: Ran
         }
     }
     session.end().await;
+}
+
+/// The life of a broadcaster, whose room may not be there, or end under it, and
+/// whose id another may have.
+fn cast(room: &str, id: &str) {
+    let body = json!({"id": id, "displayName": id, "device": {"name": "races"}});
+    let base = format!("{room}/broadcasters");
+    let post = |path: &str, body: Value| {
+        let (status, answer) = https::request("POST", path, &[], &body.to_string());
+        assert!(
+            [200, 404, 409].contains(&status),
+            "{path}: {status} {answer}"
+        );
+        (status == 200).then_some(answer)
+    };
+    if post(&base, body).is_none() {
+        return;
+    }
+    let own = format!("{base}/{id}");
+    if let Some(transport) = post(&format!("{own}/transports"), json!({"type": "webrtc"})) {
+        let id = transport["id"].as_str().unwrap();
+        let path = format!("{own}/transports/{id}");
+        let mut media = produce(None, 4_000_000_000);
+        media.as_object_mut().unwrap().remove("transportId");
+        post(&format!("{path}/producers"), media);
+        let stream = json!({"label": "chat", "sctpStreamParameters": {"streamId": 1}});
+        post(&format!("{path}/produce/data"), stream);
+    }
+    let (status, answer) = https::request("DELETE", &own, &[], "");
+    assert!([200, 404].contains(&status), "{status} {answer}");
 }
 
 /// Whether nothing is there but so many rooms with one idle peer each.
@@ -295,6 +338,13 @@ async fn race(server: &Server, seed: u64) {
                     let status = tokio::task::spawn_blocking(made).await.unwrap();
                     assert!([200, 500].contains(&status), "{status}");
                 }
+                if random.below(6) == 0 {
+                    let room = url.clone();
+                    let id = format!("caster{}", random.below(4));
+                    tokio::task::spawn_blocking(move || cast(&room, &id))
+                        .await
+                        .unwrap();
+                }
                 let next = Random(random.below(u64::MAX) | 1);
                 live(address, capabilities.clone(), next).await;
             }
@@ -319,6 +369,7 @@ async fn whatever_clients_do_at_once_nothing_is_left() {
     let mut server = Options::new()
         .env("MEDIASOUP_NUM_WORKERS", 2)
         .env("ROOM_EMPTY_TIMEOUT", 1)
+        .env("NETWORK_THROTTLE_SECRET", "s")
         .env("RUST_BACKTRACE", 1)
         .start();
     for seed in 1..=seeds.unwrap_or(3) {
