@@ -213,6 +213,7 @@ mod tests {
         ("tun0!", "10.9.9.9"),
     ];
 
+    /// Defect seed 20: an announced address that was given wins.
     #[test]
     fn addresses_are_chosen() {
         type Row<'a> = (

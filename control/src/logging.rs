@@ -224,6 +224,7 @@ mod tests {
         lossy.flush().unwrap();
     }
 
+    /// Defect n: what workers log is a setting.
     #[test]
     fn workers_are_quiet_unless_asked() {
         let quiet = "str0m=error,dimpl=error,is=error,sctp_proto=error";

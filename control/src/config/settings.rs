@@ -208,7 +208,7 @@ settings! {
     ADMIN_TOKEN {
         help: "Bearer token that /config and the admin paths want; every process can read flags, \
                so use the variable",
-        unset: "the admin paths answer loopback only",
+        unset: "/config tells everybody its documented part, and loopback everything",
         allowed: TOKEN,
         secret: true,
     }

@@ -25,6 +25,7 @@ fn refused(env: &[(&str, &str)]) -> String {
     parse(&[], env).unwrap_err().to_string()
 }
 
+/// Defect t: one default of the listen address, 0.0.0.0.
 #[test]
 fn nothing_set_gives_the_documented_defaults() {
     assert_eq!(config(&[], &[]), Config::default());

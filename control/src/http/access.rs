@@ -5,13 +5,15 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Uri, header};
 use subtle::ConstantTimeEq;
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
-use url::{Origin, Url};
+use url::Url;
 
 use super::AppState;
 use crate::config::{Config, Secret};
 use crate::error::Error;
 
-/// Extracted by handlers that want the API's token, where one is configured.
+/// Extracted by handlers that want the API's token, where one is configured, and
+/// no page of a foreign origin. CORS alone would only keep the answer from such a
+/// page: what a simple request asks for would be done.
 #[derive(Debug)]
 pub(super) struct ApiAccess;
 
@@ -19,6 +21,7 @@ impl FromRequestParts<AppState> for ApiAccess {
     type Rejection = Error;
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, Error> {
+        check_origin(&state.config, &parts.uri, &parts.headers)?;
         match &state.config.api_token {
             Some(token) if !has_token(&parts.headers, token) => Err(Error::Unauthorized),
             _ => Ok(ApiAccess),
@@ -58,7 +61,18 @@ pub(super) fn check_origin(config: &Config, uri: &Uri, headers: &HeaderMap) -> R
         return Ok(());
     };
     let origin = origin.to_str().unwrap_or_default();
-    let own = || own_origin(uri, headers).is_some_and(|own| own.ascii_serialization() == origin);
+    let scheme = if config.https_enabled {
+        "https"
+    } else {
+        "http"
+    };
+    let own = |scheme| own_origin(scheme, uri, headers);
+    // Behind a proxy that adds TLS, its pages are https all the same.
+    let own = || {
+        [scheme, "https"]
+            .iter()
+            .any(|it| own(it).as_deref() == Some(origin))
+    };
     if allowed.iter().any(|it| it == origin) || own() {
         return Ok(());
     }
@@ -66,11 +80,11 @@ pub(super) fn check_origin(config: &Config, uri: &Uri, headers: &HeaderMap) -> R
 }
 
 /// The origin of pages that come from the host that the request was sent to.
-fn own_origin(uri: &Uri, headers: &HeaderMap) -> Option<Origin> {
+fn own_origin(scheme: &str, uri: &Uri, headers: &HeaderMap) -> Option<String> {
     let header = || headers.get(header::HOST).and_then(|it| it.to_str().ok());
     let host = uri.authority().map(|it| it.as_str()).or_else(header)?;
-    let url = Url::parse(&format!("https://{host}")).ok()?;
-    Some(url.origin())
+    let url = Url::parse(&format!("{scheme}://{host}")).ok()?;
+    Some(url.origin().ascii_serialization())
 }
 
 #[cfg(test)]
@@ -137,6 +151,14 @@ mod tests {
             let answer = check_origin(&config, &uri, &headers);
             assert_eq!(answer.is_ok(), allowed, "{origin:?}");
             assert_eq!(check_origin(&Config::default(), &uri, &headers), Ok(()));
+        }
+        let plain = Config {
+            https_enabled: false,
+            ..config.clone()
+        };
+        for own in ["http://sfu.example:4443", "https://sfu.example:4443"] {
+            let headers = headers(&[("host", "sfu.example:4443"), ("origin", own)]);
+            assert_eq!(check_origin(&plain, &uri, &headers), Ok(()), "{own}");
         }
         let without_host = headers(&[("origin", "null")]);
         assert!(check_origin(&config, &uri, &without_host).is_err());

@@ -15,7 +15,7 @@ use crate::error::Error;
 use crate::workers::WorkerStatus;
 
 /// Headers by which a proxy says that a request came from elsewhere begin so.
-const PROXY_HEADERS: [&str; 2] = ["forwarded", "x-forwarded-"];
+const PROXY_HEADERS: [&str; 4] = ["forwarded", "x-forwarded-", "x-real-ip", "via"];
 
 /// The part of the configuration that the seed documents, for anyone to see.
 const SEED_PART: &str = "https";
@@ -37,7 +37,12 @@ pub(super) async fn get(
     let details = match &state.config.admin_token {
         Some(token) if has_token(&headers, token) => true,
         Some(_) => return Err(Error::Unauthorized),
-        None => remote.is_some_and(|remote| is_loopback(remote, &headers)),
+        None => remote.is_some_and(|remote| {
+            // Where a proxy is expected, one on this machine that adds no
+            // header must not open the door.
+            let direct = state.config.https_enabled && state.config.trusted_proxies.is_empty();
+            direct && is_loopback(remote, &headers)
+        }),
     };
     let mut config = state.config.redacted_json();
     if !details && let Value::Object(parts) = &mut config {
@@ -160,6 +165,8 @@ mod tests {
                 "x-forwarded-proto",
                 "x-forwarded-host",
                 "x-forwarded-anything",
+                "x-real-ip",
+                "via",
                 "origin",
             ] {
                 assert!(!is_loopback(remote, &headers(&[(name, "x")])), "{name}");

@@ -4,7 +4,7 @@ use axum::Json;
 use axum::body::Body;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
-use http::{HeaderMap, Uri};
+use http::{HeaderMap, Method, Uri};
 use serde_json::{Map, Value, json};
 use url::{Url, form_urlencoded};
 
@@ -39,9 +39,14 @@ pub(super) type RoomPath = Result<Path<String>, PathRejection>;
 pub(super) async fn get_room_id(
     _: ApiAccess,
     State(state): State<AppState>,
+    method: Method,
     uri: Uri,
     headers: HeaderMap,
 ) -> Result<Json<Value>, Error> {
+    // Who only looks whether there is something must not make it.
+    if method == Method::HEAD {
+        return Err(Error::MethodNotAllowed);
+    }
     let address = public_address(&state, &uri, &headers)?;
     let room = state.rooms.create(None, RoomOptions::default()).await?;
     Ok(Json(json!({

@@ -280,19 +280,19 @@ errors! {
     /// Of the check before an upgrade.
     AdmissionErrors: 400 403 404 500 503;
     /// Of making a room by GET.
-    DeprecatedErrors: 400 401 500 503;
+    DeprecatedErrors: 400 401 403 405 500 503;
     /// Of making a room.
-    CreateErrors: 400 401 408 413 500 503;
+    CreateErrors: 400 401 403 408 413 500 503;
     /// Of what admins may see.
     AdminErrors: 401;
     /// Of a name that is reserved.
     ReservedErrors: 400;
     /// Of a broadcaster's requests without a body.
-    BroadcasterErrors: 400 401 404 409 500 503;
+    BroadcasterErrors: 400 401 403 404 409 500 503;
     /// Of a broadcaster's requests with a body.
-    BroadcasterBodyErrors: 400 401 404 408 409 413 500 503;
+    BroadcasterBodyErrors: 400 401 403 404 408 409 413 500 503;
     /// Of a broadcaster that goes.
-    DeleteErrors: 400 401 404;
+    DeleteErrors: 400 401 403 404;
 }
 
 /// One status with what it means.

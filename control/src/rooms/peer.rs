@@ -178,10 +178,11 @@ impl Peer {
     pub fn introduction_to_peers(&self) -> Option<Value> {
         let mut introduction = self.introduction()?;
         let remote = self.connection.remote();
-        let address = remote.map(|remote| remote.ip().to_canonical().to_string());
-        introduction
-            .as_object_mut()?
-            .insert("remoteAddress".into(), address.into());
+        if let Some(remote) = remote {
+            let address = remote.ip().to_canonical().to_string();
+            let fields = introduction.as_object_mut()?;
+            fields.insert("remoteAddress".into(), address.into());
+        }
         Some(introduction)
     }
 

@@ -67,7 +67,7 @@ impl Default for Timings {
     fn default() -> Self {
         Self {
             join: Duration::from_secs(30),
-            unused_room: Duration::from_secs(600),
+            unused_room: Duration::from_secs(300),
             webhooks: Pace::default(),
         }
     }

@@ -190,6 +190,7 @@ mod tests {
         })
     }
 
+    /// Defect seed 18: workers are counted by the quota of a container.
     #[test]
     fn quota_of_cgroup_v2() {
         let own = "/sys/fs/cgroup/kube/pod/cpu.max";

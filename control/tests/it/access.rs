@@ -26,7 +26,7 @@ fn allowed_origin(answer: &Answer) -> Option<&str> {
 }
 
 /// Every public path, as a client asks for it.
-const PUBLIC: [(&str, &str); 14] = [
+const PUBLIC: [(&str, &str); 17] = [
     ("GET", "/getRoomId"),
     ("POST", "/rooms"),
     ("POST", "/rooms/"),
@@ -43,7 +43,10 @@ const PUBLIC: [(&str, &str); 14] = [
         "POST",
         "/rooms/r/broadcasters/b/transports/t/consume?producerId=p",
     ),
+    ("POST", "/rooms/r/broadcasters/b/transports/t/connect"),
+    ("POST", "/rooms/r/broadcasters/b/transports/t/producers"),
     ("POST", "/rooms/r/broadcasters/b/transports/t/produce/data"),
+    ("POST", "/rooms/r/broadcasters/b/transports/t/consume/data"),
 ];
 
 #[tokio::test]
@@ -86,6 +89,11 @@ async fn only_the_configured_origins() {
             let answer = preflight(&server, origin, path).await;
             assert_eq!(allowed_origin(&answer), expected, "{origin} {path}");
         }
+        // Not even what a page may send without asking has an effect.
+        let made = server
+            .http("GET", "/getRoomId", &[("Origin", origin)], b"")
+            .await;
+        assert_eq!(made.status, if allowed { 200 } else { 403 }, "{origin}");
         let path = "/?roomId=socket&peerId=p";
         let upgraded = server.upgrade_from(origin, path).await;
         assert_eq!(upgraded.is_ok(), allowed, "{origin}");

@@ -107,6 +107,14 @@ async fn bad_requests() {
 }
 
 #[tokio::test]
+async fn who_only_looks_makes_no_room() {
+    let server = TestServer::start().await;
+    let answer = server.raw("HEAD", "/getRoomId", &[], b"").await;
+    assert_eq!(answer.status, 405);
+    assert_eq!(server.rooms.open_rooms(), 0);
+}
+
+#[tokio::test]
 async fn capabilities_and_health() {
     let server = TestServer::start().await;
     server.post("/rooms/r", "").await;

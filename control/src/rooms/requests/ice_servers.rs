@@ -244,6 +244,7 @@ mod tests {
         assert_eq!(TurnOffer::new(&server, "x", before_1970).user, "60:x");
     }
 
+    /// Defect m: never `turn:undefined`.
     #[test]
     fn nothing_is_offered_without_a_host_or_when_switched_off() {
         let off = IceServer {
