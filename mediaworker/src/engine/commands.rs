@@ -1,6 +1,6 @@
 //! What the control plane can ask for.
 
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::time::Instant;
 
 use proto::event::Event;
@@ -14,9 +14,9 @@ use super::{
     RouterKey, TransportEntry, TransportKey, convert, data, stats,
 };
 use crate::transport::TransportError;
+use crate::transport::bandwidth::BitrateLimits;
 use crate::transport::crypto::Fingerprint;
 use crate::transport::data::DataChannels;
-use crate::transport::extensions;
 use crate::transport::slots::PayloadType;
 use crate::transport::webrtc::{Role, RouterMedia, WebRtcTransport};
 
@@ -49,13 +49,12 @@ impl Engine {
             .map(convert::router_codec)
             .collect::<std::result::Result<Vec<PayloadType>, TransportError>>()?;
         let extensions = request.header_extensions.iter();
+        let extensions = extensions.map(|e| (e.id, e.uri.clone())).collect();
+        let media = self.router_media(codecs, extensions);
         let key = self.routers.insert(RouterEntry {
             id: request.router_id.clone(),
             graph: Router::new(),
-            media: Rc::new(RouterMedia {
-                codecs,
-                extensions: extensions.map(|e| (e.id, e.uri.clone())).collect(),
-            }),
+            media,
             producers: SecondaryMap::new(),
             consumers: SecondaryMap::new(),
             timer: None,
@@ -63,6 +62,22 @@ impl Engine {
         });
         self.router_ids.insert(request.router_id.clone(), key);
         Ok(())
+    }
+
+    /// What consumers of a router receive. Most routers are alike and share it.
+    fn router_media(
+        &mut self,
+        codecs: Vec<PayloadType>,
+        extensions: Vec<(u32, String)>,
+    ) -> Rc<RouterMedia> {
+        self.media.retain(|media| media.strong_count() > 0);
+        let mut alive = self.media.iter().filter_map(Weak::upgrade);
+        if let Some(same) = alive.find(|m| m.codecs == codecs && m.extensions == extensions) {
+            return same;
+        }
+        let media = Rc::new(RouterMedia::new(codecs, extensions));
+        self.media.push(Rc::downgrade(&media));
+        media
     }
 
     /// Creates a WebRtcTransport.
@@ -91,7 +106,12 @@ impl Engine {
             _ => None,
         };
         let channels = DataChannels::new(data::sctp_limits(request.sctp.as_ref())?);
-        let inner = WebRtcTransport::new(self.cert.clone(), media, role, channels);
+        let limits = BitrateLimits::new(
+            request.initial_outgoing_bitrate,
+            request.min_outgoing_bitrate,
+            request.max_outgoing_bitrate,
+        )?;
+        let inner = WebRtcTransport::new(self.cert.clone(), media, role, channels, limits);
         let credentials = inner.ice().credentials().clone();
         let key = self.transports.insert(TransportEntry {
             id: request.transport_id.clone(),
@@ -367,12 +387,8 @@ impl Engine {
         );
         self.consumer_ids
             .insert(spec.consumer_id.clone(), (router, consumer));
-        let mid = spec
-            .header_extensions
-            .iter()
-            .any(|e| e.uri == extensions::MID);
         self.enter(now, key, |transport, _| {
-            transport.consume(consumer, &wanted, mid);
+            transport.consume(consumer, &wanted);
         });
         self.act(router);
         Ok(proto::ConsumeResult {

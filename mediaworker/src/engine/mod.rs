@@ -24,7 +24,7 @@ mod timers;
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::time::Instant;
 
 use router::{ConsumerKey, ProducerKey, Router};
@@ -186,6 +186,8 @@ pub struct Engine {
     config: EngineConfig,
     cert: DtlsCert,
     fingerprints: Vec<Fingerprint>,
+    /// What the routers have in common, at most one for each that lives.
+    media: Vec<Weak<RouterMedia>>,
     routers: SlotMap<RouterKey, RouterEntry>,
     transports: SlotMap<TransportKey, TransportEntry>,
     router_ids: HashMap<String, RouterKey>,
@@ -223,6 +225,7 @@ impl Engine {
             config,
             cert,
             fingerprints,
+            media: Vec::new(),
             routers: SlotMap::with_key(),
             transports: SlotMap::with_key(),
             router_ids: HashMap::new(),

@@ -1,5 +1,6 @@
 //! Transports: what connects one remote endpoint to a router.
 
+pub mod bandwidth;
 pub mod clock;
 pub mod crypto;
 pub mod data;
@@ -12,6 +13,7 @@ pub mod sctp;
 pub mod send;
 pub mod slots;
 pub mod stats;
+mod templates;
 pub mod throttle;
 pub mod webrtc;
 

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use router::{ConsumerKey, Forward};
 use str0m::Rtc;
+use str0m::config::DtlsCert;
 use str0m::media::{MediaKind, Mid, Pt};
 use str0m::rtp::{RtpPacket, RtpWrite, Ssrc};
 use str0m::stats::MediaEgressStats;
@@ -15,6 +16,7 @@ use super::TransportError;
 use super::extensions::Written;
 use super::receive::is_token;
 use super::stats::StreamStats;
+use super::webrtc::RouterMedia;
 use outbound::Outbound;
 
 /// Most consumers on one transport.
@@ -39,7 +41,7 @@ pub struct ConsumerSpec {
     pub ssrc: u32,
     /// SSRC of retransmissions (RFC 4588); without it nothing is resent.
     pub rtx_ssrc: Option<u32>,
-    /// Extensions that are copied from the producer's packets.
+    /// Extensions of its packets.
     pub written: Written,
 }
 
@@ -143,9 +145,10 @@ impl Sending {
     }
 
     /// Tells str0m about the consumers that it does not know.
-    pub fn declare(&mut self, rtc: &mut Rtc) {
+    pub fn declare(&mut self, rtc: &mut Rtc, router: &RouterMedia, cert: &DtlsCert) {
         for stream in self.slots.iter_mut().flatten().filter(|s| !s.known) {
-            rtc.direct_api().declare_media(stream.mid, stream.kind);
+            let media = (stream.mid, stream.kind);
+            router.declare(rtc, cert, stream.written.automatic, media);
             stream.known = true;
         }
     }

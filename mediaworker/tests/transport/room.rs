@@ -137,10 +137,15 @@ pub fn consume(
         rtx_payload_type: (!audio).then_some(102),
         ssrc,
         rtx_ssrc: (!audio).then_some(ssrc + 1),
+        // The router offers transport-cc for video only.
         header_extensions: vec![
             extension(1, MID),
             extension(4, ABS_SEND_TIME),
-            extension(10, AUDIO_LEVEL),
+            if audio {
+                extension(10, AUDIO_LEVEL)
+            } else {
+                extension(5, TRANSPORT_CC)
+            },
         ],
         paused: true,
     };

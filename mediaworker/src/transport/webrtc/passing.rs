@@ -27,6 +27,12 @@ impl WebRtcTransport {
         &self.sending
     }
 
+    /// What can be sent to the client, bits per second; `None` when nothing limits
+    /// it.
+    pub fn available_bitrate(&self, now: Instant) -> Option<u64> {
+        self.bandwidth.available(now)
+    }
+
     /// Counts a connectivity check and its answer.
     pub fn count_check(&mut self, now: Instant, received: usize, sent: usize) {
         self.traffic.received.add(now, received);

@@ -1,0 +1,207 @@
+//! What can be sent to a client: str0m's estimate by transport-cc feedback, or
+//! the client's own by REMB.
+
+use std::time::{Duration, Instant};
+
+use str0m::bwe::BweKind;
+use str0m::stats::PeerStats;
+
+use super::TransportError;
+
+/// Time for a client to send its first feedback. One that has negotiated feedback
+/// and sends none is taken for one without: nothing is known of its bandwidth.
+const FEEDBACK_WITHIN: Duration = Duration::from_secs(5);
+
+/// Least that is taken for available unless the transport was created with
+/// another minimum, bits per second.
+const DEFAULT_MIN: u64 = 30_000;
+/// What is taken for available at first unless the transport was created with
+/// another value, bits per second.
+const DEFAULT_INITIAL: u64 = 1_000_000;
+
+/// Bounds of what is taken for available towards a client, bits per second.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BitrateLimits {
+    /// Before anything is known.
+    pub initial: u64,
+    /// Never less.
+    pub min: u64,
+    /// Never more.
+    pub max: Option<u64>,
+}
+
+impl Default for BitrateLimits {
+    fn default() -> Self {
+        Self {
+            initial: DEFAULT_INITIAL,
+            min: DEFAULT_MIN,
+            max: None,
+        }
+    }
+}
+
+impl BitrateLimits {
+    /// Limits with defaults for what is not given.
+    ///
+    /// # Errors
+    /// [`TransportError::Invalid`] for a minimum above the maximum or a maximum
+    /// of 0.
+    pub fn new(
+        initial: Option<u64>,
+        min: Option<u64>,
+        max: Option<u64>,
+    ) -> Result<Self, TransportError> {
+        let min = min.unwrap_or_else(|| DEFAULT_MIN.min(max.unwrap_or(DEFAULT_MIN)));
+        if max.is_some_and(|max| max == 0 || max < min) {
+            return Err(TransportError::Invalid(format!(
+                "max_outgoing_bitrate: must be positive, and at least min_outgoing_bitrate ({min})"
+            )));
+        }
+        let initial = initial.unwrap_or(DEFAULT_INITIAL);
+        Ok(Self {
+            initial: initial.clamp(min, max.unwrap_or(u64::MAX)),
+            min,
+            max,
+        })
+    }
+
+    fn apply(&self, bitrate: u64) -> u64 {
+        bitrate.clamp(self.min, self.max.unwrap_or(u64::MAX))
+    }
+}
+
+/// What is known of the way to one client.
+#[derive(Debug)]
+pub struct Bandwidth {
+    limits: BitrateLimits,
+    /// Bits per second; `None` while nobody can estimate.
+    estimate: Option<u64>,
+    /// Feedback has come.
+    proven: bool,
+    round_trip_time: Option<Duration>,
+    /// When video began to flow.
+    began: Option<Instant>,
+}
+
+impl Bandwidth {
+    /// Nothing is known yet.
+    pub fn new(limits: BitrateLimits) -> Self {
+        Self {
+            limits,
+            estimate: None,
+            proven: false,
+            round_trip_time: None,
+            began: None,
+        }
+    }
+
+    /// Its bounds.
+    pub fn limits(&self) -> BitrateLimits {
+        self.limits
+    }
+
+    /// Takes in an estimate. True: another one is available now.
+    pub fn handle_estimate(&mut self, kind: &BweKind) -> bool {
+        let before = self.estimate;
+        match kind {
+            BweKind::Twcc {
+                estimate,
+                can_probe: true,
+            } => self.estimate = Some(estimate.as_u64()),
+            // The last consumer with transport-cc is gone.
+            BweKind::Twcc { .. } => self.estimate = None,
+            BweKind::Remb { estimate, .. } => {
+                self.proven = true;
+                self.estimate = Some(estimate.as_u64());
+            }
+            _ => {}
+        }
+        self.estimate != before
+    }
+
+    /// Takes in what str0m counts.
+    pub fn handle_stats(&mut self, stats: &PeerStats) {
+        self.round_trip_time = stats.rtt.or(self.round_trip_time);
+        // It is measured by transport-cc feedback.
+        self.proven |= stats.rtt.is_some();
+    }
+
+    /// Video flows, from now on if it did not.
+    pub fn flows(&mut self, now: Instant) {
+        self.began.get_or_insert(now);
+    }
+
+    /// What can be sent, bits per second; `None` when nothing limits it, because
+    /// the client has not negotiated feedback, or does not send any.
+    pub fn available(&self, now: Instant) -> Option<u64> {
+        let waited = self
+            .began
+            .map_or(Duration::ZERO, |began| now.saturating_duration_since(began));
+        let is_known = self.proven || waited < FEEDBACK_WITHIN;
+        self.estimate
+            .filter(|_| is_known)
+            .map(|estimate| self.limits.apply(estimate))
+            .or(self.limits.max)
+    }
+
+    /// Round trip time by transport-cc feedback.
+    pub fn round_trip_time(&self) -> Option<Duration> {
+        self.round_trip_time
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use str0m::bwe::Bitrate;
+
+    fn twcc(bps: u64, can_probe: bool) -> BweKind {
+        BweKind::Twcc {
+            estimate: Bitrate::bps(bps),
+            can_probe,
+        }
+    }
+
+    #[test]
+    fn limits_are_checked_and_kept() {
+        let limits = |initial, min, max| BitrateLimits::new(initial, min, max);
+        assert_eq!(limits(None, None, None), Ok(BitrateLimits::default()));
+        assert_eq!(limits(None, None, Some(500_000)).unwrap().initial, 500_000);
+        assert_eq!(
+            limits(None, Some(2_000_000), None).unwrap().initial,
+            2_000_000
+        );
+        assert_eq!(limits(None, None, Some(10_000)).unwrap().min, 10_000);
+        for (min, max) in [(None, Some(0)), (Some(2), Some(1))] {
+            let error = limits(None, min, max).unwrap_err().to_string();
+            assert!(error.starts_with("max_outgoing_bitrate: "), "{error}");
+        }
+        let now = Instant::now();
+        let mut bandwidth = Bandwidth::new(limits(None, Some(100), Some(1000)).unwrap());
+        for (estimate, available) in [(50, 100), (500, 500), (5000, 1000)] {
+            bandwidth.handle_estimate(&twcc(estimate, true));
+            assert_eq!(bandwidth.available(now), Some(available));
+        }
+    }
+
+    #[test]
+    fn who_sends_no_feedback_is_not_limited() {
+        let start = Instant::now();
+        let later = start + FEEDBACK_WITHIN;
+        let mut bandwidth = Bandwidth::new(BitrateLimits::default());
+        assert_eq!(bandwidth.available(start), None);
+        assert!(bandwidth.handle_estimate(&twcc(1_000_000, true)));
+        bandwidth.flows(start);
+        assert_eq!(bandwidth.available(start), Some(1_000_000));
+        assert_eq!(bandwidth.available(later), None);
+        assert!(!bandwidth.handle_estimate(&twcc(1_000_000, true)));
+        let remb = BweKind::Remb {
+            estimate: Bitrate::bps(300_000),
+            mid: "0".into(),
+        };
+        assert!(bandwidth.handle_estimate(&remb));
+        assert_eq!(bandwidth.available(later), Some(300_000));
+        assert!(bandwidth.handle_estimate(&twcc(1, false)));
+        assert_eq!(bandwidth.available(later), None);
+    }
+}
