@@ -55,9 +55,11 @@ mod consumer;
 mod error;
 mod invariants;
 mod key_frame_request;
+mod layering;
 mod layers;
 mod payload;
 mod producer;
+mod rates;
 mod replay;
 pub mod score;
 mod selection;
@@ -68,7 +70,6 @@ mod timestamp;
 mod types;
 
 use std::collections::VecDeque;
-use std::num::NonZeroU8;
 use std::time::Instant;
 
 use slotmap::SlotMap;
@@ -76,14 +77,16 @@ use slotmap::SlotMap;
 pub use crate::error::Error;
 pub use crate::key_frame_request::KEY_FRAME_INTERVAL;
 pub use crate::layers::{LayerCosts, Layers, MAX_TEMPORAL_LAYERS};
+pub use crate::rates::MAX_SPATIAL_LAYERS;
 pub use crate::replay::{REPLAY_WINDOW, RESTART_AFTER};
 pub use crate::selection::{STEADY_AFTER, STREAM_TIMEOUT};
 pub use crate::sequence::DROP_HISTORY;
 pub use crate::speakers::{MIN_PACKETS, SPEAKER_INTERVAL, THRESHOLD};
 pub use crate::timestamp::CAPTURE_TRUST;
 pub use crate::types::{
-    Action, Codec, ConsumerConfig, ConsumerKey, Forward, MAX_STREAMS, MediaKind, PreferredLayers,
-    ProducerConfig, ProducerKey, RtpIn, Sink,
+    Action, Codec, ConsumerConfig, ConsumerKey, Forward, LayerState, MAX_STREAMS, MediaKind,
+    PreferredLayers, ProducerConfig, ProducerKey, RtpIn, Sink, SpatialDependency, StreamLayers,
+    Waiting,
 };
 
 use crate::consumer::{Consumer, Verdict};
@@ -270,79 +273,6 @@ impl Router {
         self.consumers.get(consumer).map(Consumer::paused)
     }
 
-    /// Sets the highest layers that a consumer wants, and answers them as they are kept: a spatial
-    /// layer that its producer does not have becomes the highest one. A switch waits for a keyframe
-    /// of the new stream, for which its producer is asked.
-    ///
-    /// # Errors
-    /// [`Error::UnknownConsumer`].
-    pub fn set_preferred_layers(
-        &mut self,
-        consumer: ConsumerKey,
-        layers: PreferredLayers,
-    ) -> Result<PreferredLayers, Error> {
-        let consumer = self
-            .consumers
-            .get_mut(consumer)
-            .ok_or(Error::UnknownConsumer)?;
-        let producer = self.producers.get(consumer.producer());
-        let highest = producer.map_or(0, |p| p.stream_count() - 1);
-        let layers = PreferredLayers {
-            spatial: layers.spatial.min(highest),
-            ..layers
-        };
-        consumer.set_preferred(layers);
-        Ok(layers)
-    }
-
-    /// The highest layers that a consumer wants, `None` when it is unknown.
-    #[must_use]
-    pub fn preferred_layers(&self, consumer: ConsumerKey) -> Option<PreferredLayers> {
-        self.consumers.get(consumer).map(Consumer::preferred)
-    }
-
-    /// Sets a consumer's weight when the bitrate of its transport is shared.
-    ///
-    /// # Errors
-    /// [`Error::UnknownConsumer`].
-    pub fn set_priority(
-        &mut self,
-        consumer: ConsumerKey,
-        priority: NonZeroU8,
-    ) -> Result<(), Error> {
-        self.consumers
-            .get_mut(consumer)
-            .ok_or(Error::UnknownConsumer)?
-            .set_priority(priority);
-        Ok(())
-    }
-
-    /// A consumer's weight, 1 unless it was set; `None` when it is unknown.
-    #[must_use]
-    pub fn priority(&self, consumer: ConsumerKey) -> Option<NonZeroU8> {
-        self.consumers.get(consumer).map(Consumer::priority)
-    }
-
-    /// The stream that a consumer should get now, whether or not a keyframe has let it begin;
-    /// `None` while it or its producer is paused, and when nothing flows.
-    #[must_use]
-    pub fn wanted_stream(&self, now: Instant, consumer: ConsumerKey) -> Option<usize> {
-        let consumer = self.consumers.get(consumer)?;
-        let producer = self.producers.get(consumer.producer())?;
-        if consumer.paused() || producer.is_paused() {
-            return None;
-        }
-        producer.selection(now).best(consumer.preferred().spatial)
-    }
-
-    /// The stream that a consumer currently gets; `None` while it gets nothing or is unknown.
-    #[must_use]
-    pub fn consumer_stream(&self, consumer: ConsumerKey) -> Option<usize> {
-        self.consumers
-            .get(consumer)
-            .and_then(Consumer::current_stream)
-    }
-
     /// Passes on a consumer's wish for a keyframe (PLI or FIR of its client, or a signaling
     /// request): for the stream that it gets, or would get. Nothing happens for audio, and while
     /// the consumer or its producer is paused.
@@ -356,7 +286,9 @@ impl Router {
         if producer.kind() != MediaKind::Video || producer.is_paused() || consumer.paused() {
             return Ok(());
         }
-        let cap = consumer.preferred().spatial;
+        let Some(cap) = consumer.stream_cap() else {
+            return Ok(());
+        };
         match producer.stream_to_ask(now, consumer.current_stream(), cap) {
             Some(stream) => self.ask(now, key, stream),
             // Nothing was seen yet: whichever stream starts first is asked.
@@ -516,9 +448,9 @@ impl Router {
 
 /// Notes that a consumer's layer has to be told, if it is another one now.
 fn tell_layer(actions: &mut VecDeque<Action>, key: ConsumerKey, consumer: &mut Consumer) {
-    if let Some(stream) = consumer.take_layer_change() {
+    if let Some(layers) = consumer.take_layer_change() {
         let consumer = key;
-        actions.push_back(Action::TellLayer { consumer, stream });
+        actions.push_back(Action::TellLayer { consumer, layers });
     }
 }
 
@@ -535,6 +467,7 @@ mod tests {
             clock_rate: 90_000,
             streams: 1,
             paused: false,
+            layers: StreamLayers::default(),
         };
         let producer = router.create_producer(now, config).unwrap();
         let rtp = RtpIn {
@@ -546,6 +479,7 @@ mod tests {
             payload: &[1],
             captured: None,
             audio_level: None,
+            dependency_descriptor: None,
         };
         router.handle_rtp(now, producer, &rtp, &mut Vec::new());
         router.ask(now, producer, 0);

@@ -4,11 +4,14 @@ use std::time::Instant;
 
 use crate::error::Error;
 use crate::key_frame_request::KeyFrameRequest;
+use crate::layers::{LayerCosts, Layers, MAX_TEMPORAL_LAYERS};
 use crate::selection::{Activity, Selection};
 use crate::speakers::Levels;
 use crate::stream::Stream;
 use crate::timestamp::Source;
-use crate::types::{ConsumerKey, MAX_STREAMS, MediaKind, ProducerConfig, RtpIn};
+use crate::types::{
+    ConsumerKey, MAX_STREAMS, MediaKind, ProducerConfig, RtpIn, SpatialDependency, StreamLayers,
+};
 
 #[derive(Debug)]
 pub(crate) struct Producer {
@@ -16,6 +19,7 @@ pub(crate) struct Producer {
     clock_rate: u32,
     streams: Vec<Stream>,
     paused_at: Option<Instant>,
+    layers: StreamLayers,
     /// How loud it was in the current interval.
     pub(crate) levels: Levels,
     /// In order of creation.
@@ -31,6 +35,8 @@ pub(crate) struct Arrived {
     /// A consumer can begin with it.
     pub(crate) can_start: bool,
     pub(crate) selection: Selection,
+    /// How often the stream's client was asked for a keyframe.
+    pub(crate) asked: u32,
 }
 
 impl Producer {
@@ -40,6 +46,7 @@ impl Producer {
             clock_rate,
             streams,
             paused,
+            layers,
         } = config;
         if !(1..=MAX_STREAMS).contains(&streams) {
             return Err(Error::Streams);
@@ -54,6 +61,7 @@ impl Producer {
                 .take(streams)
                 .collect(),
             paused_at: paused.then_some(now),
+            layers,
             levels: Levels::default(),
             consumers: Vec::new(),
         })
@@ -73,6 +81,66 @@ impl Producer {
 
     pub(crate) fn stream_count(&self) -> usize {
         self.streams.len()
+    }
+
+    /// Its spatial layers are within its only stream.
+    pub(crate) fn is_svc(&self) -> bool {
+        self.streams.len() == 1 && self.layers.spatial > 1
+    }
+
+    /// It says that it has layers.
+    pub(crate) fn is_layered(&self) -> bool {
+        self.streams.len() > 1 || self.layers.spatial > 1 || self.layers.temporal > 1
+    }
+
+    /// Index of the highest spatial layer that it says to have.
+    pub(crate) fn highest_spatial(&self) -> usize {
+        if self.is_svc() {
+            usize::from(self.layers.spatial) - 1
+        } else {
+            self.streams.len() - 1
+        }
+    }
+
+    pub(crate) fn layer_bitrates(&self, now: Instant) -> impl Iterator<Item = (Layers, u64)> + '_ {
+        let svc = self.is_svc();
+        (0u8..).zip(&self.streams).flat_map(move |(index, stream)| {
+            // Of a simulcast stream the spatial layer is the stream.
+            let name = move |layers: Layers| match svc {
+                true => layers,
+                false => Layers::new(index, layers.temporal),
+            };
+            let all = stream.rates.iter(now);
+            all.map(move |(layers, bitrate)| (name(layers), bitrate))
+        })
+    }
+
+    pub(crate) fn layer_costs(&self, now: Instant) -> LayerCosts {
+        let mut alone = LayerCosts::default();
+        let mut highest = None;
+        for (layers, bitrate) in self.layer_bitrates(now) {
+            // Spatial layers that a simulcast stream has by itself come as one.
+            alone.set(layers, alone.get(layers).unwrap_or(0) + bitrate);
+            highest = Some(layers);
+        }
+        let mut costs = LayerCosts::default();
+        let Some(highest) = highest else {
+            return costs;
+        };
+        let is_cumulative = self.is_svc() && self.layers.dependency == SpatialDependency::Always;
+        for spatial in 0..=highest.spatial {
+            let lowest = if is_cumulative { 0 } else { spatial };
+            let flows = |temporal| alone.get(Layers::new(spatial, temporal)).is_some();
+            let temporals = (0..MAX_TEMPORAL_LAYERS as u8).filter(|t| flows(*t));
+            for temporal in temporals {
+                let below = |(layers, _): &(Layers, u64)| {
+                    (lowest..=spatial).contains(&layers.spatial) && layers.temporal <= temporal
+                };
+                let cost = alone.iter().filter(below).map(|(_, bitrate)| bitrate).sum();
+                costs.set(Layers::new(spatial, temporal), cost);
+            }
+        }
+        costs
     }
 
     pub(crate) fn was_seen(&self, stream: usize) -> bool {
@@ -139,8 +207,10 @@ impl Producer {
             stream: rtp.stream,
             epoch: stream.epoch,
         };
+        let asked = stream.request.asked;
         Some(Arrived {
             source,
+            asked,
             newest: accepted.newest,
             can_start: accepted.can_start,
             selection: self.selection(now),

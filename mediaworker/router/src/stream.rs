@@ -3,7 +3,9 @@
 use std::time::Instant;
 
 use crate::key_frame_request::KeyFrameRequest;
+use crate::layers::Layers;
 use crate::payload::is_key_frame_start;
+use crate::rates::Rates;
 use crate::replay::{Arrival, ReplayWindow};
 use crate::selection::Activity;
 use crate::types::{Codec, MediaKind, RtpIn};
@@ -19,6 +21,8 @@ pub(crate) struct Stream {
     /// Timestamp of the keyframe that started last.
     key_frame: Option<u32>,
     pub(crate) request: KeyFrameRequest,
+    /// How much each of its layers brings.
+    pub(crate) rates: Rates,
 }
 
 /// A packet that is new to its stream.
@@ -42,6 +46,7 @@ impl Stream {
         self.window = ReplayWindow::default();
         self.begin_epoch();
         self.activity = None;
+        self.rates = Rates::default();
     }
 
     /// Takes note of a packet; `None` when it is to be ignored.
@@ -67,6 +72,7 @@ impl Stream {
             });
         }
         self.activity.get_or_insert(Activity::new(now)).touch(now);
+        self.rates.add(now, Layers::default(), rtp.payload.len());
         if kind == MediaKind::Audio || rtp.codec == Codec::Other {
             return Some(Accepted {
                 newest,

@@ -269,6 +269,7 @@ impl Engine {
             payload: &packet.payload,
             captured: received.captured,
             audio_level: packet.header.ext_vals.audio_level,
+            dependency_descriptor: None,
         };
         let mut forwards = std::mem::take(&mut self.forwards);
         entry
@@ -310,8 +311,8 @@ impl Engine {
                         self.mark_dirty(key);
                     }
                 }
-                Action::TellLayer { consumer, stream } => {
-                    self.tell_layer(router, consumer, stream);
+                Action::TellLayer { consumer, layers } => {
+                    self.tell_layer(router, consumer, layers);
                 }
                 Action::TellSpeaker { producer, volume } => {
                     self.tell_speaker(router, producer, volume);

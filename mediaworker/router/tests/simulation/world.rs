@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use router::{
     Action, ConsumerConfig, ConsumerKey, Forward, PreferredLayers, ProducerConfig, ProducerKey,
-    Router, RtpIn, Sink,
+    Router, RtpIn, Sink, StreamLayers,
 };
 
 use crate::client::{Client, Packet, Source};
@@ -161,7 +161,8 @@ impl World {
         for action in actions {
             let (producer, stream) = match action {
                 Action::RequestKeyFrame { producer, stream } => (producer, stream),
-                Action::TellLayer { consumer, stream } => {
+                Action::TellLayer { consumer, layers } => {
+                    let stream = layers.map(|layers| usize::from(layers.spatial));
                     self.model.told(consumer, stream)?;
                     continue;
                 }
@@ -238,6 +239,7 @@ impl World {
             payload: client.payload(packet.content),
             captured: packet.captured,
             audio_level: None,
+            dependency_descriptor: None,
         };
         let mut out: Vec<Forward> = Vec::new();
         self.router.handle_rtp(self.now, *key, &rtp, &mut out);
@@ -255,6 +257,7 @@ impl World {
             clock_rate: client.clock_rate(),
             streams: client.sources.len(),
             paused,
+            layers: StreamLayers::default(),
         };
         let key = self.router.create_producer(self.now, config).unwrap();
         let index = self.next_client;
