@@ -59,6 +59,7 @@ impl Engine {
             consumers: SecondaryMap::new(),
             timer: None,
             review: None,
+            share: None,
         });
         self.router_ids.insert(request.router_id.clone(), key);
         Ok(())
@@ -122,7 +123,7 @@ impl Engine {
             broken: false,
             restarted: false,
             throttle: None,
-            told_bitrates: None,
+            sharing: None,
         });
         self.transport_ids.insert(request.transport_id.clone(), key);
         self.by_ufrag.insert(credentials.ufrag.clone(), key);
@@ -391,6 +392,7 @@ impl Engine {
         self.enter(now, key, |transport, _| {
             transport.consume(consumer, &wanted);
         });
+        self.share_soon(now, router);
         self.act(router);
         Ok(proto::ConsumeResult {
             consumer_id: spec.consumer_id.clone(),
@@ -447,6 +449,7 @@ impl Engine {
             };
             result.map_err(|_| not_found("consumer", id))?;
         }
+        self.share_soon(now, router);
         self.act(router);
         Ok(())
     }

@@ -12,6 +12,7 @@
 //! remembers; a transport that failed, or panicked, is closed before the next
 //! input is looked at.
 
+mod bandwidth;
 mod close;
 mod commands;
 mod convert;
@@ -132,6 +133,9 @@ struct RouterEntry {
     timer: Option<Instant>,
     /// Time of the next review, while there are producers.
     review: Option<Instant>,
+    /// Time of the next look at what is available, while there are video
+    /// consumers.
+    share: Option<Instant>,
 }
 
 struct ProducerEntry {
@@ -177,8 +181,8 @@ struct TransportEntry {
     restarted: bool,
     /// The bad network that it is behind on purpose.
     throttle: Option<Box<Throttle>>,
-    /// Desired and available bitrate that were told last.
-    told_bitrates: Option<(u64, u64)>,
+    /// How the bandwidth towards its client is shared, once it consumes video.
+    sharing: Option<Box<bandwidth::Sharing>>,
 }
 
 /// Routers, transports and everything in them.
@@ -204,6 +208,7 @@ pub struct Engine {
     /// Reused for every call into a transport.
     output: Output,
     forwards: Vec<router::Forward>,
+    scratch: bandwidth::Scratch,
     datagrams: Vec<(Tuple, Vec<u8>)>,
     events: VecDeque<proto::Event>,
     counters: Counters,
@@ -240,6 +245,7 @@ impl Engine {
             dirty: Vec::new(),
             output: Output::default(),
             forwards: Vec::new(),
+            scratch: bandwidth::Scratch::default(),
             datagrams: Vec::new(),
             events: VecDeque::new(),
             counters: Counters::default(),

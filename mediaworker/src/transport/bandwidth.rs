@@ -81,6 +81,8 @@ pub struct Bandwidth {
     round_trip_time: Option<Duration>,
     /// When video began to flow.
     began: Option<Instant>,
+    /// Minimum and desired bitrate that str0m knows.
+    wanted: (u64, u64),
 }
 
 impl Bandwidth {
@@ -92,6 +94,7 @@ impl Bandwidth {
             proven: false,
             round_trip_time: None,
             began: None,
+            wanted: (0, 0),
         }
     }
 
@@ -124,6 +127,11 @@ impl Bandwidth {
         self.round_trip_time = stats.rtt.or(self.round_trip_time);
         // It is measured by transport-cc feedback.
         self.proven |= stats.rtt.is_some();
+    }
+
+    /// Takes note of a minimum and a desired bitrate. True: they are others now.
+    pub fn set_wanted(&mut self, wanted: (u64, u64)) -> bool {
+        std::mem::replace(&mut self.wanted, wanted) != wanted
     }
 
     /// Video flows, from now on if it did not.

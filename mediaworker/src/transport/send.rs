@@ -196,6 +196,12 @@ impl Sending {
         }
     }
 
+    /// What audio takes, bits per second.
+    pub fn audio_bitrate(&self, now: Instant) -> u64 {
+        let audio = self.streams().filter(|s| s.kind.is_audio());
+        audio.map(|s| s.outbound.bitrate(now)).sum()
+    }
+
     fn stream(&self, slot: u32) -> Option<&SendStream> {
         self.slots.get(usize::try_from(slot).ok()?)?.as_ref()
     }

@@ -2,37 +2,112 @@
 
 use std::time::Duration;
 
+use proto::event::Event;
 use test_peer::str0m::media::MediaKind;
 
 use crate::network::{Link, Network};
-use crate::room::{Source, call, run};
+use crate::room::{Source, call, consume, produce_request, run};
 
 const SECOND: Duration = Duration::from_secs(1);
+const RTP_STREAM_ID: &str = "urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id";
 
-fn trace(network: &mut Network, audio: &mut Source, video: &mut Source, seconds: u64) {
-    for _ in 0..seconds * 2 {
-        run(network, &mut [audio, video], SECOND / 2);
-        let stats = network.engine.transport_stats(network.now, "recv").unwrap();
-        println!(
-            "{:?} available {:?} sent {} rtp {} rtx {} dropped {:?}",
-            network.now - network.start,
-            stats.available_outgoing_bitrate,
-            stats.sent.unwrap().bitrate,
-            stats.rtp_sent.unwrap().bitrate,
-            stats.rtx_sent.unwrap().bitrate,
-            network.clients[1].downlink.as_ref().map(|l| l.dropped),
+/// A call in which client 0 also sends a camera in three layers of 150, 500 and
+/// 1500 kbit/s (SSRCs 3000, 3010, 3020), which client 1 gets as 7000.
+struct Call {
+    network: Network,
+    audio: Source,
+    layers: Vec<Source>,
+}
+
+impl Call {
+    fn new(seed: u64) -> Self {
+        let (mut network, audio, _) = call(seed);
+        network.conditions.delay = Duration::from_millis(25);
+        let mut request = produce_request("send", "screen", MediaKind::Video, 3000);
+        request.mid = Some("2".into());
+        request.header_extensions.push(proto::HeaderExtension {
+            id: 10,
+            uri: RTP_STREAM_ID.into(),
+        });
+        request.encodings = Vec::new();
+        let mut layers = Vec::new();
+        for (ssrc, rid, size) in [(3000, "l", 150), (3010, "m", 500), (3020, "h", 1500)] {
+            request.encodings.push(proto::ProducerEncoding {
+                ssrc: Some(ssrc),
+                rtx_ssrc: Some(ssrc + 1),
+                rid: Some(rid.into()),
+                ..Default::default()
+            });
+            network.clients[0].peer.send_layer("2", ssrc, ssrc + 1, rid);
+            let mut source = Source::new(&network, 0, MediaKind::Video, ssrc);
+            // 25 frames a second.
+            source.frame_len = Some(size * 1000 / 8 / 25);
+            layers.push(source);
+        }
+        network.engine.produce(network.now, &request).unwrap();
+        consume(
+            &mut network,
+            1,
+            "recv",
+            "s",
+            "screen",
+            MediaKind::Video,
+            7000,
         );
+        network.engine.resume_consumer(network.now, "s").unwrap();
+        Self {
+            network,
+            audio,
+            layers,
+        }
+    }
+
+    fn run(&mut self, time: Duration) {
+        let mut all: Vec<&mut Source> = self.layers.iter_mut().collect();
+        all.push(&mut self.audio);
+        run(&mut self.network, &mut all, time);
+    }
+
+    fn link(&mut self, rate: u64) {
+        let link = Link::new(self.network.now, rate, SECOND / 5);
+        self.network.clients[1].downlink = Some(link);
+    }
+
+    fn layer(&self) -> Option<u32> {
+        let of = |event: &Event| match event {
+            Event::ConsumerLayers(told) if told.consumer_id == "s" => {
+                Some(told.layers.map(|layers| layers.spatial_layer))
+            }
+            _ => None,
+        };
+        self.network.events.iter().rev().find_map(of).flatten()
+    }
+
+    fn trace(&mut self, seconds: u64) {
+        for _ in 0..seconds * 2 {
+            self.run(SECOND / 2);
+            let network = &self.network;
+            let stats = network.engine.transport_stats(network.now, "recv").unwrap();
+            println!(
+                "{:?} layer {:?} available {:?} sent {} rtp {} rtx {} dropped {:?}",
+                network.now - network.start,
+                self.layer(),
+                stats.available_outgoing_bitrate,
+                stats.sent.unwrap().bitrate,
+                stats.rtp_sent.unwrap().bitrate,
+                stats.rtx_sent.unwrap().bitrate,
+                network.clients[1].downlink.as_ref().map(|l| l.dropped),
+            );
+        }
     }
 }
 
 #[test]
 fn trial() {
-    let (mut network, mut audio, mut video) = call(1);
-    network.conditions.delay = Duration::from_millis(25);
-    let _ = MediaKind::Audio;
-    for rate in [3_000_000, 1_000_000, 300_000, 3_000_000] {
+    let mut call = Call::new(1);
+    for rate in [10_000_000, 2_000_000, 300_000, 2_000_000] {
         println!("--- {rate}");
-        network.clients[1].downlink = Some(Link::new(network.now, rate, SECOND / 5));
-        trace(&mut network, &mut audio, &mut video, 8);
+        call.link(rate);
+        call.trace(10);
     }
 }

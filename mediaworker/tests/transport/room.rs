@@ -178,6 +178,8 @@ pub struct Source {
     pub capture_delay: Duration,
     /// How loud audio is, dBov.
     pub level: i8,
+    /// Octets of a frame that is no key frame; without it, 4 packets of 600.
+    pub frame_len: Option<usize>,
 }
 
 impl Source {
@@ -195,6 +197,7 @@ impl Source {
             written: Vec::new(),
             capture_delay: Duration::ZERO,
             level: -30,
+            frame_len: None,
         }
     }
 
@@ -210,7 +213,7 @@ impl Source {
     pub fn step(&mut self, network: &mut Network) {
         while self.next <= network.now {
             if self.kind.is_audio() {
-                self.packet(network, true, vec![0xFC]);
+                self.packet(network, true, vec![0xFC], 80);
                 self.timestamp = self.timestamp.wrapping_add(960);
                 self.next += Duration::from_millis(20);
             } else {
@@ -226,18 +229,27 @@ impl Source {
         let key = self.frames == 0 || requests > self.requests_seen;
         self.requests_seen = requests;
         self.frames += 1;
-        for part in 0..4 {
+        let (parts, len) = match self.frame_len {
+            None => (4, 600),
+            Some(len) => {
+                // Key frames are larger.
+                let len = if key { 3 * len } else { len };
+                let parts = len.div_ceil(1100);
+                (parts, len / parts)
+            }
+        };
+        for part in 0..parts {
             // RFC 7741: S bit on the first packet; the frame header's P bit is 0
             // for a keyframe.
             let descriptor = if part == 0 { 0x10 } else { 0x00 };
             let header = if key { 0x00 } else { 0x01 };
-            self.packet(network, part == 3, vec![descriptor, header]);
+            self.packet(network, part + 1 == parts, vec![descriptor, header], len);
         }
     }
 
-    fn packet(&mut self, network: &mut Network, marker: bool, mut payload: Vec<u8>) {
+    fn packet(&mut self, network: &mut Network, marker: bool, mut payload: Vec<u8>, len: usize) {
         payload.extend_from_slice(&(self.written.len() as u32).to_be_bytes());
-        payload.resize(if self.kind.is_audio() { 80 } else { 600 }, 0x5A);
+        payload.resize(len, 0x5A);
         let packet = Packet {
             pt: if self.kind.is_audio() { 111 } else { 96 },
             sequence: self.sequence,

@@ -96,6 +96,11 @@ impl Outbound {
         self.interval
     }
 
+    /// Bits per second.
+    pub fn bitrate(&self, now: Instant) -> u64 {
+        self.meter.bitrate(now)
+    }
+
     /// Everything; the SSRCs are the caller's.
     pub fn stats(&self, now: Instant) -> StreamStats {
         let (expected, lost) = self.interval;

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use router::ProducerKey;
+use str0m::bwe::Bitrate;
 
 use super::{Output, RouterMedia, WebRtcTransport};
 use crate::transport::PacketKind;
@@ -31,6 +32,21 @@ impl WebRtcTransport {
     /// it.
     pub fn available_bitrate(&self, now: Instant) -> Option<u64> {
         self.bandwidth.available(now)
+    }
+
+    /// Says what would be welcome, bits per second: bandwidth is probed for up to
+    /// `desired`, and up to `minimum` it is used, with padding if need be.
+    pub fn want_bitrate(&mut self, now: Instant, minimum: u64, desired: u64) {
+        self.bandwidth.flows(now);
+        let limits = self.bandwidth.limits();
+        let most = limits.max.unwrap_or(u64::MAX);
+        let wanted = (minimum.min(most), desired.min(most));
+        if let Some(rtc) = self.rtc.as_deref_mut()
+            && self.bandwidth.set_wanted(wanted)
+        {
+            rtc.bwe()
+                .set_bitrate(Bitrate::bps(wanted.0), Bitrate::bps(wanted.1));
+        }
     }
 
     /// Counts a connectivity check and its answer.
