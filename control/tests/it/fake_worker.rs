@@ -267,6 +267,8 @@ recorded! {
             messages_sent: 4,
             ..DataConsumerStats::default()
         };
+    explain_consumers: ExplainConsumers(ExplainConsumersRequest)
+        -> ExplainConsumersResponse = ExplainConsumersResponse::default();
     set_network_throttle: SetNetworkThrottle(SetNetworkThrottleRequest)
         -> Empty = Empty {};
 }

@@ -21,6 +21,9 @@ use super::{Engine, RouterEntry, RouterKey, TransportEntry, TransportKey};
 /// Time between two looks at a router.
 const SHARE_INTERVAL: Duration = Duration::from_millis(200);
 
+/// How long a transport counts as congested after more was sent than was available.
+const CONGESTED_FOR: Duration = Duration::from_secs(1);
+
 /// What is told as available towards a client without bandwidth estimation, bits
 /// per second, unless more than that is sent.
 const UNESTIMATED: u64 = 1_000_000;
@@ -39,6 +42,8 @@ pub(super) struct Sharing {
     available: Option<u64>,
     /// What all of it would need with the layers that are wanted.
     desired: u64,
+    /// More was sent than was available, at this time last.
+    congested: Option<Instant>,
     /// Desired, aimed for and available bitrate that were told last.
     told: Option<(u64, u64, u64)>,
 }
@@ -185,6 +190,18 @@ fn share_transport(
         }
         return;
     };
+    let sent: u64 = sharing.allocations.iter().map(|one| one.bitrate).sum();
+    if available < sent {
+        sharing.congested = Some(now);
+    }
+    let since = |at: Instant| now.saturating_duration_since(at);
+    if sharing
+        .congested
+        .is_some_and(|at| since(at) > CONGESTED_FOR)
+    {
+        sharing.congested = None;
+    }
+    transport.inner.set_congested(sharing.congested.is_some());
     let Sharing {
         allocator,
         allocations,
@@ -196,8 +213,8 @@ fn share_transport(
         let _ = room.graph.set_target_layers(now, one.key, one.target);
     }
     let desired = audio + aim(sharing.desired);
-    let minimum = next_step(&sharing.allocations).map_or(0, |needs| audio + needs);
-    transport.inner.want_bitrate(now, minimum, desired);
+    let wants_more = sharing.allocations.iter().any(|one| is_limited(one.reason));
+    transport.inner.want_bitrate(now, desired, wants_more);
 }
 
 /// What a consumer wants; `None` while it wants nothing.
@@ -219,7 +236,8 @@ fn demand<'a>(
     })
 }
 
-fn highest(preferred: PreferredLayers) -> Layers {
+/// Preferred layers as the allocator takes them.
+pub(super) fn highest(preferred: PreferredLayers) -> Layers {
     Layers {
         spatial: u8::try_from(preferred.spatial).unwrap_or(u8::MAX),
         temporal: preferred.temporal.unwrap_or(Layers::HIGHEST.temporal),
@@ -231,12 +249,10 @@ fn aim(bitrate: u64) -> u64 {
     bitrate * RISE_PERCENT * AIM_PERCENT / 10_000
 }
 
-/// What would have to be available for the next step of any consumer, bits per
-/// second.
-fn next_step(allocations: &[Allocation]) -> Option<u64> {
-    let needs = allocations.iter().filter_map(|one| match one.reason {
-        Reason::Bandwidth { needs, .. } | Reason::LastLayer { needs, .. } => Some(needs),
-        Reason::Preferred | Reason::NotFlowing | Reason::Hold { .. } => None,
-    });
-    needs.min().map(|needs| needs * AIM_PERCENT / 100)
+/// Whether more bandwidth would do a consumer good.
+fn is_limited(reason: Reason) -> bool {
+    match reason {
+        Reason::Bandwidth { .. } | Reason::LastLayer { .. } => true,
+        Reason::Preferred | Reason::NotFlowing | Reason::Hold { .. } => false,
+    }
 }

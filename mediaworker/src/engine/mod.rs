@@ -17,6 +17,7 @@ mod close;
 mod commands;
 mod convert;
 mod data;
+mod explain;
 mod packets;
 mod quality;
 mod stats;

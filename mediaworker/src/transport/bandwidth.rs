@@ -12,6 +12,18 @@ use super::TransportError;
 /// and sends none is taken for one without: nothing is known of its bandwidth.
 const FEEDBACK_WITHIN: Duration = Duration::from_secs(5);
 
+/// Down to this share of what it was, in percent, an estimate is one more swing
+/// around the truth, and averaged; below that the link is another one.
+const STEADY_PERCENT: u64 = 75;
+/// A new estimate makes up one part in this many of the average.
+const WEIGHT: u64 = 3;
+
+/// Time between two probes for bandwidth that is wanted. A probe takes a few packets,
+/// and as many milliseconds.
+const PROBE_INTERVAL: Duration = Duration::from_secs(2);
+/// Changes of what is desired up to this share, in percent, are not told.
+const SAME_PERCENT: u64 = 5;
+
 /// Least that is taken for available unless the transport was created with
 /// another minimum, bits per second.
 const DEFAULT_MIN: u64 = 30_000;
@@ -76,13 +88,17 @@ pub struct Bandwidth {
     limits: BitrateLimits,
     /// Bits per second; `None` while nobody can estimate.
     estimate: Option<u64>,
+    /// str0m estimates by transport-cc.
+    can_probe: bool,
     /// Feedback has come.
     proven: bool,
     round_trip_time: Option<Duration>,
     /// When video began to flow.
     began: Option<Instant>,
-    /// Minimum and desired bitrate that str0m knows.
-    wanted: (u64, u64),
+    /// What str0m was told to be desired.
+    asked: u64,
+    /// When it was told so in order to probe.
+    probed: Option<Instant>,
 }
 
 impl Bandwidth {
@@ -91,10 +107,12 @@ impl Bandwidth {
         Self {
             limits,
             estimate: None,
+            can_probe: false,
             proven: false,
             round_trip_time: None,
             began: None,
-            wanted: (0, 0),
+            asked: 0,
+            probed: None,
         }
     }
 
@@ -109,10 +127,15 @@ impl Bandwidth {
         match kind {
             BweKind::Twcc {
                 estimate,
-                can_probe: true,
-            } => self.estimate = Some(estimate.as_u64()),
-            // The last consumer with transport-cc is gone.
-            BweKind::Twcc { .. } => self.estimate = None,
+                can_probe,
+            } => {
+                // What comes later is told by `handle_stats` without delay. When
+                // the last consumer with transport-cc goes, so does the estimate.
+                if *can_probe != self.can_probe {
+                    self.estimate = can_probe.then_some(estimate.as_u64());
+                }
+                self.can_probe = *can_probe;
+            }
             BweKind::Remb { estimate, .. } => {
                 self.proven = true;
                 self.estimate = Some(estimate.as_u64());
@@ -122,21 +145,51 @@ impl Bandwidth {
         self.estimate != before
     }
 
-    /// Takes in what str0m counts.
-    pub fn handle_stats(&mut self, stats: &PeerStats) {
+    /// Takes in what str0m counts, its estimate among it. True: another one is
+    /// available now.
+    pub fn handle_stats(&mut self, stats: &PeerStats) -> bool {
         self.round_trip_time = stats.rtt.or(self.round_trip_time);
         // It is measured by transport-cc feedback.
         self.proven |= stats.rtt.is_some();
+        let before = self.estimate;
+        if self.can_probe
+            && let Some(raw) = stats.bwe_tx
+        {
+            let raw = raw.as_u64();
+            self.estimate = Some(match before {
+                Some(before) if raw * 100 >= before * STEADY_PERCENT => {
+                    (before * (WEIGHT - 1) + raw) / WEIGHT
+                }
+                _ => raw,
+            });
+        }
+        self.estimate != before
     }
 
-    /// Takes note of a minimum and a desired bitrate. True: they are others now.
-    pub fn set_wanted(&mut self, wanted: (u64, u64)) -> bool {
-        std::mem::replace(&mut self.wanted, wanted) != wanted
-    }
-
-    /// Video flows, from now on if it did not.
-    pub fn flows(&mut self, now: Instant) {
+    /// Takes note of what would be welcome, bits per second; video flows from now on.
+    /// Answers what str0m has to be told, if anything.
+    ///
+    /// str0m probes when more is desired than before. It does so by itself only where
+    /// much less is sent than is available, which is not so on a narrow link that
+    /// has become wide again.
+    pub fn want(&mut self, now: Instant, desired: u64, wants_more: bool) -> Option<u64> {
         self.began.get_or_insert(now);
+        let desired = desired.min(self.limits.max.unwrap_or(u64::MAX));
+        let waited = |at: Instant| now.saturating_duration_since(at) >= PROBE_INTERVAL;
+        let probe = wants_more && self.probed.is_none_or(waited);
+        if probe {
+            self.probed = Some(now);
+        }
+        let asked = if probe {
+            // Any step up will do.
+            desired.max(self.asked + 1)
+        } else if desired.abs_diff(self.asked) * 100 > desired * SAME_PERCENT {
+            desired
+        } else {
+            return None;
+        };
+        self.asked = asked;
+        Some(asked)
     }
 
     /// What can be sent, bits per second; `None` when nothing limits it, because
@@ -199,7 +252,7 @@ mod tests {
         let mut bandwidth = Bandwidth::new(BitrateLimits::default());
         assert_eq!(bandwidth.available(start), None);
         assert!(bandwidth.handle_estimate(&twcc(1_000_000, true)));
-        bandwidth.flows(start);
+        assert_eq!(bandwidth.want(start, 1, false), Some(1));
         assert_eq!(bandwidth.available(start), Some(1_000_000));
         assert_eq!(bandwidth.available(later), None);
         assert!(!bandwidth.handle_estimate(&twcc(1_000_000, true)));

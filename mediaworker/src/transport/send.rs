@@ -24,6 +24,8 @@ const MAX_CONSUMERS: usize = 1024;
 /// Packets kept for retransmission, for each stream, and for how long.
 const RTX_CACHE_PACKETS: usize = 1024;
 const RTX_CACHE_AGE: Duration = Duration::from_secs(3);
+/// Largest share of retransmissions in what is sent while more is sent than passes.
+const CONGESTED_RESEND_CAP: f32 = 0.1;
 /// SSRC and payload type of the clients' hidden probing section; never media.
 const PROBATOR_SSRC: u32 = 1234;
 const PROBATOR_PT: u8 = 127;
@@ -70,9 +72,27 @@ pub struct Sending {
     /// Slot of each SSRC, media and RTX.
     by_ssrc: HashMap<u32, usize>,
     by_mid: HashMap<Mid, usize>,
+    /// Largest share of retransmissions. There is none as a rule: under heavy loss
+    /// it would withhold what the receiver needs most.
+    resend_cap: Option<f32>,
 }
 
 impl Sending {
+    /// More is sent than passes, or not any more. While it is, what was lost is not
+    /// made up for: it was lost because of too much, and more would be.
+    pub fn set_congested(&mut self, rtc: &mut Rtc, congested: bool) {
+        let cap = congested.then_some(CONGESTED_RESEND_CAP);
+        if std::mem::replace(&mut self.resend_cap, cap) == cap {
+            return;
+        }
+        for stream in self.streams().filter(|s| s.declared) {
+            if let Some(tx) = rtc.direct_api().stream_tx(&stream.ssrc) {
+                // This also forgets what has been sent.
+                tx.set_rtx_cache(RTX_CACHE_PACKETS, RTX_CACHE_AGE, cap);
+            }
+        }
+    }
+
     /// Checks a new consumer.
     ///
     /// # Errors
@@ -237,9 +257,10 @@ impl Sending {
         let mut api = rtc.direct_api();
         if !stream.declared {
             let tx = api.declare_stream_tx(stream.ssrc, stream.rtx, stream.mid, None);
-            // No cap on the share of retransmissions: under heavy loss a cap
-            // withholds what the receiver needs most.
-            tx.set_rtx_cache(RTX_CACHE_PACKETS, RTX_CACHE_AGE, None);
+            tx.set_rtx_cache(RTX_CACHE_PACKETS, RTX_CACHE_AGE, self.resend_cap);
+            // What the bandwidth does not allow is not written. A pacer's queue would
+            // only add to the delay of what does, and to what is resent in vain.
+            tx.set_unpaced(true);
             stream.outbound.begin(forward.sequence);
             stream.declared = true;
         }

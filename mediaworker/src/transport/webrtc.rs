@@ -57,8 +57,11 @@ const MAX_EARLY: usize = 8;
 const MAX_RTP_LEN: usize = 1600;
 /// Advances of str0m in one flush; what is left waits for the next tick.
 const MAX_ADVANCES: usize = 1024;
-/// How often str0m tells what it counts.
+/// How often str0m tells what it counts of a client's media.
 const STATS_INTERVAL: Duration = Duration::from_secs(1);
+/// The same towards a client. The bandwidth estimate is in there; the events about
+/// it are averages over seconds.
+const ESTIMATE_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Which way media flows on a transport.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -549,7 +552,7 @@ impl WebRtcTransport {
                     out.bandwidth_changed |= self.bandwidth.handle_estimate(&estimate);
                 }
                 RtcOutput::Event(Event::PeerStats(stats)) => {
-                    self.bandwidth.handle_stats(&stats);
+                    out.bandwidth_changed |= self.bandwidth.handle_stats(&stats);
                 }
                 RtcOutput::Event(Event::ChannelData(message)) => match self.data.accept(message) {
                     Some(received) => out.data.push(received),
@@ -623,7 +626,8 @@ fn build(now: Instant, role: Role, media: &RouterMedia, cert: &DtlsCert, initial
             // Each media brings its own; see `templates`.
             config = config
                 .set_extension_map(ExtensionMap::empty())
-                .enable_bwe(Some(Bitrate::bps(initial)));
+                .enable_bwe(Some(Bitrate::bps(initial)))
+                .set_stats_interval(Some(ESTIMATE_INTERVAL));
         }
     }
     let mut rtc = config.build(now);

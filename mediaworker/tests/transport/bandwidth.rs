@@ -98,6 +98,18 @@ impl Call {
                 stats.rtx_sent.unwrap().bitrate,
                 network.clients[1].downlink.as_ref().map(|l| l.dropped),
             );
+            let all = network.engine.explain_consumers(network.now, "room");
+            for one in all.unwrap().consumers {
+                if one.consumer_id == "s" {
+                    println!(
+                        "   {:?} {:?} {:?} {:?}",
+                        one.target.map(|l| (l.spatial_layer, l.temporal_layer)),
+                        one.bitrate,
+                        one.limit,
+                        one.wait
+                    );
+                }
+            }
         }
     }
 }

@@ -34,18 +34,21 @@ impl WebRtcTransport {
         self.bandwidth.available(now)
     }
 
-    /// Says what would be welcome, bits per second: bandwidth is probed for up to
-    /// `desired`, and up to `minimum` it is used, with padding if need be.
-    pub fn want_bitrate(&mut self, now: Instant, minimum: u64, desired: u64) {
-        self.bandwidth.flows(now);
-        let limits = self.bandwidth.limits();
-        let most = limits.max.unwrap_or(u64::MAX);
-        let wanted = (minimum.min(most), desired.min(most));
-        if let Some(rtc) = self.rtc.as_deref_mut()
-            && self.bandwidth.set_wanted(wanted)
-        {
-            rtc.bwe()
-                .set_bitrate(Bitrate::bps(wanted.0), Bitrate::bps(wanted.1));
+    /// More is sent than passes, or not any more.
+    pub fn set_congested(&mut self, congested: bool) {
+        if let Some(rtc) = self.rtc.as_deref_mut() {
+            self.sending.set_congested(rtc, congested);
+        }
+    }
+
+    /// Says what would be welcome, bits per second, and whether there is less:
+    /// then it is probed for time and again.
+    pub fn want_bitrate(&mut self, now: Instant, desired: u64, wants_more: bool) {
+        let Some(rtc) = self.rtc.as_deref_mut() else {
+            return;
+        };
+        if let Some(desired) = self.bandwidth.want(now, desired, wants_more) {
+            rtc.bwe().set_bitrate(Bitrate::ZERO, Bitrate::bps(desired));
         }
     }
 
