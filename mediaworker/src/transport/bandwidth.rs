@@ -13,7 +13,8 @@ use super::TransportError;
 const FEEDBACK_WITHIN: Duration = Duration::from_secs(5);
 
 /// Down to this share of what it was, in percent, an estimate is one more swing
-/// around the truth, and averaged; below that the link is another one.
+/// around the truth, and averaged; two in a row below that are another link. One
+/// may be no more than a key frame that came in a burst.
 const STEADY_PERCENT: u64 = 75;
 /// A new estimate makes up one part in this many of the average.
 const WEIGHT: u64 = 3;
@@ -88,6 +89,8 @@ pub struct Bandwidth {
     limits: BitrateLimits,
     /// Bits per second; `None` while nobody can estimate.
     estimate: Option<u64>,
+    /// The last one, if it was much lower.
+    low: Option<u64>,
     /// str0m estimates by transport-cc.
     can_probe: bool,
     /// Feedback has come.
@@ -107,6 +110,7 @@ impl Bandwidth {
         Self {
             limits,
             estimate: None,
+            low: None,
             can_probe: false,
             proven: false,
             round_trip_time: None,
@@ -156,14 +160,39 @@ impl Bandwidth {
             && let Some(raw) = stats.bwe_tx
         {
             let raw = raw.as_u64();
-            self.estimate = Some(match before {
-                Some(before) if raw * 100 >= before * STEADY_PERCENT => {
-                    (before * (WEIGHT - 1) + raw) / WEIGHT
-                }
-                _ => raw,
-            });
+            self.estimate = Some(self.average(raw));
         }
         self.estimate != before
+    }
+
+    /// What str0m is told to be desired.
+    fn aim(&self, desired: u64) -> u64 {
+        let estimate = self.estimate.unwrap_or(0);
+        if estimate >= 2 * desired.max(self.limits.initial) {
+            return 0;
+        }
+        // str0m probes for up to twice of it, however narrow the link is known to
+        // be. What is found leads to the next step.
+        let step = estimate * 3 / 2;
+        desired
+            .min(step)
+            .max(self.limits.initial.min(step))
+            .min(self.limits.max.unwrap_or(u64::MAX))
+    }
+
+    /// The average with a new estimate.
+    fn average(&mut self, raw: u64) -> u64 {
+        let Some(before) = self.estimate else {
+            return raw;
+        };
+        if raw * 100 >= before * STEADY_PERCENT {
+            self.low = None;
+            return (before * (WEIGHT - 1) + raw) / WEIGHT;
+        }
+        match self.low.replace(raw) {
+            Some(low) => low.max(raw),
+            None => before,
+        }
     }
 
     /// Takes note of what would be welcome, bits per second; video flows from now on.
@@ -174,17 +203,15 @@ impl Bandwidth {
     /// has become wide again.
     pub fn want(&mut self, now: Instant, desired: u64, wants_more: bool) -> Option<u64> {
         self.began.get_or_insert(now);
-        let desired = desired.min(self.limits.max.unwrap_or(u64::MAX));
+        let desired = self.aim(desired);
+        let is_other = desired.abs_diff(self.asked) * 100 > self.asked * SAME_PERCENT;
         let waited = |at: Instant| now.saturating_duration_since(at) >= PROBE_INTERVAL;
-        let probe = wants_more && self.probed.is_none_or(waited);
-        if probe {
-            self.probed = Some(now);
-        }
-        let asked = if probe {
-            // Any step up will do.
-            desired.max(self.asked + 1)
-        } else if desired.abs_diff(self.asked) * 100 > desired * SAME_PERCENT {
+        let asked = if is_other {
             desired
+        } else if wants_more && self.probed.is_none_or(waited) {
+            self.probed = Some(now);
+            // Any step up will do.
+            self.asked + 1
         } else {
             return None;
         };

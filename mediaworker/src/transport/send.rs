@@ -65,6 +65,12 @@ struct SendStream {
     outbound: Outbound,
 }
 
+/// Whether a stream's packets leave at once. The pacer spreads key frames, whose
+/// bursts would be taken for congestion.
+fn is_unpaced(kind: MediaKind, resend_cap: Option<f32>) -> bool {
+    kind.is_audio() || resend_cap.is_some()
+}
+
 /// The consumers of one transport, by slot.
 #[derive(Debug, Default)]
 pub struct Sending {
@@ -79,7 +85,8 @@ pub struct Sending {
 
 impl Sending {
     /// More is sent than passes, or not any more. While it is, what was lost is not
-    /// made up for: it was lost because of too much, and more would be.
+    /// made up for: it was lost because of too much, and more would be. Nor does it
+    /// wait in the pacer's queue, which would hold up what is allowed to follow it.
     pub fn set_congested(&mut self, rtc: &mut Rtc, congested: bool) {
         let cap = congested.then_some(CONGESTED_RESEND_CAP);
         if std::mem::replace(&mut self.resend_cap, cap) == cap {
@@ -89,6 +96,7 @@ impl Sending {
             if let Some(tx) = rtc.direct_api().stream_tx(&stream.ssrc) {
                 // This also forgets what has been sent.
                 tx.set_rtx_cache(RTX_CACHE_PACKETS, RTX_CACHE_AGE, cap);
+                tx.set_unpaced(is_unpaced(stream.kind, cap));
             }
         }
     }
@@ -258,9 +266,7 @@ impl Sending {
         if !stream.declared {
             let tx = api.declare_stream_tx(stream.ssrc, stream.rtx, stream.mid, None);
             tx.set_rtx_cache(RTX_CACHE_PACKETS, RTX_CACHE_AGE, self.resend_cap);
-            // What the bandwidth does not allow is not written. A pacer's queue would
-            // only add to the delay of what does, and to what is resent in vain.
-            tx.set_unpaced(true);
+            tx.set_unpaced(is_unpaced(stream.kind, self.resend_cap));
             stream.outbound.begin(forward.sequence);
             stream.declared = true;
         }

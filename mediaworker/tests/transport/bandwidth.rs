@@ -116,6 +116,11 @@ impl Call {
 
 #[test]
 fn trial() {
+    tracing_subscriber::fmt()
+        .with_env_filter("str0m::bwe_=trace,str0m::bwe=trace,str0m::pacer=trace")
+        .without_time()
+        .with_ansi(false)
+        .init();
     let mut call = Call::new(1);
     for rate in [10_000_000, 2_000_000, 300_000, 2_000_000] {
         println!("--- {rate}");

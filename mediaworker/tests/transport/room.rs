@@ -1,6 +1,7 @@
 //! A room in the virtual network: what control would ask the worker for, and
 //! media that can be recognised on the other side.
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use proto::{
@@ -180,6 +181,10 @@ pub struct Source {
     pub level: i8,
     /// Octets of a frame that is no key frame; without it, 4 packets of 600.
     pub frame_len: Option<usize>,
+    /// Packets of frames under way: timestamp, marker, first octets, length.
+    queue: VecDeque<(u32, bool, Vec<u8>, usize)>,
+    /// When the next of them may leave.
+    free: Instant,
 }
 
 impl Source {
@@ -198,6 +203,8 @@ impl Source {
             capture_delay: Duration::ZERO,
             level: -30,
             frame_len: None,
+            queue: VecDeque::new(),
+            free: network.now,
         }
     }
 
@@ -222,6 +229,18 @@ impl Source {
                 self.next += Duration::from_millis(40);
             }
         }
+        while self.free <= network.now
+            && let Some((timestamp, marker, payload, len)) = self.queue.pop_front()
+        {
+            if let Some(frame) = self.frame_len {
+                // As a browser paces: two and a half times the bitrate.
+                let time = Duration::from_millis(40).mul_f64(len as f64 / frame as f64 / 2.5);
+                self.free = self.free.max(network.now - Duration::from_millis(1)) + time;
+            }
+            let now = std::mem::replace(&mut self.timestamp, timestamp);
+            self.packet(network, marker, payload, len);
+            self.timestamp = now;
+        }
     }
 
     fn frame(&mut self, network: &mut Network) {
@@ -243,7 +262,9 @@ impl Source {
             // for a keyframe.
             let descriptor = if part == 0 { 0x10 } else { 0x00 };
             let header = if key { 0x00 } else { 0x01 };
-            self.packet(network, part + 1 == parts, vec![descriptor, header], len);
+            let payload = vec![descriptor, header];
+            let marker = part + 1 == parts;
+            self.queue.push_back((self.timestamp, marker, payload, len));
         }
     }
 
