@@ -7,10 +7,10 @@
 //! - *Down at once.* What a consumer has already it keeps while it costs no more than
 //!   [`KEEP_PERCENT`] of what there is; then it falls to what fits, in the same call.
 //! - *Up with patience.* A step up has to fit with [`RISE_PERCENT`] of its cost, at every call of
-//!   [`PATIENCE`]. Each rise that is followed by a fall within [`FAILED_WITHIN`] doubles that time
-//!   for this consumer, up to 2^[`MAX_FAILURES`] times; a rise that held longer halves it again, and
-//!   [`CALM`] without a failed one ends it. Who has nothing yet, and whose client has just asked for
-//!   something else, need not wait.
+//!   [`PATIENCE`]. Each fall within [`FAILED_WITHIN`] after a rise of anyone doubles that time for
+//!   the consumer that fell, up to 2^[`MAX_FAILURES`] times; a fall after a longer time halves it
+//!   again, and so does every [`CALM`] without a failure. Who has nothing yet, and whose client has
+//!   just asked for something else, need not wait.
 //! - *The lowest layer goes last.* When not even the lowest layers fit, those that are sent stay for
 //!   [`LAST_LAYER_PATIENCE`], because estimates fall too low before they settle, and a frozen picture
 //!   is worse than a short queue; within limits ([`LAST_LAYER_PERCENT`], [`LAST_LAYER_BITRATE`]).
@@ -45,7 +45,7 @@ pub const FAILED_WITHIN: Duration = Duration::from_secs(20);
 /// How often failed rises double [`PATIENCE`], at most.
 pub const MAX_FAILURES: u32 = 4;
 
-/// Failed rises are forgotten after this time without another one.
+/// One failed rise is forgotten after each such time without another one.
 pub const CALM: Duration = Duration::from_secs(60);
 
 /// How long the lowest layers are sent although they do not fit.
@@ -131,6 +131,8 @@ pub struct Allocator {
     climbers: Vec<Climber>,
     order: Vec<usize>,
     active: Vec<usize>,
+    /// When anyone rose last.
+    risen: Option<Instant>,
 }
 
 impl Allocator {
@@ -171,9 +173,11 @@ impl Allocator {
             rung.map_or(0, |rung| rung.cost)
         };
         let total = self.climbers.iter().map(cost).sum();
+        let risen = self.risen;
         for (climber, demand) in self.climbers.iter().zip(demands) {
             if let Some(history) = self.histories.get_mut(&demand.key) {
-                let target = history.settle(now, climber, &self.rungs);
+                let target = history.settle(now, climber, &self.rungs, risen);
+                self.risen = self.risen.max(history.risen);
                 out.push(Allocation {
                     key: demand.key,
                     target,
@@ -253,10 +257,12 @@ struct History {
     target: Option<Layers>,
     /// It gets nothing because of bandwidth.
     starved: bool,
-    /// A rise that has fitted since then.
+    /// A rise that waits.
     rise: Option<Rise>,
-    /// The last rise, until a fall.
+    /// When it rose last, until a fall.
     risen: Option<Instant>,
+    /// When it fell last.
+    fallen: Option<Instant>,
     failures: u32,
     /// When the last rise failed.
     failed: Option<Instant>,
@@ -264,6 +270,7 @@ struct History {
     overdrawn: Option<Instant>,
 }
 
+/// What has fitted since then.
 #[derive(Clone, Copy, Debug)]
 struct Rise {
     to: Layers,
@@ -279,6 +286,7 @@ impl History {
             starved: false,
             rise: None,
             risen: None,
+            fallen: None,
             failures: 0,
             failed: None,
             overdrawn: None,
@@ -305,26 +313,32 @@ impl History {
             since: now,
         };
         let mut rise = self.rise.unwrap_or(fresh);
-        rise.to = rise.to.min(to.layers);
-        // Something else flows now than when it began.
-        if climber.level_of(rungs, rise.to) <= climber.held {
-            rise = fresh;
+        let level = climber.level_of(rungs, rise.to.min(to.layers));
+        match climber.rung(rungs, level) {
+            Some(rung) if level > climber.held => rise.to = rung.layers,
+            // Something else flows now than when it began.
+            _ => rise = fresh,
         }
         let has_nothing = climber.held == 0 && !self.starved;
         if has_asked || has_nothing {
-            rise.to = to.layers;
-        } else if now < rise.since + self.patience(now) {
-            self.rise = Some(rise);
-            return climber.held;
+            self.rise = None;
+            return climber.level;
         }
         self.rise = Some(rise);
+        if now < rise.since + self.patience(now) {
+            return climber.held;
+        }
         climber.level_of(rungs, rise.to)
     }
 
     /// How long a rise has to fit.
     fn patience(&mut self, now: Instant) -> Duration {
-        if self.failed.is_some_and(|failed| now >= failed + CALM) {
-            self.failures = 0;
+        while self.failures > 0
+            && let Some(failed) = self.failed
+            && now >= failed + CALM
+        {
+            self.failures -= 1;
+            self.failed = Some(failed + CALM);
         }
         PATIENCE * 2_u32.pow(self.failures)
     }
@@ -334,25 +348,37 @@ impl History {
             .is_none_or(|since| now < since + LAST_LAYER_PATIENCE)
     }
 
-    /// Takes note of what a consumer gets.
-    fn settle(&mut self, now: Instant, climber: &Climber, rungs: &[Rung]) -> Option<Layers> {
+    /// Takes note of what a consumer gets; `risen` is when anyone rose last, before this call.
+    fn settle(
+        &mut self,
+        now: Instant,
+        climber: &Climber,
+        rungs: &[Rung],
+        risen: Option<Instant>,
+    ) -> Option<Layers> {
         if climber.level > climber.held {
-            self.risen = Some(now);
-            self.rise = None;
-        } else if climber.level < climber.held
-            && let Some(risen) = self.risen.take()
-        {
-            if now < risen + FAILED_WITHIN {
-                self.failures = (self.failures + 1).min(MAX_FAILURES);
-                self.failed = Some(now);
-            } else {
-                self.failures = self.failures.saturating_sub(1);
-            }
+            // A start is no attempt.
+            self.risen = self.rise.take().map(|_| now);
+        } else if climber.level < climber.held {
+            self.fall(now, risen);
         }
         self.overdrawn = climber.overdrawn.then(|| self.overdrawn.unwrap_or(now));
         self.target = climber.rung(rungs, climber.level).map(|rung| rung.layers);
         self.starved = self.target.is_none() && climber.height() > 0;
         self.target
+    }
+
+    /// Blames a fall on the last rise. Whose that was makes no difference: it took the room.
+    fn fall(&mut self, now: Instant, risen: Option<Instant>) {
+        let own = self.risen.take();
+        let risen = risen.filter(|risen| self.fallen.is_none_or(|fallen| fallen < *risen));
+        self.fallen = Some(now);
+        if risen.is_some_and(|risen| now < risen + FAILED_WITHIN) {
+            self.failures = (self.failures + 1).min(MAX_FAILURES);
+            self.failed = Some(now);
+        } else if own.is_some() {
+            self.failures = self.failures.saturating_sub(1);
+        }
     }
 
     /// Why a consumer does not get more; `total` is what all get.

@@ -99,7 +99,8 @@ mod tests {
         let no_temporal: &[&[u64]] = &[&[150], &[500], &[1500]];
         let two_temporal: &[&[u64]] = &[&[90, 150], &[300, 500]];
         let (all, none) = ((15, 7), None);
-        let cases: [(&[&[u64]], (u8, u8), Option<(u8, u8)>, &str); 18] = [
+        type Case<'a> = (&'a [&'a [u64]], (u8, u8), Option<(u8, u8)>, &'a str);
+        let cases: [Case<'_>; 18] = [
             // Above the lowest spatial layer, a quarter of the frame rate is not worth it.
             (simulcast, all, none, "00 01 02 11 12 21 22"),
             (simulcast, all, Some((2, 0)), "00 01 02 11 12 20 21 22"),

@@ -193,7 +193,8 @@ mod tests {
     #[test]
     fn budgets_are_shared_by_priority_in_turns() {
         let one = |costs| (costs, 1, 3);
-        let cases: &[(&str, u64, &[(&[u64], u8, usize)], &[usize])] = &[
+        type Case<'a> = (&'a str, u64, &'a [(&'a [u64], u8, usize)], &'a [usize]);
+        let cases: &[Case<'_>] = &[
             ("nothing", 0, &[one(THREE), one(THREE)], &[0, 0]),
             ("nobody", 1000, &[], &[]),
             ("everything", u64::MAX, &[one(THREE), one(&[7])], &[3, 1]),
@@ -257,8 +258,9 @@ mod tests {
 
     #[test]
     fn lowest_rungs_may_be_kept_within_limits() {
-        // (budget, may overdraw, levels, overdrawn)
-        let cases: [(u64, [bool; 3], [usize; 3], [bool; 3]); 6] = [
+        /// Budget, may overdraw, levels, overdrawn.
+        type Case = (u64, [bool; 3], [usize; 3], [bool; 3]);
+        let cases: [Case; 6] = [
             (450_000, [true; 3], [1, 1, 1], [false; 3]),
             (300_000, [true; 3], [1, 1, 1], [false, false, true]),
             (300_000, [false; 3], [1, 1, 0], [false; 3]),
@@ -297,5 +299,34 @@ mod tests {
         climbers[0].cap = 1;
         climbers[1].cap = 0;
         assert_eq!(levels(1000, &rungs, &mut climbers), [1, 0, 3]);
+    }
+
+    #[test]
+    fn a_larger_budget_is_never_used_less() {
+        let ladders: [(&[u64], u8, usize); 5] = [
+            (&[100, 300, 900], 1, 0),
+            (&[50, 60, 70, 400, 410], 3, 2),
+            (&[640], 2, 0),
+            (&[120, 500], 3, 2),
+            (&[10, 1000, 1100], 255, 1),
+        ];
+        let mut rungs = Vec::new();
+        let mut climbers: Vec<_> = (1..)
+            .zip(ladders)
+            .map(|(key, (costs, priority, held))| climber(key, priority, costs, held, &mut rungs))
+            .collect();
+        let mut before = 0;
+        for budget in 0..4000 {
+            levels(budget, &rungs, &mut climbers);
+            let weight = |climber: &Climber| climber.weight(&rungs, climber.level);
+            let used = climbers.iter().map(weight).sum();
+            assert!((before..=budget).contains(&used), "{used} of {budget}");
+            before = used;
+        }
+        assert!(
+            climbers
+                .iter()
+                .all(|climber| climber.level == climber.height())
+        );
     }
 }
