@@ -38,6 +38,8 @@ pub(super) struct Sharing {
     allocator: Allocator,
     /// What came of it the last time.
     allocations: Vec<Allocation>,
+    /// What audio took then, bits per second.
+    audio: u64,
     /// What was available for video then, bits per second; `None`: no limit.
     available: Option<u64>,
     /// What all of it would need with the layers that are wanted.
@@ -65,6 +67,15 @@ impl Sharing {
     }
 }
 
+impl TransportEntry {
+    /// What can be sent to its client, bits per second; `None`: no limit.
+    pub(super) fn available_bitrate(&self, now: Instant) -> Option<u64> {
+        let sharing = self.sharing.as_deref();
+        let sent = sharing.map_or(0, |sharing| sharing.audio + sharing.allocated());
+        self.inner.available_bitrate(now, sent)
+    }
+}
+
 /// Buffers of a look at a router, kept from one to the next.
 #[derive(Debug, Default)]
 pub(super) struct Scratch {
@@ -85,11 +96,11 @@ impl Engine {
     /// Whether less is available on a transport than was given away.
     pub(super) fn is_short(&self, now: Instant, transport: TransportKey) -> bool {
         self.transports.get(transport).is_some_and(|entry| {
-            let available = entry.inner.available_bitrate(now);
+            let available = entry.available_bitrate(now);
             let sharing = entry.sharing.as_deref();
             sharing
                 .zip(available)
-                .is_some_and(|(sharing, available)| available < sharing.allocated())
+                .is_some_and(|(sharing, available)| available < sharing.audio + sharing.allocated())
         })
     }
 
@@ -136,7 +147,7 @@ impl Engine {
         let mut changed = Vec::new();
         for transport in self.transports.values_mut() {
             let sent = transport.inner.traffic().sent.bitrate(now);
-            let available = transport.inner.available_bitrate(now);
+            let available = transport.available_bitrate(now);
             let Some(sharing) = transport
                 .sharing
                 .as_deref_mut()
@@ -176,10 +187,10 @@ fn share_transport(
         .filter_map(|(_, key)| demand(room, *key, costs))
         .collect();
     sharing.desired = sharing.allocator.desired(&demands);
-    sharing.available = transport
-        .inner
-        .available_bitrate(now)
-        .map(|available| available.saturating_sub(audio));
+    sharing.audio = audio;
+    let sent = audio + sharing.allocated();
+    let available = transport.inner.available_bitrate(now, sent);
+    sharing.available = available.map(|available| available.saturating_sub(audio));
     let Some(available) = sharing.available else {
         sharing.allocations.clear();
         for (_, key) in own {
@@ -190,7 +201,7 @@ fn share_transport(
         }
         return;
     };
-    let sent: u64 = sharing.allocations.iter().map(|one| one.bitrate).sum();
+    let sent = sharing.allocated();
     if available < sent {
         sharing.congested = Some(now);
     }
@@ -201,7 +212,9 @@ fn share_transport(
     {
         sharing.congested = None;
     }
-    transport.inner.set_congested(sharing.congested.is_some());
+    transport
+        .inner
+        .set_congested(sharing.congested.is_some(), audio + sent);
     let Sharing {
         allocator,
         allocations,

@@ -45,7 +45,7 @@ impl Engine {
         let state = room.graph.layer_state(now, key)?;
         let sharing = transport.sharing.as_deref();
         let allocation = sharing.and_then(|sharing| sharing.of(key));
-        let available = transport.inner.available_bitrate(now);
+        let available = transport.available_bitrate(now);
         let for_video = sharing.and_then(Sharing::available);
         // What is needed is known without audio.
         let audio = available

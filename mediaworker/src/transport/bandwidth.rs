@@ -13,15 +13,25 @@ use super::TransportError;
 const FEEDBACK_WITHIN: Duration = Duration::from_secs(5);
 
 /// Down to this share of what it was, in percent, an estimate is one more swing
-/// around the truth, and averaged; two in a row below that are another link. One
-/// may be no more than a key frame that came in a burst.
+/// around the truth, and averaged; below that the link is another one.
 const STEADY_PERCENT: u64 = 75;
 /// A new estimate makes up one part in this many of the average.
 const WEIGHT: u64 = 3;
 
+/// Share of packets that is lost on any network.
+const HARMLESS_LOSS: f32 = 0.02;
+/// Longest growth of the round trip time that is no queue of ours.
+const HARMLESS_DELAY: Duration = Duration::from_millis(200);
+
 /// Time between two probes for bandwidth that is wanted. A probe takes a few packets,
 /// and as many milliseconds.
-const PROBE_INTERVAL: Duration = Duration::from_secs(2);
+const PROBE_INTERVAL: Duration = Duration::from_millis(1500);
+/// An estimate that has not moved for this long, while more is wanted, is stuck.
+const STALLED_AFTER: Duration = Duration::from_secs(3);
+/// Share of packets that is lost only where there is a queue too long.
+const HEAVY_LOSS: f32 = 0.1;
+/// Growth of the round trip time that is a queue.
+const QUEUE_DELAY: Duration = Duration::from_millis(50);
 /// Changes of what is desired up to this share, in percent, are not told.
 const SAME_PERCENT: u64 = 5;
 
@@ -83,19 +93,58 @@ impl BitrateLimits {
     }
 }
 
+/// Packets lost on the way to the client, by its transport-cc feedback.
+#[derive(Debug, Default)]
+struct Loss {
+    /// Share in the last second.
+    second: Option<f32>,
+    /// Shares in its quarters, the newest first.
+    quarters: [f32; 4],
+}
+
+impl Loss {
+    /// Takes in the share of the last second, a quarter of a second after the last
+    /// one.
+    fn add(&mut self, second: Option<f32>) {
+        let (before, after) = (self.second.unwrap_or(0.0), second.unwrap_or(0.0));
+        let [a, b, c, gone] = self.quarters;
+        let newest = ((after - before) * 4.0 + gone).clamp(0.0, 1.0);
+        self.quarters = [newest, a, b, c];
+        self.second = second;
+    }
+
+    /// Share in the last quarter of a second.
+    fn last(&self) -> Option<f32> {
+        self.second?;
+        self.quarters.first().copied()
+    }
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "0 to 100"
+)]
+fn percent(share: f32) -> u64 {
+    (share.clamp(0.0, 1.0) * 100.0) as u64
+}
+
 /// What is known of the way to one client.
 #[derive(Debug)]
 pub struct Bandwidth {
     limits: BitrateLimits,
     /// Bits per second; `None` while nobody can estimate.
     estimate: Option<u64>,
-    /// The last one, if it was much lower.
-    low: Option<u64>,
     /// str0m estimates by transport-cc.
     can_probe: bool,
     /// Feedback has come.
     proven: bool,
     round_trip_time: Option<Duration>,
+    shortest: Option<Duration>,
+    loss: Loss,
+    /// What str0m estimated last, bits per second, and when that moved.
+    raw: u64,
+    moved: Option<Instant>,
     /// When video began to flow.
     began: Option<Instant>,
     /// What str0m was told to be desired.
@@ -110,10 +159,13 @@ impl Bandwidth {
         Self {
             limits,
             estimate: None,
-            low: None,
             can_probe: false,
             proven: false,
             round_trip_time: None,
+            shortest: None,
+            loss: Loss::default(),
+            raw: 0,
+            moved: None,
             began: None,
             asked: 0,
             probed: None,
@@ -149,18 +201,34 @@ impl Bandwidth {
         self.estimate != before
     }
 
-    /// Takes in what str0m counts, its estimate among it. True: another one is
+    /// Takes in what str0m counts, its estimate among it, four times per second.
+    /// `sent`: the bitrate of everything that left in that time. True: another one is
     /// available now.
-    pub fn handle_stats(&mut self, stats: &PeerStats) -> bool {
-        self.round_trip_time = stats.rtt.or(self.round_trip_time);
-        // It is measured by transport-cc feedback.
-        self.proven |= stats.rtt.is_some();
+    pub fn handle_stats(&mut self, now: Instant, stats: &PeerStats, sent: u64) -> bool {
+        if let Some(time) = stats.rtt {
+            // It is measured by transport-cc feedback.
+            self.proven = true;
+            self.round_trip_time = Some(time);
+            self.shortest = Some(self.shortest.map_or(time, |least| least.min(time)));
+        }
+        self.loss.add(stats.egress_loss_fraction);
         let before = self.estimate;
         if self.can_probe
-            && let Some(raw) = stats.bwe_tx
+            && let Some(raw) = stats.bwe_tx.map(|raw| raw.as_u64())
         {
-            let raw = raw.as_u64();
-            self.estimate = Some(self.average(raw));
+            if raw.abs_diff(self.raw) * 100 > self.raw {
+                self.moved = Some(now);
+            }
+            self.raw = raw;
+            let mut average = self.average(raw);
+            // Congested, and it takes the estimator a second or more to see how much.
+            if self.is_slow(QUEUE_DELAY)
+                && let Some(lost) = self.loss.last().filter(|lost| *lost > HEAVY_LOSS)
+            {
+                let left = 100_u64.saturating_sub(percent(lost));
+                average = average.min(sent * left / 100);
+            }
+            self.estimate = Some(average);
         }
         self.estimate != before
     }
@@ -181,18 +249,29 @@ impl Bandwidth {
     }
 
     /// The average with a new estimate.
-    fn average(&mut self, raw: u64) -> u64 {
-        let Some(before) = self.estimate else {
-            return raw;
-        };
-        if raw * 100 >= before * STEADY_PERCENT {
-            self.low = None;
-            return (before * (WEIGHT - 1) + raw) / WEIGHT;
+    fn average(&self, raw: u64) -> u64 {
+        match self.estimate {
+            Some(before) if raw * 100 >= before * STEADY_PERCENT => {
+                (before * (WEIGHT - 1) + raw) / WEIGHT
+            }
+            _ => raw,
         }
-        match self.low.replace(raw) {
-            Some(low) => low.max(raw),
-            None => before,
+    }
+
+    /// Whether str0m's estimator has to start anew, and from what, bits per second.
+    ///
+    /// It remembers why it could not probe until its estimate changes, which without
+    /// probes it may never do.
+    pub fn stalls(&mut self, now: Instant, wants_more: bool) -> Option<u64> {
+        let since = |at: Instant| now.saturating_duration_since(at);
+        let stalls = self.moved.is_some_and(|at| since(at) >= STALLED_AFTER);
+        if !wants_more || !self.can_probe || !stalls {
+            return None;
         }
+        self.moved = Some(now);
+        // Whatever is desired afterwards is more than before.
+        self.asked = 0;
+        self.estimate
     }
 
     /// Takes note of what would be welcome, bits per second; video flows from now on.
@@ -219,15 +298,37 @@ impl Bandwidth {
         Some(asked)
     }
 
+    /// Whether packets take that much longer than the quickest did, as far as is
+    /// known.
+    fn is_slow(&self, by: Duration) -> bool {
+        let times = self.round_trip_time.zip(self.shortest);
+        times.is_none_or(|(time, shortest)| time > shortest + by)
+    }
+
+    /// Whether everything arrives, and in time.
+    fn passes(&self) -> bool {
+        let is_whole = self.loss.second.is_some_and(|lost| lost <= HARMLESS_LOSS);
+        is_whole && !self.is_slow(HARMLESS_DELAY)
+    }
+
+    /// Whether the estimate is well above a bitrate, so that pacing by it holds
+    /// nothing up.
+    pub fn is_ample(&self, sent: u64) -> bool {
+        self.estimate.is_some() && self.raw >= sent + sent / 5
+    }
+
     /// What can be sent, bits per second; `None` when nothing limits it, because
-    /// the client has not negotiated feedback, or does not send any.
-    pub fn available(&self, now: Instant) -> Option<u64> {
+    /// the client has not negotiated feedback, or does not send any. `sent`: what is
+    /// sent now. As long as that arrives it is not too much, whatever the estimate
+    /// makes of the burst of a key frame.
+    pub fn available(&self, now: Instant, sent: u64) -> Option<u64> {
         let waited = self
             .began
             .map_or(Duration::ZERO, |began| now.saturating_duration_since(began));
         let is_known = self.proven || waited < FEEDBACK_WITHIN;
         self.estimate
             .filter(|_| is_known)
+            .map(|estimate| estimate.max(if self.passes() { sent } else { 0 }))
             .map(|estimate| self.limits.apply(estimate))
             .or(self.limits.max)
     }
@@ -268,7 +369,7 @@ mod tests {
         let mut bandwidth = Bandwidth::new(limits(None, Some(100), Some(1000)).unwrap());
         for (estimate, available) in [(50, 100), (500, 500), (5000, 1000)] {
             bandwidth.handle_estimate(&twcc(estimate, true));
-            assert_eq!(bandwidth.available(now), Some(available));
+            assert_eq!(bandwidth.available(now, 0), Some(available));
         }
     }
 
@@ -277,19 +378,19 @@ mod tests {
         let start = Instant::now();
         let later = start + FEEDBACK_WITHIN;
         let mut bandwidth = Bandwidth::new(BitrateLimits::default());
-        assert_eq!(bandwidth.available(start), None);
+        assert_eq!(bandwidth.available(start, 0), None);
         assert!(bandwidth.handle_estimate(&twcc(1_000_000, true)));
         assert_eq!(bandwidth.want(start, 1, false), Some(1));
-        assert_eq!(bandwidth.available(start), Some(1_000_000));
-        assert_eq!(bandwidth.available(later), None);
+        assert_eq!(bandwidth.available(start, 0), Some(1_000_000));
+        assert_eq!(bandwidth.available(later, 0), None);
         assert!(!bandwidth.handle_estimate(&twcc(1_000_000, true)));
         let remb = BweKind::Remb {
             estimate: Bitrate::bps(300_000),
             mid: "0".into(),
         };
         assert!(bandwidth.handle_estimate(&remb));
-        assert_eq!(bandwidth.available(later), Some(300_000));
+        assert_eq!(bandwidth.available(later, 0), Some(300_000));
         assert!(bandwidth.handle_estimate(&twcc(1, false)));
-        assert_eq!(bandwidth.available(later), None);
+        assert_eq!(bandwidth.available(later, 0), None);
     }
 }

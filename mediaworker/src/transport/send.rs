@@ -65,12 +65,6 @@ struct SendStream {
     outbound: Outbound,
 }
 
-/// Whether a stream's packets leave at once. The pacer spreads key frames, whose
-/// bursts would be taken for congestion.
-fn is_unpaced(kind: MediaKind, resend_cap: Option<f32>) -> bool {
-    kind.is_audio() || resend_cap.is_some()
-}
-
 /// The consumers of one transport, by slot.
 #[derive(Debug, Default)]
 pub struct Sending {
@@ -81,12 +75,28 @@ pub struct Sending {
     /// Largest share of retransmissions. There is none as a rule: under heavy loss
     /// it would withhold what the receiver needs most.
     resend_cap: Option<f32>,
+    /// Video goes through str0m's pacer.
+    paced: bool,
 }
 
 impl Sending {
+    /// Whether the pacer spreads video: it does good to key frames, whose bursts would
+    /// be taken for congestion. Where the estimate is not well above what is sent, it
+    /// would only hold up what arrives all the same.
+    pub fn set_paced(&mut self, rtc: &mut Rtc, paced: bool) {
+        if std::mem::replace(&mut self.paced, paced) == paced {
+            return;
+        }
+        let video = self.streams().filter(|s| s.declared && !s.kind.is_audio());
+        for stream in video {
+            if let Some(tx) = rtc.direct_api().stream_tx(&stream.ssrc) {
+                tx.set_unpaced(!paced);
+            }
+        }
+    }
+
     /// More is sent than passes, or not any more. While it is, what was lost is not
-    /// made up for: it was lost because of too much, and more would be. Nor does it
-    /// wait in the pacer's queue, which would hold up what is allowed to follow it.
+    /// made up for: it was lost because of too much, and more would be.
     pub fn set_congested(&mut self, rtc: &mut Rtc, congested: bool) {
         let cap = congested.then_some(CONGESTED_RESEND_CAP);
         if std::mem::replace(&mut self.resend_cap, cap) == cap {
@@ -96,7 +106,6 @@ impl Sending {
             if let Some(tx) = rtc.direct_api().stream_tx(&stream.ssrc) {
                 // This also forgets what has been sent.
                 tx.set_rtx_cache(RTX_CACHE_PACKETS, RTX_CACHE_AGE, cap);
-                tx.set_unpaced(is_unpaced(stream.kind, cap));
             }
         }
     }
@@ -266,7 +275,7 @@ impl Sending {
         if !stream.declared {
             let tx = api.declare_stream_tx(stream.ssrc, stream.rtx, stream.mid, None);
             tx.set_rtx_cache(RTX_CACHE_PACKETS, RTX_CACHE_AGE, self.resend_cap);
-            tx.set_unpaced(is_unpaced(stream.kind, self.resend_cap));
+            tx.set_unpaced(stream.kind.is_audio() || !self.paced);
             stream.outbound.begin(forward.sequence);
             stream.declared = true;
         }

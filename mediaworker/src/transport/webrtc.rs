@@ -552,7 +552,8 @@ impl WebRtcTransport {
                     out.bandwidth_changed |= self.bandwidth.handle_estimate(&estimate);
                 }
                 RtcOutput::Event(Event::PeerStats(stats)) => {
-                    out.bandwidth_changed |= self.bandwidth.handle_stats(&stats);
+                    let sent = self.traffic.sent.recent_bitrate(now);
+                    out.bandwidth_changed |= self.bandwidth.handle_stats(now, &stats, sent);
                 }
                 RtcOutput::Event(Event::ChannelData(message)) => match self.data.accept(message) {
                     Some(received) => out.data.push(received),

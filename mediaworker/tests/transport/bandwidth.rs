@@ -1,12 +1,12 @@
 //! Bandwidth towards a client: estimated, shared, found again.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use proto::event::Event;
 use test_peer::str0m::media::MediaKind;
 
 use crate::network::{Link, Network};
-use crate::room::{Source, call, consume, produce_request, run};
+use crate::room::{Source, call, consume, produce_request, run, stream};
 
 const SECOND: Duration = Duration::from_secs(1);
 const RTP_STREAM_ID: &str = "urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id";
@@ -73,6 +73,27 @@ impl Call {
         self.network.clients[1].downlink = Some(link);
     }
 
+    /// When each frame of the camera was complete at client 1.
+    fn frames(&self) -> Vec<Instant> {
+        let packets = stream(&self.network, 1, 7000);
+        let (mut frames, mut begin) = (Vec::new(), 0);
+        for end in 0..packets.len() {
+            if !packets[end].header.marker {
+                continue;
+            }
+            let frame = &packets[begin..=end];
+            let whole = frame
+                .windows(2)
+                .all(|pair| pair[1].sequence == pair[0].sequence + 1);
+            let first = frame[0].payload[0] == 0x10;
+            begin = end + 1;
+            if whole && first {
+                frames.push(frame.iter().map(|p| p.at).max().unwrap());
+            }
+        }
+        frames
+    }
+
     fn layer(&self) -> Option<u32> {
         let of = |event: &Event| match event {
             Event::ConsumerLayers(told) if told.consumer_id == "s" => {
@@ -126,5 +147,12 @@ fn trial() {
         println!("--- {rate}");
         call.link(rate);
         call.trace(10);
+    }
+    let frames = call.frames();
+    for pair in frames.windows(2) {
+        let gap = pair[1].saturating_duration_since(pair[0]);
+        if gap > Duration::from_millis(150) {
+            println!("gap at {:?}: {gap:?}", pair[0] - call.network.start);
+        }
     }
 }

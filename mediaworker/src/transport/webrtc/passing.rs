@@ -29,14 +29,17 @@ impl WebRtcTransport {
     }
 
     /// What can be sent to the client, bits per second; `None` when nothing limits
-    /// it.
-    pub fn available_bitrate(&self, now: Instant) -> Option<u64> {
-        self.bandwidth.available(now)
+    /// it. `sent`: what is meant to be sent now.
+    pub fn available_bitrate(&self, now: Instant, sent: u64) -> Option<u64> {
+        self.bandwidth.available(now, sent)
     }
 
-    /// More is sent than passes, or not any more.
-    pub fn set_congested(&mut self, congested: bool) {
+    /// More is sent than passes, or not any more; `sent` is what is meant to be, bits
+    /// per second.
+    pub fn set_congested(&mut self, congested: bool, sent: u64) {
         if let Some(rtc) = self.rtc.as_deref_mut() {
+            let paced = !congested && self.bandwidth.is_ample(sent);
+            self.sending.set_paced(rtc, paced);
             self.sending.set_congested(rtc, congested);
         }
     }
@@ -47,6 +50,9 @@ impl WebRtcTransport {
         let Some(rtc) = self.rtc.as_deref_mut() else {
             return;
         };
+        if let Some(from) = self.bandwidth.stalls(now, wants_more) {
+            rtc.bwe().reset(Bitrate::bps(from));
+        }
         if let Some(desired) = self.bandwidth.want(now, desired, wants_more) {
             rtc.bwe().set_bitrate(Bitrate::ZERO, Bitrate::bps(desired));
         }
