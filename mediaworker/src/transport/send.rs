@@ -237,6 +237,7 @@ impl Sending {
         let Some(tx) = api.stream_tx(&stream.ssrc) else {
             return;
         };
+        stream.outbound.written(forward.sequence);
         let write = RtpWrite::new(
             stream.pt,
             forward.sequence.into(),

@@ -27,7 +27,7 @@ use super::receive::{ProducerSpec, Received, Receiving, RemoteIce};
 use super::send::{ConsumerSpec, Sending};
 use super::slots::{self, PayloadType};
 use super::stats::Traffic;
-use super::{PacketKind, TransportError, Tuple, extensions};
+use super::{PacketKind, TransportError, Tuple, extensions, sctp};
 
 /// The pair of addresses that str0m sees (RFC 5737 documentation range).
 const VIRTUAL_LOCAL: SocketAddr = SocketAddr::new(
@@ -223,6 +223,10 @@ impl WebRtcTransport {
                 } else {
                     out.dropped += 1;
                 }
+                return;
+            }
+            PacketKind::Dtls if sctp::is_data(datagram) && self.data.is_spent(now) => {
+                out.dropped += 1;
                 return;
             }
             PacketKind::Dtls => {}
@@ -502,7 +506,9 @@ impl WebRtcTransport {
                 },
                 RtcOutput::Event(Event::ChannelOpen(id, _)) => self.data.handle_open(rtc, id),
                 RtcOutput::Event(Event::ChannelClose(id)) => self.data.handle_close(id),
-                RtcOutput::Event(Event::ChannelBufferedAmountLow(_)) => self.data.handle_drained(),
+                RtcOutput::Event(Event::ChannelBufferedAmountLow(id)) => {
+                    self.data.handle_drained(rtc, id);
+                }
                 RtcOutput::Event(Event::Connected) => {
                     out.state_changed = true;
                     if self.verified {

@@ -11,6 +11,7 @@ mod abuse;
 mod churn;
 mod connecting;
 mod data;
+mod data_limits;
 mod hostile;
 mod layers;
 mod media;
