@@ -27,7 +27,7 @@ use super::receive::{ProducerSpec, Received, Receiving, RemoteIce};
 use super::send::{ConsumerSpec, Sending};
 use super::slots::{self, PayloadType};
 use super::stats::Traffic;
-use super::{PacketKind, TransportError, Tuple, extensions, sctp};
+use super::{PacketKind, TransportError, Tuple, extensions, sctp, srtcp};
 
 /// The pair of addresses that str0m sees (RFC 5737 documentation range).
 const VIRTUAL_LOCAL: SocketAddr = SocketAddr::new(
@@ -245,8 +245,15 @@ impl WebRtcTransport {
             out.dropped += 1;
             return;
         };
-        if !feed(rtc, now, datagram) {
+        let fed = match kind {
+            PacketKind::Rtcp => srtcp::listen(|| feed(rtc, now, datagram)),
+            _ => feed(rtc, now, datagram),
+        };
+        if !fed {
             out.dropped += 1;
+        }
+        if kind == PacketKind::Rtcp && !self.answer_nacks(now, datagram, out) {
+            return;
         }
         self.drain(now, out);
         if kind == PacketKind::Rtp {
@@ -447,7 +454,12 @@ impl WebRtcTransport {
         let _ = crypto::take_peer_certificate();
         let _ = crypto::take_sctp_established();
         while let Some(rtc) = self.rtc.as_deref_mut() {
-            let output = match rtc.poll_output() {
+            // A transport for producing sends RTCP only.
+            let polled = match self.role {
+                Some(Role::Producing) => srtcp::listen(|| rtc.poll_output()),
+                _ => rtc.poll_output(),
+            };
+            let output = match polled {
                 Ok(output) => output,
                 Err(error) => {
                     self.dtls = DtlsState::Failed;

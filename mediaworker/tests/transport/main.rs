@@ -16,6 +16,7 @@ mod hostile;
 mod layers;
 mod media;
 mod network;
+mod resend;
 mod room;
 mod scores;
 mod speakers;

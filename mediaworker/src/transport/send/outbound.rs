@@ -51,11 +51,17 @@ impl Outbound {
         self.retransmitted += u64::from(retransmission);
     }
 
+    /// The client asks for one of its packets again.
+    pub fn nacked(&mut self) {
+        self.feedback.nack_packets += 1;
+    }
+
     /// Takes in what str0m counts. A new receiver report in there ends an
     /// interval.
     pub fn handle_stats(&mut self, stats: &MediaEgressStats) {
         self.feedback = Feedback {
             nacks: stats.nacks,
+            nack_packets: self.feedback.nack_packets,
             plis: stats.plis,
             firs: stats.firs,
             round_trip_time: stats.rtt,
