@@ -12,6 +12,7 @@ mod churn;
 mod connecting;
 mod data;
 mod data_limits;
+mod handshakes;
 mod hostile;
 mod layers;
 mod media;
