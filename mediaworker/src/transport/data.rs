@@ -56,7 +56,8 @@ pub const MAX_BACKLOG_MESSAGES: usize = 2048;
 const MAX_TRANSPORT_BACKLOG_MESSAGES: usize = 8192;
 /// Most streams of one transport, and so most data producers and data consumers.
 /// One whose user is gone counts until its channel is closed, which is up to the
-/// client. str0m looks at each of them whenever a packet comes.
+/// client. str0m looks at each of them whenever a packet comes, and adds up what
+/// it holds for each whenever a message is written.
 const MAX_CHANNELS: usize = 1024;
 
 /// What the client and we have agreed on.

@@ -6,9 +6,9 @@
 
 use crate::transport::guard;
 
-/// Packets that are kept: 1.3 s of Opus, later than a player waits for one. What
-/// is older is not sent again.
-const KEPT: usize = 64;
+/// Packets that are kept: 640 ms of Opus, later than a player waits for one. What
+/// is older is not sent again. Few, because each consumer of audio has its own.
+const KEPT: usize = 32;
 
 /// The packets of one stream, each at the place that its sequence number gives.
 #[derive(Debug, Default)]
@@ -51,17 +51,21 @@ mod tests {
     fn the_newest_are_kept_over_the_wrap_around() {
         let mut history = History::default();
         assert_eq!(history.packet(0), None);
-        let sequences = (65_500..=65_535).chain(0..100);
-        for sequence in sequences {
+        for sequence in 65_500..=65_535 {
             history.keep(&packet(sequence));
+        }
+        for sequence in 0..100 {
+            history.keep(&packet(sequence));
+            let before = sequence.wrapping_sub(31);
+            assert_eq!(history.packet(before), Some(&packet(before)[..]));
         }
         for (sequence, kept) in [
             (99, true),
-            (36, true),
-            (35, false),
+            (68, true),
+            (67, false),
             (65_535, false),
             (100, false),
-            (99 + 64, false),
+            (99 + 32, false),
         ] {
             let wanted = kept.then(|| packet(sequence));
             assert_eq!(history.packet(sequence), wanted.as_deref(), "{sequence}");
