@@ -73,7 +73,7 @@ fn unreliable(stream_id: u32) -> SctpStreamParameters {
     }
 }
 
-fn produce_data(transport: &str, id: &str, stream: SctpStreamParameters) -> ProduceDataRequest {
+pub fn produce_data(transport: &str, id: &str, stream: SctpStreamParameters) -> ProduceDataRequest {
     ProduceDataRequest {
         data_producer_id: id.into(),
         on: Some(On::TransportId(transport.into())),
@@ -84,7 +84,7 @@ fn produce_data(transport: &str, id: &str, stream: SctpStreamParameters) -> Prod
     }
 }
 
-fn direct(id: &str) -> ProduceDataRequest {
+pub fn direct(id: &str) -> ProduceDataRequest {
     ProduceDataRequest {
         on: Some(On::RouterId("room".into())),
         stream: None,
