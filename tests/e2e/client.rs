@@ -28,18 +28,26 @@ pub struct MediaState {
     pub closed: Option<String>,
     pub received: Vec<ReceivedRtp>,
     pub key_frame_requests: usize,
+    /// It has sent as many DTLS records as it may, and is not heard of any more.
+    pub silent: bool,
     pub rtcp_received: Vec<&'static str>,
 }
 
 impl Media {
     pub fn start(config: &PeerConfig) -> Self {
+        Self::start_until(config, usize::MAX)
+    }
+
+    /// One that is not heard of any more instead of sending more datagrams of its
+    /// handshake than that.
+    pub fn start_until(config: &PeerConfig, records: usize) -> Self {
         let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         let address = socket.local_addr().unwrap();
         let peer = Peer::new(Instant::now(), config, address);
         let (jobs, queue) = channel();
         let state = Arc::new(Mutex::new(MediaState::default()));
         let shared = Arc::clone(&state);
-        let thread = std::thread::spawn(move || drive(peer, &socket, &queue, &shared));
+        let thread = std::thread::spawn(move || drive(peer, &socket, &queue, &shared, records));
         Self {
             jobs: Some(jobs),
             thread: Some(thread),
@@ -104,7 +112,9 @@ fn drive(
     socket: &std::net::UdpSocket,
     jobs: &Receiver<Job>,
     state: &Mutex<MediaState>,
+    mut records: usize,
 ) {
+    let mut silent = false;
     let mut buffer = [0; 2048];
     let mut server: Option<SocketAddr> = None;
     loop {
@@ -118,14 +128,19 @@ fn drive(
         server = server.or(peer.remote());
         peer.advance(Instant::now());
         while let Some(datagram) = peer.poll_datagram() {
-            if let Some(server) = server {
+            // DTLS by its first octet (RFC 7983 §7).
+            let is_record = datagram.first().is_some_and(|b| (20..64).contains(b));
+            silent |= is_record && records == 0;
+            if let Some(server) = server.filter(|_| !silent) {
                 let _ = socket.send_to(&datagram, server);
+                records -= usize::from(is_record);
             }
         }
         {
             let mut state = state.lock().unwrap();
             state.connected = peer.connected;
             state.closed = peer.closed.clone();
+            state.silent = silent;
             state.received.append(&mut peer.received);
             state.key_frame_requests = peer.key_frame_requests.len();
             state.rtcp_received.append(&mut peer.rtcp_received);
@@ -300,7 +315,7 @@ pub fn rtp_parameters(kind: MediaKind, ssrc: u32) -> Value {
 }
 
 /// Connects a transport: DTLS parameters to the server, ICE and DTLS towards it.
-async fn connect(protoo: &mut Protoo, media: &Media, transport: &Value) {
+pub async fn connect(protoo: &mut Protoo, media: &Media, transport: &Value) {
     let data = json!({
         "transportId": transport["id"],
         "dtlsParameters": media.dtls_parameters(),

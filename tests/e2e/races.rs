@@ -297,7 +297,7 @@ fn is_empty(config: &Value, rooms: u64) -> bool {
 }
 
 /// Waits until nothing is left but so many rooms.
-fn wait_until_empty(server: &Server, seed: u64, rooms: u64) {
+pub fn wait_until_empty(server: &Server, seed: u64, rooms: u64) {
     let mut config = Value::Null;
     wait_until(&format!("empty tables, seed {seed}"), || {
         config = https::get(&server.url("/config")).1;
