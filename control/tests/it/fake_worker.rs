@@ -51,6 +51,7 @@ pub enum Call {
     GetDataProducerStats(GetStatsRequest),
     GetDataConsumerStats(GetStatsRequest),
     SetNetworkThrottle(SetNetworkThrottleRequest),
+    ExplainConsumers(ExplainConsumersRequest),
 }
 
 impl Call {

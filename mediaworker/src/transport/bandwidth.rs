@@ -28,8 +28,13 @@ const HARMLESS_DELAY: Duration = Duration::from_millis(200);
 const PROBE_INTERVAL: Duration = Duration::from_millis(1500);
 /// An estimate that has not moved for this long, while more is wanted, is stuck.
 const STALLED_AFTER: Duration = Duration::from_secs(3);
-/// Share of packets that is lost only where there is a queue too long.
-const HEAVY_LOSS: f32 = 0.1;
+/// Share of packets, in percent, that is much to lose; where there is a queue as
+/// well, the link is too narrow.
+const HEAVY_LOSS_PERCENT: u32 = 10;
+/// Share of packets, in percent, that is lost only where a queue overflows.
+const OVERFLOW_PERCENT: u32 = 30;
+/// Packets that a share is taken of, at least.
+const LOSS_SAMPLE: u32 = 20;
 /// Growth of the round trip time that is a queue.
 const QUEUE_DELAY: Duration = Duration::from_millis(50);
 /// Changes of what is desired up to this share, in percent, are not told.
@@ -93,42 +98,6 @@ impl BitrateLimits {
     }
 }
 
-/// Packets lost on the way to the client, by its transport-cc feedback.
-#[derive(Debug, Default)]
-struct Loss {
-    /// Share in the last second.
-    second: Option<f32>,
-    /// Shares in its quarters, the newest first.
-    quarters: [f32; 4],
-}
-
-impl Loss {
-    /// Takes in the share of the last second, a quarter of a second after the last
-    /// one.
-    fn add(&mut self, second: Option<f32>) {
-        let (before, after) = (self.second.unwrap_or(0.0), second.unwrap_or(0.0));
-        let [a, b, c, gone] = self.quarters;
-        let newest = ((after - before) * 4.0 + gone).clamp(0.0, 1.0);
-        self.quarters = [newest, a, b, c];
-        self.second = second;
-    }
-
-    /// Share in the last quarter of a second.
-    fn last(&self) -> Option<f32> {
-        self.second?;
-        self.quarters.first().copied()
-    }
-}
-
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "0 to 100"
-)]
-fn percent(share: f32) -> u64 {
-    (share.clamp(0.0, 1.0) * 100.0) as u64
-}
-
 /// What is known of the way to one client.
 #[derive(Debug)]
 pub struct Bandwidth {
@@ -141,7 +110,10 @@ pub struct Bandwidth {
     proven: bool,
     round_trip_time: Option<Duration>,
     shortest: Option<Duration>,
-    loss: Loss,
+    /// Packets are lost, or it is not known whether they are.
+    loses: bool,
+    /// Packets that arrived and that did not, since that was looked at last.
+    arrived: (u32, u32),
     /// What str0m estimated last, bits per second, and when that moved.
     raw: u64,
     moved: Option<Instant>,
@@ -163,7 +135,8 @@ impl Bandwidth {
             proven: false,
             round_trip_time: None,
             shortest: None,
-            loss: Loss::default(),
+            loses: true,
+            arrived: (0, 0),
             raw: 0,
             moved: None,
             began: None,
@@ -202,16 +175,17 @@ impl Bandwidth {
     }
 
     /// Takes in what str0m counts, its estimate among it, four times per second.
-    /// `sent`: the bitrate of everything that left in that time. True: another one is
-    /// available now.
-    pub fn handle_stats(&mut self, now: Instant, stats: &PeerStats, sent: u64) -> bool {
+    /// True: another one is available now.
+    pub fn handle_stats(&mut self, now: Instant, stats: &PeerStats) -> bool {
         if let Some(time) = stats.rtt {
             // It is measured by transport-cc feedback.
             self.proven = true;
             self.round_trip_time = Some(time);
             self.shortest = Some(self.shortest.map_or(time, |least| least.min(time)));
         }
-        self.loss.add(stats.egress_loss_fraction);
+        self.loses = stats
+            .egress_loss_fraction
+            .is_none_or(|lost| lost > HARMLESS_LOSS);
         let before = self.estimate;
         if self.can_probe
             && let Some(raw) = stats.bwe_tx.map(|raw| raw.as_u64())
@@ -220,16 +194,34 @@ impl Bandwidth {
                 self.moved = Some(now);
             }
             self.raw = raw;
-            let mut average = self.average(raw);
-            // Congested, and it takes the estimator a second or more to see how much.
-            if self.is_slow(QUEUE_DELAY)
-                && let Some(lost) = self.loss.last().filter(|lost| *lost > HEAVY_LOSS)
-            {
-                let left = 100_u64.saturating_sub(percent(lost));
-                average = average.min(sent * left / 100);
-            }
-            self.estimate = Some(average);
+            self.estimate = Some(self.average(raw));
         }
+        self.estimate != before
+    }
+
+    /// Takes in how many packets arrived and how many did not, by one transport-cc
+    /// feedback packet. `sent`: the bitrate of what left lately. True: another one is
+    /// available now.
+    ///
+    /// The estimator needs a second or more to see how much of a bitrate is left when
+    /// a link becomes narrow. Where much is lost, and packets queue, what arrives is
+    /// what there is.
+    pub fn handle_feedback(&mut self, (arrived, lost): (u32, u32), sent: u64) -> bool {
+        self.arrived.0 += arrived;
+        self.arrived.1 += lost;
+        let (arrived, lost) = self.arrived;
+        let all = arrived + lost;
+        if all < LOSS_SAMPLE {
+            return false;
+        }
+        self.arrived = (0, 0);
+        let queues = self.is_slow(QUEUE_DELAY) || lost * 100 > all * OVERFLOW_PERCENT;
+        if lost * 100 <= all * HEAVY_LOSS_PERCENT || !queues {
+            return false;
+        }
+        let arrives = sent * u64::from(arrived) / u64::from(all);
+        let before = self.estimate;
+        self.estimate = before.map(|estimate| estimate.min(arrives));
         self.estimate != before
     }
 
@@ -307,8 +299,7 @@ impl Bandwidth {
 
     /// Whether everything arrives, and in time.
     fn passes(&self) -> bool {
-        let is_whole = self.loss.second.is_some_and(|lost| lost <= HARMLESS_LOSS);
-        is_whole && !self.is_slow(HARMLESS_DELAY)
+        !self.loses && !self.is_slow(HARMLESS_DELAY)
     }
 
     /// Whether the estimate is well above a bitrate, so that pacing by it holds

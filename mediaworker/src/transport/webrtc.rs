@@ -290,7 +290,7 @@ impl WebRtcTransport {
         if !fed {
             out.dropped += 1;
         }
-        if kind == PacketKind::Rtcp && !self.answer_nacks(now, datagram, out) {
+        if kind == PacketKind::Rtcp && !self.look_at_rtcp(now, datagram, out) {
             return;
         }
         self.drain(now, out);
@@ -568,8 +568,7 @@ impl WebRtcTransport {
                     out.bandwidth_changed |= self.bandwidth.handle_estimate(&estimate);
                 }
                 RtcOutput::Event(Event::PeerStats(stats)) => {
-                    let sent = self.traffic.sent.recent_bitrate(now);
-                    out.bandwidth_changed |= self.bandwidth.handle_stats(now, &stats, sent);
+                    out.bandwidth_changed |= self.bandwidth.handle_stats(now, &stats);
                 }
                 RtcOutput::Event(Event::ChannelData(message)) => match self.data.accept(message) {
                     Some(received) => out.data.push(received),

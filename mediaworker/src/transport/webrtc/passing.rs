@@ -92,7 +92,7 @@ impl WebRtcTransport {
                 return self.transmit_rtp(now, datagram, resend, out);
             }
             Some(PacketKind::Rtcp) => {
-                for (ssrc, _) in srtcp::nacks(&datagram) {
+                for (ssrc, _) in srtcp::heard(&datagram).nacks {
                     self.receiving.nacked(ssrc);
                 }
                 self.leave(now, datagram, out);
@@ -102,11 +102,17 @@ impl WebRtcTransport {
         true
     }
 
-    /// Looks at the NACKs in an RTCP packet that str0m has been given: counts what
-    /// they name, and sends it again where str0m would not. False as for
-    /// [`WebRtcTransport::transmit`].
-    pub(super) fn answer_nacks(&mut self, now: Instant, rtcp: &[u8], out: &mut Output) -> bool {
-        srtcp::nacks(rtcp).into_iter().all(|(ssrc, sequence)| {
+    /// Looks at an RTCP packet that str0m has been given: counts what its NACKs name,
+    /// and sends that again where str0m would not; notes what was lost. False as
+    /// for [`WebRtcTransport::transmit`].
+    pub(super) fn look_at_rtcp(&mut self, now: Instant, rtcp: &[u8], out: &mut Output) -> bool {
+        let heard = srtcp::heard(rtcp);
+        if heard.arrived + heard.lost > 0 {
+            let sent = self.traffic.sent.recent_bitrate(now);
+            let loss = (heard.arrived, heard.lost);
+            out.bandwidth_changed |= self.bandwidth.handle_feedback(loss, sent);
+        }
+        heard.nacks.into_iter().all(|(ssrc, sequence)| {
             match self.sending.nacked(ssrc, sequence).map(<[u8]>::to_vec) {
                 Some(packet) => self.transmit_rtp(now, packet, true, out),
                 None => true,
