@@ -433,7 +433,7 @@ impl Room {
         debug!(room = %self.id, peer = %id, ?session, "connected");
         let earlier = self.peers.iter().find(|(_, peer)| peer.id == id);
         let earlier = earlier.map(|(session, _)| *session);
-        let join_deadline = Instant::now() + self.timings.join;
+        let join_deadline = Instant::now() + options.dialect.join_timeout(self.timings.join);
         let data = json!({ "version": concat!("webrtc-server/", env!("CARGO_PKG_VERSION")) });
         connection.notify(&Notification::new("mediasoupVersion", &data));
         let peer = Peer::new(id, connection, options, join_deadline);

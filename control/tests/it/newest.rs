@@ -42,7 +42,7 @@ async fn each_is_spoken_to_in_its_own_dialect() {
     let answer = new.ok("getRouterRtpCapabilities", json!({})).await;
     assert!(answer["routerRtpCapabilities"]["codecs"].is_array());
     let answer = new.ok("getRtcStatsUrl", json!({})).await;
-    assert_eq!(answer, json!({"rtcStatsUrl": null}));
+    assert_eq!(answer, json!({}));
     let send = transport(&mut new, "producer").await;
     let recv = transport(&mut new, "consumer").await;
     let answer = new.ok("restartIce", json!({"transportId": send})).await;
