@@ -17,15 +17,15 @@ use super::schemas::{
     ProduceDataBody, TransportBody, TransportMade,
 };
 use crate::error::Error;
-use crate::rooms::{BroadcasterRequest, RoomId};
+use crate::rooms::{BroadcasterRequest, ConsumeRequest, RoomId};
 
 type Answer = Result<Json<Value>, Error>;
 
 /// Room and broadcaster.
-type BroadcasterPath = Result<Path<(String, String)>, PathRejection>;
+pub(super) type BroadcasterPath = Result<Path<(String, String)>, PathRejection>;
 
-/// Room, broadcaster and transport.
-type TransportPath = Result<Path<(String, String, String)>, PathRejection>;
+/// Room, broadcaster and transport, or whatever else it has.
+pub(super) type TransportPath = Result<Path<(String, String, String)>, PathRejection>;
 
 /// Make a broadcaster: a member of the room without a socket.
 #[utoipa::path(
@@ -127,7 +127,11 @@ pub(super) async fn produce(
     body: Body,
 ) -> Answer {
     let (room, broadcaster, transport_id) = of_transport(path)?;
-    let body = read_body(body).await?;
+    let mut body = read_body(body).await?;
+    // The original takes none here.
+    if let Value::Object(fields) = &mut body {
+        fields.remove("appData");
+    }
     let request = BroadcasterRequest::Produce { transport_id, body };
     ask(&state, &room, &broadcaster, request).await
 }
@@ -150,10 +154,11 @@ pub(super) async fn consume(
     let (room, broadcaster, transport_id) = of_transport(path)?;
     let producer_id = query(&uri, "producerId").filter(|id| !id.is_empty());
     let producer_id = producer_id.ok_or_else(|| Error::field("producerId", "is missing"))?;
-    let request = BroadcasterRequest::Consume {
+    let request = BroadcasterRequest::Consume(ConsumeRequest {
         transport_id,
         producer_id,
-    };
+        ..ConsumeRequest::default()
+    });
     ask(&state, &room, &broadcaster, request).await
 }
 
@@ -201,7 +206,7 @@ pub(super) async fn produce_data(
     ask(&state, &room, &broadcaster, request).await
 }
 
-async fn ask(
+pub(super) async fn ask(
     state: &AppState,
     room: &RoomId,
     broadcaster: &str,
@@ -211,16 +216,16 @@ async fn ask(
     Ok(Json(answer))
 }
 
-async fn read_body(body: Body) -> Result<Value, Error> {
+pub(super) async fn read_body(body: Body) -> Result<Value, Error> {
     read_object(body).await.map(Value::Object)
 }
 
-fn of_broadcaster(path: BroadcasterPath) -> Result<(RoomId, String), Error> {
+pub(super) fn of_broadcaster(path: BroadcasterPath) -> Result<(RoomId, String), Error> {
     let Path((room, broadcaster)) = path.map_err(|_| not_utf8())?;
     Ok((RoomId::parse(&room)?, broadcaster))
 }
 
-fn of_transport(path: TransportPath) -> Result<(RoomId, String, String), Error> {
+pub(super) fn of_transport(path: TransportPath) -> Result<(RoomId, String, String), Error> {
     let Path((room, broadcaster, transport)) = path.map_err(|_| not_utf8())?;
     Ok((RoomId::parse(&room)?, broadcaster, transport))
 }

@@ -540,16 +540,21 @@ impl Room {
         self.peers.values().all(|peer| peer.is_broadcaster) && self.reserved.is_empty()
     }
 
+    /// When a broadcaster that comes now has to have joined.
+    pub fn join_deadline(&self) -> Instant {
+        Instant::now() + self.timings.join
+    }
+
     /// When [`Room::on_deadline`] has something to do next.
     fn next_deadline(&self) -> Instant {
         let unjoined = self.peers.values().filter(|peer| peer.joined.is_none());
         let first = unjoined.map(|peer| peer.join_deadline).min();
-        let far = Instant::now() + self.timings.unused_room;
-        match first {
-            Some(first) => first,
-            None if self.is_deserted() => self.unused_until,
-            None => far,
-        }
+        let end = if self.is_deserted() {
+            self.unused_until
+        } else {
+            Instant::now() + self.timings.unused_room
+        };
+        first.map_or(end, |first| first.min(end))
     }
 
     async fn on_deadline(&mut self, now: Instant) {
