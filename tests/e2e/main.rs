@@ -22,6 +22,7 @@ mod call;
 mod certificates;
 mod clients;
 mod joins;
+mod newest;
 mod operations;
 mod processes;
 mod quality;

@@ -1,9 +1,11 @@
 //! The routes of broadcasters. Each is answered by the room that it names.
 
-use axum::Json;
+use std::net::SocketAddr;
+
 use axum::body::Body;
 use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, State};
+use axum::extract::{ConnectInfo, Path, State};
+use axum::{Extension, Json};
 use http::Uri;
 use serde_json::Value;
 
@@ -27,6 +29,9 @@ pub(super) type BroadcasterPath = Result<Path<(String, String)>, PathRejection>;
 /// Room, broadcaster and transport, or whatever else it has.
 pub(super) type TransportPath = Result<Path<(String, String, String)>, PathRejection>;
 
+/// Where a request comes from, as far as is known.
+pub(super) type Remote = Option<Extension<ConnectInfo<SocketAddr>>>;
+
 /// Make a broadcaster: a member of the room without a socket.
 #[utoipa::path(
     post,
@@ -40,12 +45,15 @@ pub(super) type TransportPath = Result<Path<(String, String, String)>, PathRejec
 pub(super) async fn create(
     _: ApiAccess,
     State(state): State<AppState>,
+    remote: Remote,
     room: RoomPath,
     body: Body,
 ) -> Answer {
     let room = room_id(room)?;
     let body = read_body(body).await?;
-    ask(&state, &room, "", BroadcasterRequest::Create(body)).await
+    let remote = address_of(remote);
+    let request = BroadcasterRequest::Create { body, remote };
+    ask(&state, &room, "", request).await
 }
 
 /// Remove a broadcaster with everything it has.
@@ -204,6 +212,10 @@ pub(super) async fn produce_data(
     let body = read_body(body).await?;
     let request = BroadcasterRequest::ProduceData { transport_id, body };
     ask(&state, &room, &broadcaster, request).await
+}
+
+pub(super) fn address_of(remote: Remote) -> Option<SocketAddr> {
+    remote.map(|Extension(ConnectInfo(address))| address)
 }
 
 pub(super) async fn ask(

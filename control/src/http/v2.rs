@@ -4,12 +4,10 @@
 
 mod schemas;
 
-use std::net::SocketAddr;
-
+use axum::Json;
 use axum::body::Body;
-use axum::extract::{ConnectInfo, State};
+use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use axum::{Extension, Json};
 use http::{HeaderValue, StatusCode, header};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Map, Value, json};
@@ -24,7 +22,9 @@ use self::schemas::{
 use super::AppState;
 use super::access::ApiAccess;
 use super::body::read_object;
-use super::broadcasters::{BroadcasterPath, TransportPath, ask, of_broadcaster, of_transport};
+use super::broadcasters::{
+    BroadcasterPath, Remote, TransportPath, address_of, ask, of_broadcaster, of_transport,
+};
 use super::rooms::{RoomPath, room_id};
 use super::schemas::{BroadcasterBodyErrors, BroadcasterErrors, DeleteErrors, Nothing, RoomErrors};
 use crate::error::Error;
@@ -124,7 +124,7 @@ async fn capabilities(State(state): State<AppState>, room: RoomPath) -> Answer {
 async fn create(
     access: Access,
     State(state): State<AppState>,
-    remote: Option<Extension<ConnectInfo<SocketAddr>>>,
+    remote: Remote,
     room: RoomPath,
     body: Body,
 ) -> Answer {
@@ -134,7 +134,7 @@ async fn create(
     let peer_id = body.get("peerId").cloned().unwrap_or_default();
     let request = BroadcasterRequest::Enter {
         body: Value::Object(body),
-        remote: remote.map(|Extension(ConnectInfo(address))| address),
+        remote: address_of(remote),
     };
     let answer = ask(&state, &room, "", request).await?;
     let path = [room.as_str(), "broadcasters", text(&peer_id)];

@@ -33,7 +33,12 @@ const MAX_DEVICE_TEXT: usize = 256;
 #[derive(Debug)]
 pub enum BroadcasterRequest {
     /// Come into being as a member; the body has the `id`.
-    Create(Value),
+    Create {
+        /// Who.
+        body: Value,
+        /// Where its requests come from.
+        remote: Option<SocketAddr>,
+    },
     /// Come into being without joining yet; the body has the `peerId`.
     Enter {
         /// Who.
@@ -152,8 +157,8 @@ impl Room {
             reply,
         } = asked;
         let request = match request {
-            BroadcasterRequest::Create(body) => {
-                return drop(reply.send(self.create_broadcaster(&body)));
+            BroadcasterRequest::Create { body, remote } => {
+                return drop(reply.send(self.create_broadcaster(&body, remote)));
             }
             BroadcasterRequest::Enter { body, remote } => {
                 return drop(reply.send(self.enter_broadcaster(&body, remote)));
@@ -165,7 +170,7 @@ impl Room {
         };
         let (method, data) = match request {
             // Served above.
-            BroadcasterRequest::Create(_) | BroadcasterRequest::Enter { .. } => return,
+            BroadcasterRequest::Create { .. } | BroadcasterRequest::Enter { .. } => return,
             BroadcasterRequest::Delete => {
                 info!(room = %self.id, broadcaster, "broadcaster left");
                 drop(reply.send(Ok(json!({}))));
@@ -215,7 +220,11 @@ impl Room {
     }
 
     /// Everything is checked before anything changes.
-    fn create_broadcaster(&mut self, body: &Value) -> Result<Value, Error> {
+    fn create_broadcaster(
+        &mut self,
+        body: &Value,
+        remote: Option<SocketAddr>,
+    ) -> Result<Value, Error> {
         let id = PeerId::parse_as("id", fields::string(body, "id")?)?;
         let rtp_capabilities = requests::rtp_capabilities(body)?;
         let joined = Joined {
@@ -228,7 +237,7 @@ impl Room {
         };
         info!(room = %self.id, broadcaster = %id, "broadcaster joined");
         let session = SessionId::next();
-        let mut peer = Peer::broadcaster(id, session, None);
+        let mut peer = Peer::broadcaster(id, session, remote);
         peer.joined = Some(joined);
         self.peers.insert(session, peer);
         requests::introduce(self, session);

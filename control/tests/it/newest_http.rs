@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::client::{capabilities, dtls_parameters, produce_data};
 use crate::fake_worker::Call;
+use crate::newest::newest_caller;
 use crate::server::{Answer, TestServer, config};
 
 const ROOM: &str = "/v2/rooms/room";
@@ -364,6 +365,26 @@ async fn the_api_token_is_wanted_here_too() {
     assert_eq!(answer.status, 201);
     // The capabilities are for everybody, as on the seed's path.
     assert_eq!(server.get(ROOM).await.status, 200);
+}
+
+/// Clients of the newest dialect are told where a broadcaster is, of either shape.
+#[tokio::test]
+async fn a_broadcaster_has_an_address() {
+    let server = TestServer::start().await;
+    let (mut new, _, _) = newest_caller(&server).await;
+    server.post(BASE, &body("film")).await;
+    posted(&server, "/film/join", json!({}), 200).await;
+    let told = new.notified("newPeer").await;
+    let device = json!({ "flag": "broadcaster", "name": "FFmpeg", "version": "7.1" });
+    let film = json!({ "peerId": "film", "displayName": "A film", "device": device,
+        "remoteAddress": "127.0.0.1" });
+    assert_eq!(told, json!({ "peer": film }));
+    let seeds = json!({ "id": "other", "displayName": "x", "device": { "name": "x" } });
+    server
+        .post("/rooms/room/broadcasters", &seeds.to_string())
+        .await;
+    let told = new.notified("newPeer").await;
+    assert_eq!(told["peer"]["remoteAddress"], "127.0.0.1");
 }
 
 /// Both shapes name the same members.

@@ -8,6 +8,7 @@ use serde_json::json;
 use crate::client::Client;
 use crate::fake_worker::Call;
 use crate::newest::newest_caller;
+use crate::receiver::Receiver;
 use crate::server::{TestServer, caller};
 
 fn state(transport_id: &str, ice: IceState, dtls: DtlsState) -> Event {
@@ -81,6 +82,36 @@ async fn whoever_loses_a_transport_ends_and_comes_back() {
         old.notified("newPeer").await;
         is_here(&mut again).await;
     }
+}
+
+/// Defect k: one event for each end, whatever it came from.
+#[tokio::test]
+async fn a_loss_is_told_once_to_the_rooms_uri() {
+    let server = TestServer::start().await;
+    let receiver = Receiver::start(&[]).await;
+    let body = json!({ "eventNotificationUri": receiver.uri() });
+    server.post("/rooms/room", &body.to_string()).await;
+    let (mut old, _, _) = caller(&server, "old").await;
+    let (mut new, send, recv) = newest_caller(&server).await;
+    let lost = |id: &str| state(id, IceState::Disconnected, DtlsState::Connected);
+    for event in [lost(&send), lost(&recv), closed(&send), closed(&recv)] {
+        server.worker_says(event).await;
+    }
+    assert_eq!(new.close_code().await, 1001);
+    old.ok("leaveRoom", json!({})).await;
+    let posts = receiver.wait(4).await;
+    let told = posts.iter().map(|post| {
+        let body = post.body();
+        [&body["peerId"], &body["event"], &body["reason"]].map(|it| it.as_str().map(str::to_owned))
+    });
+    let told: Vec<_> = told.map(|it| it.map(Option::unwrap_or_default)).collect();
+    let expected = [
+        ["old", "peer-joined", ""],
+        ["new", "peer-joined", ""],
+        ["new", "peer-left", "disconnected"],
+        ["old", "peer-left", "left"],
+    ];
+    assert_eq!(told, expected);
 }
 
 #[tokio::test]
