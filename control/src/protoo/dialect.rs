@@ -94,7 +94,7 @@ impl Dialect {
         let (method, data) = match method.as_str() {
             "createWebRtcTransport" => (method, directed(data)),
             "produceData" => (method, labelled(data)),
-            "applyNetworkThrottle" => (method, flattened(data, "options")),
+            "applyNetworkThrottle" => (method, throttled(data)),
             "stopNetworkThrottle" => ("resetNetworkThrottle".to_owned(), data),
             _ => (method, data),
         };
@@ -247,17 +247,25 @@ fn data_offer(data: &Value) -> Value {
     Value::Object(fields)
 }
 
-/// The fields of one field beside it.
-fn flattened(data: Value, name: &str) -> Value {
+/// What is in `options` beside the secret, the bitrates under the seed's names:
+/// the newest ones are those of sitespeed.io's throttle, which the original
+/// server hands them to.
+fn throttled(data: Value) -> Value {
     let Value::Object(mut fields) = data else {
         return data;
     };
-    match fields.remove(name) {
-        Some(Value::Object(inner)) => fields.extend(inner),
+    let mut options = match fields.remove("options") {
+        Some(Value::Object(options)) => options,
         // Refused by name where it is read.
-        Some(other) => drop(fields.insert(name.to_owned(), other)),
-        None => {}
+        Some(other) => Map::from_iter([("options".to_owned(), other)]),
+        None => Map::new(),
+    };
+    for (newest, seed) in [("up", "uplink"), ("down", "downlink")] {
+        if let Some(bitrate) = options.remove(newest) {
+            options.entry(seed).or_insert(bitrate);
+        }
     }
+    fields.extend(options);
     Value::Object(fields)
 }
 
@@ -342,12 +350,23 @@ mod tests {
             (
                 (
                     "applyNetworkThrottle",
-                    json!({"secret": "s", "options": {"uplink": 1, "rtt": 2}}),
+                    json!({"secret": "s", "options": {"up": 1, "down": 3, "rtt": 2}}),
                 ),
                 (
                     "applyNetworkThrottle",
-                    json!({"secret": "s", "uplink": 1, "rtt": 2}),
+                    json!({"secret": "s", "uplink": 1, "downlink": 3, "rtt": 2}),
                 ),
+            ),
+            (
+                (
+                    "applyNetworkThrottle",
+                    json!({"secret": "s", "options": {"uplink": 1, "up": 2}}),
+                ),
+                ("applyNetworkThrottle", json!({"secret": "s", "uplink": 1})),
+            ),
+            (
+                ("applyNetworkThrottle", json!({"secret": "s"})),
+                ("applyNetworkThrottle", json!({"secret": "s"})),
             ),
             (
                 ("applyNetworkThrottle", json!({"secret": "s", "options": 1})),
