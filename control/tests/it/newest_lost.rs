@@ -84,6 +84,20 @@ async fn whoever_loses_a_transport_ends_and_comes_back() {
     }
 }
 
+/// A second session of the only peer replaces the first, and the room stays.
+#[tokio::test]
+async fn a_second_session_takes_over() {
+    let server = TestServer::start().await;
+    let (mut first, _, _) = newest_caller(&server).await;
+    let (mut second, _, _) = newest_caller(&server).await;
+    // Final, or the two would push each other out for ever.
+    assert_eq!(first.close_code().await, 4000);
+    is_here(&mut second).await;
+    assert_eq!(server.worker.count("CreateRouter"), 1);
+    assert_eq!(server.worker.count("CloseRouter"), 0);
+    assert_eq!(server.rooms.joined_peers(), 1);
+}
+
 /// Defect k: one event for each end, whatever it came from.
 #[tokio::test]
 async fn a_loss_is_told_once_to_the_rooms_uri() {
