@@ -209,6 +209,38 @@ impl Client {
             "rtpCapabilities": router_capabilities,
         });
         let joined = protoo.request("join", join).await.unwrap();
+        Self::with_transports(protoo, send_transport, receive_transport, joined)
+    }
+
+    /// As [`Client::join`], in the newest dialect.
+    pub async fn join_newest(server: SocketAddr, room: &str, id: &str) -> Self {
+        let query = format!("roomId={room}&peerId={id}&dialect=newest");
+        let mut protoo = Protoo::connect(server, &query).await.unwrap();
+        let answer = protoo.request("getRouterRtpCapabilities", json!({})).await;
+        let router_capabilities = answer.unwrap()["routerRtpCapabilities"].clone();
+        let mut create = async |direction: &str| {
+            let data = json!({ "forceTcp": false, "appData": {"direction": direction} });
+            let mut made = protoo.request("createWebRtcTransport", data).await.unwrap();
+            made["id"] = made["transportId"].take();
+            made
+        };
+        let send_transport = create("producer").await;
+        let receive_transport = create("consumer").await;
+        let join = json!({
+            "displayName": format!("name of {id}"),
+            "device": {"flag": "chrome", "name": "Chrome", "version": "156"},
+            "rtpCapabilities": router_capabilities,
+        });
+        let joined = protoo.request("join", join).await.unwrap();
+        Self::with_transports(protoo, send_transport, receive_transport, joined)
+    }
+
+    fn with_transports(
+        protoo: Protoo,
+        send_transport: Value,
+        receive_transport: Value,
+        joined: Value,
+    ) -> Self {
         Self {
             protoo,
             send: Media::start(&PeerConfig::sending()),
@@ -234,7 +266,7 @@ impl Client {
             "rtpParameters": rtp_parameters(kind, ssrc), "appData": {"source": "test"},
         });
         let produced = self.protoo.request("produce", data).await.unwrap();
-        produced["id"].as_str().unwrap().to_owned()
+        id_of(&produced, "producerId")
     }
 
     /// Waits for a consumer and accepts it, connecting the transport for the first.
@@ -265,7 +297,7 @@ impl Client {
         let answer = json!({"response": true, "id": announced["id"], "ok": true, "data": {}});
         self.protoo.send_text(&answer.to_string()).await;
         Consumer {
-            id: data["id"].as_str().unwrap().into(),
+            id: id_of(&data, "consumerId"),
             producer_id: data["producerId"].as_str().unwrap().into(),
             peer_id: data["peerId"].as_str().unwrap().into(),
             kind,
@@ -273,6 +305,12 @@ impl Client {
             rtp_parameters: parameters,
         }
     }
+}
+
+/// The `id` of something, which has another name in the newest dialect.
+fn id_of(data: &Value, newest: &str) -> String {
+    let id = data["id"].as_str().or(data[newest].as_str());
+    id.unwrap().to_owned()
 }
 
 /// MID of a stream that is sent.

@@ -23,6 +23,7 @@ mod certificates;
 mod clients;
 mod handshakes;
 mod joins;
+mod newest;
 mod operations;
 mod processes;
 mod quality;

@@ -212,6 +212,11 @@ impl WebRtcTransport {
         &self.ice
     }
 
+    /// See [`IceAgent::set_consent_timeout`]; before the transport is used.
+    pub fn set_consent_timeout(&mut self, timeout: Duration) {
+        self.ice.set_consent_timeout(timeout);
+    }
+
     /// Current DTLS state.
     pub fn dtls_state(&self) -> DtlsState {
         self.dtls

@@ -105,8 +105,8 @@ impl Call {
     }
 
     fn trace(&mut self, seconds: u64) {
-        for _ in 0..seconds * 2 {
-            self.run(SECOND / 2);
+        for _ in 0..seconds * 5 {
+            self.run(SECOND / 5);
             let network = &self.network;
             let stats = network.engine.transport_stats(network.now, "recv").unwrap();
             println!(
