@@ -222,7 +222,13 @@ fn share_transport(
     } = &mut **sharing;
     allocator.allocate(now, available, &demands, allocations);
     drop(demands);
+    let collapsed = transport.inner.take_collapse();
     for one in allocations.iter() {
+        let now_gets = room.graph.current_layers(one.key);
+        if collapsed && now_gets.map(|l| l.spatial) > one.target.map(|l| l.spatial) {
+            // Most of it is lost, and what is not is in the way of the key frame.
+            let _ = room.graph.set_target_layers(now, one.key, None);
+        }
         let _ = room.graph.set_target_layers(now, one.key, one.target);
     }
     let desired = audio + aim(sharing.desired);

@@ -18,9 +18,9 @@ use crate::transport::TransportError;
 use crate::transport::bandwidth::BitrateLimits;
 use crate::transport::crypto::Fingerprint;
 use crate::transport::data::DataChannels;
+use crate::transport::ice;
 use crate::transport::slots::PayloadType;
 use crate::transport::webrtc::{Role, RouterMedia, WebRtcTransport};
-use crate::transport::ice;
 
 /// Type preference of host candidates in mediasoup's priorities; a whole 64 of
 /// the 126 that RFC 8445 §5.1.2.2 recommends, so that it never wins over one

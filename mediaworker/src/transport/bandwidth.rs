@@ -33,6 +33,11 @@ const STALLED_AFTER: Duration = Duration::from_secs(3);
 const HEAVY_LOSS_PERCENT: u32 = 10;
 /// Share of packets, in percent, that is lost only where a queue overflows.
 const OVERFLOW_PERCENT: u32 = 30;
+/// When a queue overflows, this part of what arrives is taken for available at first.
+const COLLAPSE: u64 = 4;
+/// Time until feedback is about packets that were sent after a collapse was seen: a
+/// round trip with a full queue.
+const AFTER_COLLAPSE: Duration = Duration::from_millis(600);
 /// Packets that a share is taken of, at least.
 const LOSS_SAMPLE: u32 = 20;
 /// Growth of the round trip time that is a queue.
@@ -112,6 +117,9 @@ pub struct Bandwidth {
     shortest: Option<Duration>,
     /// Packets are lost, or it is not known whether they are.
     loses: bool,
+    /// The link has become much too narrow.
+    collapsed: bool,
+    collapsed_at: Option<Instant>,
     /// Packets that arrived and that did not, since that was looked at last.
     arrived: (u32, u32),
     /// What str0m estimated last, bits per second, and when that moved.
@@ -136,6 +144,8 @@ impl Bandwidth {
             round_trip_time: None,
             shortest: None,
             loses: true,
+            collapsed: false,
+            collapsed_at: None,
             arrived: (0, 0),
             raw: 0,
             moved: None,
@@ -206,7 +216,19 @@ impl Bandwidth {
     /// The estimator needs a second or more to see how much of a bitrate is left when
     /// a link becomes narrow. Where much is lost, and packets queue, what arrives is
     /// what there is.
-    pub fn handle_feedback(&mut self, (arrived, lost): (u32, u32), sent: u64) -> bool {
+    pub fn handle_feedback(
+        &mut self,
+        now: Instant,
+        (arrived, lost): (u32, u32),
+        sent: u64,
+    ) -> bool {
+        // What was sent before something was done about it says nothing new.
+        if self
+            .collapsed_at
+            .is_some_and(|at| now < at + AFTER_COLLAPSE)
+        {
+            return false;
+        }
         self.arrived.0 += arrived;
         self.arrived.1 += lost;
         let (arrived, lost) = self.arrived;
@@ -215,11 +237,19 @@ impl Bandwidth {
             return false;
         }
         self.arrived = (0, 0);
-        let queues = self.is_slow(QUEUE_DELAY) || lost * 100 > all * OVERFLOW_PERCENT;
+        let overflows = lost * 100 > all * OVERFLOW_PERCENT;
+        let queues = overflows || self.is_slow(QUEUE_DELAY);
         if lost * 100 <= all * HEAVY_LOSS_PERCENT || !queues {
             return false;
         }
-        let arrives = sent * u64::from(arrived) / u64::from(all);
+        let mut arrives = sent * u64::from(arrived) / u64::from(all);
+        if overflows && self.estimate.is_some_and(|estimate| estimate > arrives) {
+            // Some of them were sent before it began. It is better to be wrong once
+            // in what is left than to try one layer after the other.
+            arrives /= COLLAPSE;
+            self.collapsed = true;
+            self.collapsed_at = Some(now);
+        }
         let before = self.estimate;
         self.estimate = before.map(|estimate| estimate.min(arrives));
         self.estimate != before
@@ -288,6 +318,11 @@ impl Bandwidth {
         };
         self.asked = asked;
         Some(asked)
+    }
+
+    /// Whether the link has become much too narrow since this was asked last.
+    pub fn take_collapse(&mut self) -> bool {
+        std::mem::take(&mut self.collapsed)
     }
 
     /// Whether packets take that much longer than the quickest did, as far as is

@@ -28,7 +28,7 @@ const MAX_CONSUMERS: usize = 1024;
 const RTX_CACHE_PACKETS: usize = 1024;
 const RTX_CACHE_AGE: Duration = Duration::from_secs(3);
 /// Largest share of retransmissions in what is sent while more is sent than passes.
-const CONGESTED_RESEND_CAP: f32 = 0.1;
+const CONGESTED_RESEND_CAP: f32 = 0.2;
 /// SSRC and payload type of the clients' hidden probing section; never media.
 const PROBATOR_SSRC: u32 = 1234;
 const PROBATOR_PT: u8 = 127;
@@ -105,9 +105,21 @@ impl Sending {
     /// made up for: it was lost because of too much, and more would be.
     pub fn set_congested(&mut self, rtc: &mut Rtc, congested: bool) {
         let cap = congested.then_some(CONGESTED_RESEND_CAP);
-        if std::mem::replace(&mut self.resend_cap, cap) == cap {
-            return;
+        if self.resend_cap != cap {
+            self.set_resend_cap(rtc, cap);
         }
+    }
+
+    /// Forgets what was sent and how much was resent, because something else is sent
+    /// from now on.
+    pub fn forget_sent(&mut self, rtc: &mut Rtc) {
+        let cap = self.resend_cap;
+        self.set_resend_cap(rtc, None);
+        self.set_resend_cap(rtc, cap);
+    }
+
+    fn set_resend_cap(&mut self, rtc: &mut Rtc, cap: Option<f32>) {
+        self.resend_cap = cap;
         for stream in self.streams().filter(|s| s.declared) {
             if let Some(tx) = rtc.direct_api().stream_tx(&stream.ssrc) {
                 // This also forgets what has been sent.

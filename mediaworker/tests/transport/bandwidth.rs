@@ -3,10 +3,11 @@
 use std::time::{Duration, Instant};
 
 use proto::event::Event;
+use test_peer::ReceivedRtp;
 use test_peer::str0m::media::MediaKind;
 
 use crate::network::{Link, Network};
-use crate::room::{Source, call, consume, produce_request, run, stream};
+use crate::room::{Source, call, consume, is_key_frame_start, produce_request, run, stream};
 
 const SECOND: Duration = Duration::from_secs(1);
 const RTP_STREAM_ID: &str = "urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id";
@@ -73,25 +74,32 @@ impl Call {
         self.network.clients[1].downlink = Some(link);
     }
 
-    /// When each frame of the camera was complete at client 1.
+    /// When a decoder at client 1 could show each frame of the camera: it is whole,
+    /// and so is everything since the last key frame.
     fn frames(&self) -> Vec<Instant> {
         let packets = stream(&self.network, 1, 7000);
-        let (mut frames, mut begin) = (Vec::new(), 0);
-        for end in 0..packets.len() {
-            if !packets[end].header.marker {
-                continue;
+        let mut shown: Vec<Instant> = Vec::new();
+        // Last sequence number of what could be shown, and when.
+        let mut chain: Option<(u64, Instant)> = None;
+        for frame in packets.chunk_by(|a, b| a.header.timestamp == b.header.timestamp) {
+            let (first, last) = (&frame[0], &frame[frame.len() - 1]);
+            let whole = first.payload[0] == 0x10
+                && last.header.marker
+                && frame
+                    .windows(2)
+                    .all(|pair| pair[1].sequence == pair[0].sequence + 1);
+            let complete = frame.iter().map(|p| p.at).max().unwrap();
+            chain = match chain {
+                _ if whole && is_key_frame_start(first) => Some(complete),
+                Some((sequence, at)) if whole && sequence + 1 == first.sequence => {
+                    Some(complete.max(at))
+                }
+                _ => None,
             }
-            let frame = &packets[begin..=end];
-            let whole = frame
-                .windows(2)
-                .all(|pair| pair[1].sequence == pair[0].sequence + 1);
-            let first = frame[0].payload[0] == 0x10;
-            begin = end + 1;
-            if whole && first {
-                frames.push(frame.iter().map(|p| p.at).max().unwrap());
-            }
+            .map(|at| (last.sequence, at));
+            shown.extend(chain.map(|(_, at)| at));
         }
-        frames
+        shown
     }
 
     fn layer(&self) -> Option<u32> {
@@ -104,55 +112,92 @@ impl Call {
         self.network.events.iter().rev().find_map(of).flatten()
     }
 
-    fn trace(&mut self, seconds: u64) {
-        for _ in 0..seconds * 5 {
-            self.run(SECOND / 5);
-            let network = &self.network;
-            let stats = network.engine.transport_stats(network.now, "recv").unwrap();
-            println!(
-                "{:?} layer {:?} available {:?} sent {} rtp {} rtx {} dropped {:?}",
-                network.now - network.start,
-                self.layer(),
-                stats.available_outgoing_bitrate,
-                stats.sent.unwrap().bitrate,
-                stats.rtp_sent.unwrap().bitrate,
-                stats.rtx_sent.unwrap().bitrate,
-                network.clients[1].downlink.as_ref().map(|l| l.dropped),
-            );
-            let all = network.engine.explain_consumers(network.now, "room");
-            for one in all.unwrap().consumers {
-                if one.consumer_id == "s" {
-                    println!(
-                        "   {:?} {:?} {:?} {:?}",
-                        one.target.map(|l| (l.spatial_layer, l.temporal_layer)),
-                        one.bitrate,
-                        one.limit,
-                        one.wait
-                    );
-                }
-            }
+    /// Longest time without a new picture, between two times since the start.
+    fn longest_freeze(&self, from: Duration, to: Duration) -> Duration {
+        let start = self.network.start;
+        let mut times = vec![start + from];
+        let within = |at: &Instant| (start + from..start + to).contains(at);
+        times.extend(self.frames().into_iter().filter(within));
+        times.push(start + to);
+        let gaps = times.windows(2);
+        gaps.map(|pair| pair[1].saturating_duration_since(pair[0]))
+            .max()
+            .unwrap()
+    }
+
+    fn now(&self) -> Duration {
+        self.network.now - self.network.start
+    }
+
+    /// Runs until a layer is told; answers how long that took.
+    fn run_until_layer(&mut self, layer: u32, within: Duration) -> Duration {
+        let start = self.network.now;
+        while self.layer() != Some(layer) {
+            let waited = self.network.now - start;
+            assert!(waited < within, "no layer {layer} in {waited:?}");
+            self.run(SECOND / 20);
         }
+        self.network.now - start
+    }
+
+    /// Share of the audio packets of a time that arrived.
+    fn audio(&self, from: Duration, to: Duration) -> f64 {
+        let start = self.network.start;
+        let packets = stream(&self.network, 1, 5000);
+        let within = |p: &&ReceivedRtp| (start + from..start + to).contains(&p.at);
+        packets.iter().filter(within).count() as f64 / ((to - from).as_secs_f64() * 50.0)
     }
 }
 
 #[test]
-fn trial() {
-    tracing_subscriber::fmt()
-        .with_env_filter("str0m::bwe_=trace,str0m::bwe=trace,str0m::pacer=trace")
-        .without_time()
-        .with_ansi(false)
-        .init();
-    let mut call = Call::new(1);
-    for rate in [10_000_000, 2_000_000, 300_000, 2_000_000] {
-        println!("--- {rate}");
-        call.link(rate);
-        call.trace(10);
+fn a_link_that_narrows_and_widens_again_costs_no_second() {
+    for seed in 1..=3 {
+        let mut call = Call::new(seed);
+        call.link(2_000_000);
+        call.run_until_layer(2, 8 * SECOND);
+        call.run(5 * SECOND);
+        assert_eq!(call.layer(), Some(2), "it stays");
+
+        let narrow = call.now();
+        call.link(300_000);
+        let down = call.run_until_layer(0, 2 * SECOND);
+        call.run(10 * SECOND);
+        assert_eq!(call.layer(), Some(0), "and keeps what fits");
+        let wide = call.now();
+        call.link(2_000_000);
+        let up = call.run_until_layer(2, 8 * SECOND);
+        call.run(3 * SECOND);
+        assert_eq!(call.layer(), Some(2));
+
+        let freeze = call.longest_freeze(narrow, call.now());
+        let audio = call.audio(narrow + SECOND, wide);
+        println!("seed {seed}: down in {down:?}, up in {up:?}, freeze {freeze:?}, audio {audio}");
+        assert!(freeze < SECOND, "seed {seed}: {freeze:?}");
+        assert!(audio > 0.98, "seed {seed}: {audio}");
     }
-    let frames = call.frames();
-    for pair in frames.windows(2) {
-        let gap = pair[1].saturating_duration_since(pair[0]);
-        if gap > Duration::from_millis(150) {
-            println!("gap at {:?}: {gap:?}", pair[0] - call.network.start);
-        }
+}
+
+#[test]
+fn random_loss_is_repaired_and_lowers_nothing_for_long() {
+    for seed in 1..=3 {
+        let mut call = Call::new(seed);
+        call.link(4_000_000);
+        call.run_until_layer(2, 8 * SECOND);
+        call.network.conditions.loss = 0.05;
+        let from = call.now();
+        call.run(20 * SECOND);
+        call.network.conditions.loss = 0.0;
+        let to = call.now();
+        call.run(SECOND);
+        let shown = call.frames();
+        let start = call.network.start;
+        let shown = shown
+            .iter()
+            .filter(|at| (start + from..start + to).contains(at));
+        let share = shown.count() as f64 / ((to - from).as_secs_f64() * 25.0);
+        let freeze = call.longest_freeze(from, to);
+        println!("seed {seed}: {share} of the frames, longest freeze {freeze:?}");
+        assert!(share > 0.99, "seed {seed}: {share}");
+        assert!(freeze < SECOND, "seed {seed}: {freeze:?}");
     }
 }

@@ -35,6 +35,16 @@ impl WebRtcTransport {
         self.bandwidth.available(now, sent)
     }
 
+    /// Whether the way to the client has become much too narrow since this was asked
+    /// last: most of what is under way is lost.
+    pub fn take_collapse(&mut self) -> bool {
+        let collapsed = self.bandwidth.take_collapse();
+        if let Some(rtc) = self.rtc.as_deref_mut().filter(|_| collapsed) {
+            self.sending.forget_sent(rtc);
+        }
+        collapsed
+    }
+
     /// More is sent than passes, or not any more; `sent` is what is meant to be, bits
     /// per second.
     pub fn set_congested(&mut self, congested: bool, sent: u64) {
@@ -110,7 +120,7 @@ impl WebRtcTransport {
         if heard.arrived + heard.lost > 0 {
             let sent = self.traffic.sent.recent_bitrate(now);
             let loss = (heard.arrived, heard.lost);
-            out.bandwidth_changed |= self.bandwidth.handle_feedback(loss, sent);
+            out.bandwidth_changed |= self.bandwidth.handle_feedback(now, loss, sent);
         }
         heard.nacks.into_iter().all(|(ssrc, sequence)| {
             match self.sending.nacked(ssrc, sequence).map(<[u8]>::to_vec) {
