@@ -193,7 +193,7 @@ fn random_loss_is_repaired_and_lowers_nothing_for_long() {
         let start = call.network.start;
         let shown = shown
             .iter()
-            .filter(|at| (start + from..start + to).contains(at));
+            .filter(|at| (start + from..start + to).contains(*at));
         let share = shown.count() as f64 / ((to - from).as_secs_f64() * 25.0);
         let freeze = call.longest_freeze(from, to);
         println!("seed {seed}: {share} of the frames, longest freeze {freeze:?}");
