@@ -210,7 +210,7 @@ async fn an_answer_without_end_is_an_answer() {
 #[tokio::test]
 async fn an_event_is_given_up_and_the_next_one_sent() {
     let mut timings = timings();
-    timings.webhooks.give_up_after = Duration::from_millis(150);
+    timings.webhooks.give_up_after = Duration::from_secs(1);
     let server = TestServer::start_with(config(), timings).await;
     let receiver = Receiver::start(&vec![Answer::Status(503); 3]).await;
     // Nobody listens here.
@@ -232,6 +232,40 @@ async fn an_event_is_given_up_and_the_next_one_sent() {
     counted(&server, |counts| counts.queued == 0).await;
     let posts = receiver.posts();
     assert_eq!(posts.last().unwrap().body()["event"], "peer-left");
+}
+
+#[tokio::test]
+async fn what_waited_too_long_behind_others_is_not_tried() {
+    let mut timings = timings();
+    timings.webhooks.try_timeout = Duration::from_secs(1);
+    timings.webhooks.give_up_after = Duration::from_millis(900);
+    let server = TestServer::start_with(config(), timings).await;
+    let receiver = Receiver::start(&[Answer::Hang]).await;
+    create(&server, "room", &receiver.uri()).await;
+    let mut alice = server.connect("room", "alice").await;
+    alice.join("Alice").await;
+    receiver.wait(1).await;
+    let begin = std::time::Instant::now();
+    for _ in 0..10 {
+        let mut bob = server.connect("room", "bob").await;
+        bob.join("Bob").await;
+        bob.ok("leaveRoom", json!({})).await;
+    }
+    counted(&server, |counts| {
+        counts.undelivered > 1 && counts.queued == 0
+    })
+    .await;
+    // Only what came later than all of that is tried.
+    let counts = server.rooms.webhooks().counts();
+    let quick = begin.elapsed() < Duration::from_millis(1500);
+    let tried = 1 + usize::try_from(counts.delivered).unwrap();
+    assert_eq!(receiver.posts().len(), tried);
+    assert_eq!(counts.failed_tries, 1);
+    assert_eq!(counts.undelivered + counts.delivered, 21);
+    assert!(counts.undelivered > 1 || !quick, "{counts:?}");
+    let mut carol = server.connect("room", "carol").await;
+    carol.join("Carol").await;
+    counted(&server, |it| it.delivered == counts.delivered + 1).await;
 }
 
 /// Defect d: who is turned away is nobody's peer.
