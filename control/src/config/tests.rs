@@ -295,6 +295,22 @@ fn a_flag_wins_over_its_variable() {
     assert_eq!(got.admin_token, None);
 }
 
+/// Defect seed 19: the original takes `minimumAvailableOutgoingBitrate`, which no
+/// part of it knows.
+#[test]
+fn an_option_that_nothing_knows_is_refused() {
+    let name = "minimumAvailableOutgoingBitrate";
+    let file = File::new(|text| *text += &format!("{name} = 600000\n"));
+    let error = parse(&["--config", file.path()], &[])
+        .unwrap_err()
+        .to_string();
+    let expected = format!("{}: there is no setting {name:?}", file.path());
+    assert_eq!(error, expected);
+    let flag = format!("--{name}=600000");
+    let error = parse(&[&flag], &[]).unwrap_err().to_string();
+    assert!(error.contains(name), "{error}");
+}
+
 #[test]
 fn lists_of_cpus_are_read_and_written() {
     for (raw, want, shown) in [

@@ -469,6 +469,7 @@ mod tests {
         }
     }
 
+    /// Defect r: what a transport is, is said by name and checked.
     #[test]
     fn transports() {
         let sctp = json!({ "numStreams": { "OS": 1, "MIS": 1 } });

@@ -258,6 +258,18 @@ async fn a_trusted_proxy_says_which_host_was_asked_for() {
     }
 }
 
+/// Defect p: the original's load balancer takes anybody's word on these paths.
+#[tokio::test]
+async fn there_is_nothing_to_register_at() {
+    let server = TestServer::start().await;
+    for path in ["/register", "/room-closed", "/rooms/room/closed"] {
+        let body = r#"{"roomId":"room","host":"evil.example","capacity":1000000}"#;
+        assert_eq!(server.post(path, body).await.status, 404, "{path}");
+        assert_eq!(server.get(path).await.status, 404, "{path}");
+    }
+    assert_eq!(server.rooms.open_rooms(), 0);
+}
+
 /// The socket decides who is on this machine, whomever proxies stand for.
 #[tokio::test]
 async fn config_where_proxies_are_trusted() {

@@ -6,8 +6,12 @@ use aws_lc_rs::hmac;
 use control::config::{Config, Secret};
 use control::rooms::Timings;
 use control::webhooks::{Counts, Pace};
+use proto::ActiveSpeaker;
+use proto::event::Event;
 use serde_json::{Value, json};
 
+use crate::client::Client;
+use crate::fake_worker::Call;
 use crate::receiver::{Answer, Post, Receiver};
 use crate::server::{TestServer, config};
 
@@ -389,6 +393,59 @@ async fn the_end_of_the_server_is_told() {
     ];
     assert_eq!(events(&posts), expected);
     assert_eq!(posts[2].body()["reason"], "shutdown");
+}
+
+/// More events of the worker than the room, which waits for it, can hold.
+async fn overrun(server: &TestServer, peer: &mut Client) {
+    server.worker.hang("CreateTransport");
+    peer.start("createWebRtcTransport", json!({})).await;
+    let waits = |call: &Call| matches!(call, Call::CreateTransport(_)).then_some(());
+    server.worker.wait_for(waits).await;
+    for _ in 0..4200 {
+        let silence = Event::ActiveSpeaker(ActiveSpeaker::default());
+        server.worker_says(silence).await;
+    }
+}
+
+/// Defect k: whatever ends a room, each of its peers is told of once.
+#[tokio::test]
+async fn every_end_of_a_room_is_told_once() {
+    for (way, reason) in [
+        ("leaves", "left"),
+        ("breaks off", "disconnected"),
+        ("worker dies", "room-lost"),
+        ("too many events", "room-lost"),
+        ("shutdown", "shutdown"),
+    ] {
+        let server = start(config()).await;
+        let receiver = Receiver::start(&[]).await;
+        create(&server, "room", &receiver.uri()).await;
+        // One that nobody comes to has nothing to tell.
+        create(&server, "empty", &receiver.uri()).await;
+        let mut alice = server.connect("room", "alice").await;
+        alice.join("Alice").await;
+        let _unjoined = match way {
+            "leaves" | "breaks off" => None,
+            _ => Some(server.connect("room", "nobody").await),
+        };
+        match way {
+            "leaves" => drop(alice.ok("leaveRoom", json!({})).await),
+            "breaks off" => drop(alice),
+            "worker dies" => server.pool.kill_workers().await,
+            "too many events" => overrun(&server, &mut alice).await,
+            _ => server.rooms.shutdown(1012).await,
+        }
+        receiver.wait(2).await;
+        server.rooms.shutdown(1012).await;
+        server.rooms.webhooks().flush().await;
+        let posts = receiver.posts();
+        let expected = [
+            event("alice", "peer-joined", 1),
+            event("alice", "peer-left", 2),
+        ];
+        assert_eq!(events(&posts), expected, "{way}");
+        assert_eq!(posts[1].body()["reason"], reason, "{way}");
+    }
 }
 
 #[tokio::test]
