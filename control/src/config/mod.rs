@@ -20,6 +20,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde_json::{Value, json};
 
+use crate::ortc::CodecName;
 use crate::workers::ports;
 
 pub use settings::{Origin, SECRET_VARIABLES, Setting};
@@ -68,6 +69,9 @@ pub struct Config {
     /// What workers are pinned to; `None`: the CPUs that this process may use,
     /// or nothing under a CPU quota without a cpuset (`MEDIASOUP_WORKER_CPUS`).
     pub worker_cpus: Option<WorkerCpus>,
+    /// Codecs that rooms route, preferred ones first (`ROUTER_CODECS`); not
+    /// empty, each once.
+    pub router_codecs: Vec<CodecName>,
     /// Bearer token of the admin paths (`ADMIN_TOKEN`).
     pub admin_token: Option<Secret>,
     /// Bearer token for making rooms and for broadcasters (`API_TOKEN`).
@@ -274,6 +278,7 @@ impl Config {
                 v::number(raw, 1..=s::MAX_WORKERS)
             })?,
             worker_cpus: sources.optional(&s::MEDIASOUP_WORKER_CPUS, v::worker_cpus)?,
+            router_codecs: sources.required(&s::ROUTER_CODECS, v::router_codecs)?,
             admin_token: sources.optional(&s::ADMIN_TOKEN, v::token)?,
             api_token: sources.optional(&s::API_TOKEN, v::token)?,
             cors_origins: sources.optional(&s::CORS_ORIGINS, v::origins)?,
@@ -394,6 +399,7 @@ impl Config {
                 "numWorkers": self.num_workers,
                 "workerCpus": self.worker_cpus.as_ref().map(WorkerCpus::to_string),
             },
+            "routerCodecs": self.router_codecs.iter().map(|it| it.name()).collect::<Vec<_>>(),
             "iceServer": {
                 "enabled": self.ice_server.enabled,
                 "host": turn::listed(&self.ice_server.hosts),
@@ -459,6 +465,7 @@ impl Default for Config {
             max_port: 49_999,
             num_workers: None,
             worker_cpus: None,
+            router_codecs: CodecName::DEFAULT.to_vec(),
             admin_token: None,
             api_token: None,
             cors_origins: None,
