@@ -249,6 +249,12 @@ impl Client {
 
     /// Creates a producer; connects its transport first if need be.
     pub async fn produce(&mut self, kind: MediaKind, ssrc: u32) -> String {
+        self.produce_as(kind, ssrc, &rtp_parameters(kind, ssrc))
+            .await
+    }
+
+    /// Creates a producer with parameters of its own.
+    pub async fn produce_as(&mut self, kind: MediaKind, ssrc: u32, parameters: &Value) -> String {
         let transport = self.send_transport.clone();
         if !self.sending {
             self.sending = true;
@@ -257,7 +263,7 @@ impl Client {
         self.send.send_stream(kind, ssrc);
         let data = json!({
             "transportId": transport["id"], "kind": if kind.is_audio() { "audio" } else { "video" },
-            "rtpParameters": rtp_parameters(kind, ssrc), "appData": {"source": "test"},
+            "rtpParameters": parameters, "appData": {"source": "test"},
         });
         let produced = self.protoo.request("produce", data).await.unwrap();
         produced["id"].as_str().unwrap().to_owned()
