@@ -55,6 +55,7 @@ mod consumer;
 mod error;
 mod invariants;
 mod key_frame_request;
+mod layers;
 mod payload;
 mod producer;
 mod replay;
@@ -74,6 +75,7 @@ use slotmap::SlotMap;
 
 pub use crate::error::Error;
 pub use crate::key_frame_request::KEY_FRAME_INTERVAL;
+pub use crate::layers::{LayerCosts, Layers, MAX_TEMPORAL_LAYERS};
 pub use crate::replay::{REPLAY_WINDOW, RESTART_AFTER};
 pub use crate::selection::{STEADY_AFTER, STREAM_TIMEOUT};
 pub use crate::sequence::DROP_HISTORY;
