@@ -53,11 +53,14 @@
 
 mod consumer;
 mod error;
+mod gate;
 mod invariants;
 mod key_frame_request;
 mod layering;
 mod layers;
+mod numbers;
 mod payload;
+mod picture;
 mod producer;
 mod rates;
 mod replay;
@@ -75,6 +78,7 @@ use std::time::Instant;
 use slotmap::SlotMap;
 
 pub use crate::error::Error;
+pub use crate::gate::PATIENCE;
 pub use crate::key_frame_request::KEY_FRAME_INTERVAL;
 pub use crate::layers::{LayerCosts, Layers, MAX_TEMPORAL_LAYERS};
 pub use crate::rates::MAX_SPATIAL_LAYERS;
@@ -84,9 +88,9 @@ pub use crate::sequence::DROP_HISTORY;
 pub use crate::speakers::{MIN_PACKETS, SPEAKER_INTERVAL, THRESHOLD};
 pub use crate::timestamp::CAPTURE_TRUST;
 pub use crate::types::{
-    Action, Codec, ConsumerConfig, ConsumerKey, Forward, LayerState, MAX_STREAMS, MediaKind,
-    PreferredLayers, ProducerConfig, ProducerKey, RtpIn, Sink, SpatialDependency, StreamLayers,
-    Waiting,
+    Action, Codec, ConsumerConfig, ConsumerKey, Forward, LayerState, MAX_STREAMS, MediaKind, Patch,
+    Payload, PreferredLayers, ProducerConfig, ProducerKey, RtpIn, Sink, SpatialDependency,
+    StreamLayers, Waiting,
 };
 
 use crate::consumer::{Consumer, Verdict};
@@ -334,15 +338,14 @@ impl Router {
             let verdict = consumer.handle(now, rtp, &arrival);
             tell_layer(&mut self.actions, *key, consumer);
             match verdict {
-                Verdict::Forward {
-                    sequence,
-                    timestamp,
-                } => out.push(Forward {
+                Verdict::Forward(place) => out.push(Forward {
                     consumer: *key,
                     sink: consumer.sink(),
-                    sequence,
-                    timestamp,
-                    marker: rtp.marker,
+                    sequence: place.sequence,
+                    timestamp: place.timestamp,
+                    marker: place.marker,
+                    payload: place.payload,
+                    frame_number: place.frame_number,
                 }),
                 Verdict::NeedsKeyFrame => ask = true,
                 Verdict::Nothing => {}

@@ -5,6 +5,9 @@ use std::time::Instant;
 use crate::error::Error;
 use crate::key_frame_request::KeyFrameRequest;
 use crate::layers::{LayerCosts, Layers, MAX_TEMPORAL_LAYERS};
+use crate::payload::Descriptor;
+use crate::picture::Picture;
+use crate::rates::Flowing;
 use crate::selection::{Activity, Selection};
 use crate::speakers::Levels;
 use crate::stream::Stream;
@@ -34,6 +37,13 @@ pub(crate) struct Arrived {
     pub(crate) newest: bool,
     /// A consumer can begin with it.
     pub(crate) can_start: bool,
+    pub(crate) descriptor: Descriptor,
+    /// `None` where pictures are not numbered.
+    pub(crate) picture: Option<Picture>,
+    /// The layers that flow in its stream.
+    pub(crate) flowing: Flowing,
+    /// How many spatial layers its stream is said to have.
+    pub(crate) spatial_layers: u8,
     pub(crate) selection: Selection,
     /// How often the stream's client was asked for a keyframe.
     pub(crate) asked: u32,
@@ -81,6 +91,15 @@ impl Producer {
 
     pub(crate) fn stream_count(&self) -> usize {
         self.streams.len()
+    }
+
+    /// How spatial layers within a stream depend on each other; simulcast streams have none.
+    pub(crate) fn dependency(&self) -> SpatialDependency {
+        if self.is_svc() {
+            self.layers.dependency
+        } else {
+            SpatialDependency::Always
+        }
     }
 
     /// Its spatial layers are within its only stream.
@@ -208,11 +227,16 @@ impl Producer {
             epoch: stream.epoch,
         };
         let asked = stream.request.asked;
+        let flowing = stream.rates.flowing();
         Some(Arrived {
             source,
             asked,
             newest: accepted.newest,
             can_start: accepted.can_start,
+            descriptor: accepted.descriptor,
+            picture: accepted.picture,
+            flowing,
+            spatial_layers: self.layers.spatial,
             selection: self.selection(now),
         })
     }

@@ -1,6 +1,7 @@
 //! The consuming side of a WebRtcTransport: the streams that a client receives.
 
 mod outbound;
+mod rewrite;
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -237,16 +238,20 @@ impl Sending {
         let Some(tx) = api.stream_tx(&stream.ssrc) else {
             return;
         };
-        let write = RtpWrite::new(
+        let (payload, patch) = rewrite::payload(&forward.payload, &packet.payload);
+        let mut write = RtpWrite::new(
             stream.pt,
             forward.sequence.into(),
             forward.timestamp,
             at,
-            packet.payload.clone(),
+            payload,
         )
         .marker(forward.marker)
         .ext_vals(stream.written.values(&packet.header.ext_vals))
         .nackable(stream.rtx.is_some());
+        if let Some(patch) = patch {
+            write = write.vp8_patch(patch);
+        }
         tx.write_rtp(write);
     }
 }
