@@ -307,14 +307,14 @@ impl Consumer {
             if self.svc && self.gate.layers().map(|layers| layers.spatial) != spatial {
                 self.wait = None;
             }
-            if !passes && arrived.newest {
-                self.sequencer.drop_newest(rtp.sequence);
+            if !passes {
                 self.numbers.leave_out(rtp.codec, seen.picture.id);
-                return verdict;
+                marker = false;
             }
         }
-        if !passes {
-            marker = false;
+        if !passes && arrived.newest {
+            self.sequencer.drop_newest(rtp.sequence);
+            return verdict;
         }
         let Some(sequence) = self.sequencer.map(rtp.sequence, marker) else {
             return verdict;

@@ -137,6 +137,10 @@ impl Gate {
         }
         match &seen.picture.dependencies {
             Some(dependencies) => self.decide_by_target(seen, dependencies, cap),
+            // Not known what it is, so it may be what others need.
+            None if seen.picture.frame_number.is_some() => Pass::Through {
+                ends_picture: seen.marker,
+            },
             None => self.decide_by_layers(seen, cap),
         }
     }
@@ -277,7 +281,7 @@ impl Gate {
         if spatial > highest && spatial <= cap.spatial.min(seen.flowing.steady_spatial) {
             return Pass::NeedsKeyFrame(spatial);
         }
-        if spatial < highest {
+        if spatial < highest && descriptor.layers.temporal <= change.layers.temporal {
             // Only the highest layer passes, but the picture ends without it.
             self.starved += u32::from(seen.marker);
             if self.starved >= STARVED || spatial == cap.spatial {

@@ -83,9 +83,9 @@ impl Numbers {
         let Some(id) = pictures.and_then(|pictures| pictures.map(picture.id, true)) else {
             return (Payload::Empty, None);
         };
-        if let Some(dependencies) = picture.dependencies {
+        if let Some(before) = picture.frame_number {
             let number = low(id);
-            let changed = (number != dependencies.number).then_some(number);
+            let changed = (number != before).then_some(number);
             return (Payload::Same, changed);
         }
         let tl0 = descriptor.tl0_picture;

@@ -81,7 +81,7 @@ impl Stream {
         self.activity.get_or_insert(Activity::new(now)).touch(now);
         let mut descriptor = describe(rtp.codec, rtp.payload);
         let extension = rtp.dependency_descriptor;
-        accepted.picture = self.pictures.read(newest, &mut descriptor, extension);
+        accepted.picture = self.pictures.read(rtp.sequence, &mut descriptor, extension);
         accepted.descriptor = descriptor;
         self.rates.add(now, descriptor.layers, rtp.payload.len());
         if kind == MediaKind::Audio || rtp.codec == Codec::Other {

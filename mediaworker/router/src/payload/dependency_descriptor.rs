@@ -125,7 +125,6 @@ pub(crate) struct Structure {
 pub(crate) struct Frame {
     pub(crate) begins: bool,
     pub(crate) ends: bool,
-    pub(crate) number: u16,
     pub(crate) layers: Layers,
     pub(crate) indications: Indications,
     pub(crate) references: References,
@@ -148,13 +147,19 @@ impl Structure {
     }
 }
 
+/// The number of a packet's frame, which every descriptor has.
+pub(crate) fn frame_number(bytes: &[u8]) -> Option<u16> {
+    let number = bytes.get(1..3)?.first_chunk()?;
+    Some(u16::from_be_bytes(*number))
+}
+
 /// Reads a descriptor, given the last structure. `None` when it is malformed, or refers to a
 /// structure that is not there.
 pub(crate) fn parse(bytes: &[u8], last: Option<&Structure>) -> Option<Parsed> {
     let mut bits = Bits { bytes, at: 0 };
     let (begins, ends) = (bits.flag()?, bits.flag()?);
     let template = u8::try_from(bits.take(6)?).ok()?;
-    let number = u16::try_from(bits.take(16)?).ok()?;
+    bits.take(16)?;
     let mut flags = [false; 5];
     if bytes.len() > 3 {
         for flag in &mut flags {
@@ -186,7 +191,6 @@ pub(crate) fn parse(bytes: &[u8], last: Option<&Structure>) -> Option<Parsed> {
     let mut frame = Frame {
         begins,
         ends,
-        number,
         layers: template.layers,
         indications: template.indications,
         references: template.references,
