@@ -247,7 +247,11 @@ impl Sending {
             payload,
         )
         .marker(forward.marker)
-        .ext_vals(stream.written.values(&packet.header.ext_vals))
+        .ext_vals(
+            stream
+                .written
+                .values(&packet.header.ext_vals, forward.frame_number),
+        )
         .nackable(stream.rtx.is_some());
         if let Some(patch) = patch {
             write = write.vp8_patch(patch);

@@ -9,7 +9,7 @@ use router::{
     MediaKind, PATIENCE, Payload, STEADY_AFTER, STREAM_TIMEOUT,
 };
 
-use crate::client::{Content, Packet};
+use crate::client::{Client, Content, Packet};
 use crate::encoder::Layout;
 use crate::pictures::{Next, Pictures};
 use crate::world::Report;
@@ -232,26 +232,17 @@ pub struct Model {
 }
 
 impl Model {
-    pub fn create_producer(
-        &mut self,
-        index: usize,
-        kind: MediaKind,
-        codec: Codec,
-        clock_rate: u32,
-        streams: usize,
-        paused_at: Option<Instant>,
-        layout: Option<Layout>,
-    ) {
+    pub fn create_producer(&mut self, index: usize, client: &Client, paused_at: Option<Instant>) {
         let streams = std::iter::repeat_with(Stream::default)
-            .take(streams)
+            .take(client.sources.len())
             .collect();
         let producer = Producer {
-            kind,
-            codec,
-            clock_rate,
+            kind: client.kind,
+            codec: client.codec,
+            clock_rate: client.clock_rate(),
             streams,
             paused_at,
-            layout,
+            layout: client.layout,
         };
         self.producers.insert(index, producer);
     }

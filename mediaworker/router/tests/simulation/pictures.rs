@@ -33,6 +33,8 @@ pub struct Pictures {
     allowed: BTreeMap<u64, Layers>,
     /// The frame that ended last, without a marker.
     open: Option<Name>,
+    /// The newest frame that something was let through of.
+    newest: Name,
 }
 
 impl Pictures {
@@ -51,6 +53,7 @@ impl Pictures {
             relied_on: BTreeSet::new(),
             allowed: BTreeMap::new(),
             open: None,
+            newest: 0,
         }
     }
 
@@ -92,6 +95,7 @@ impl Pictures {
         match actual {
             Some(actual) => {
                 self.highest = self.highest.max(frame.number);
+                self.newest = self.newest.max(frame.name);
                 self.newest_tl0 = self.newest_tl0.max(frame.tl0.unwrap_or(0));
                 self.check_patch(packet, frame, actual)?;
                 self.check_marker(packet, frame, actual)
@@ -160,7 +164,7 @@ impl Pictures {
             return Err("the lowest layer was left out".into());
         }
         match self.open {
-            Some(open) if newest && open >> 3 == frame.picture() && open < frame.name => {
+            Some(open) if newest && open == self.newest && open >> 3 == frame.picture() => {
                 Err("the picture was not ended".into())
             }
             _ => Ok(()),

@@ -271,11 +271,9 @@ impl World {
         let key = self.router.create_producer(self.now, config).unwrap();
         let index = self.next_client;
         self.next_client += 1;
-        let (kind, codec, streams) = (client.kind, client.codec, client.sources.len());
+        let streams = client.sources.len();
         let paused_at = paused.then_some(self.now);
-        let (rate, layout) = (client.clock_rate(), client.layout);
-        self.model
-            .create_producer(index, kind, codec, rate, streams, paused_at, layout);
+        self.model.create_producer(index, &client, paused_at);
         for stream in 0..streams {
             let after = Duration::from_millis(self.random.range(0, 40));
             self.schedule(
