@@ -47,8 +47,9 @@ pub fn extension() -> Extension {
     Extension::with_serializer(URI, Serializer)
 }
 
+/// Takes the bytes from a packet and writes them into one.
 #[derive(Debug)]
-struct Serializer;
+pub struct Serializer;
 
 impl ExtensionSerializer for Serializer {
     fn write_to(&self, buf: &mut [u8], values: &ExtensionValues) -> usize {

@@ -110,14 +110,17 @@ impl Pictures {
         }
     }
 
-    /// Checks a packet of which nobody can say what it is.
+    /// Checks a packet of which nobody can say what it is. It may seem to refer to a structure that
+    /// is older than the one that is missing, so that it is taken for something that it is not.
     pub fn unreadable(
         &mut self,
         packet: &Packet,
         frame: &Frame,
         actual: Option<&Forward>,
     ) -> Checked {
-        let actual = actual.ok_or("left out without a reason")?;
+        let Some(actual) = actual.filter(|forward| forward.payload != Payload::Empty) else {
+            return Ok(());
+        };
         self.highest = self.highest.max(frame.number);
         self.check_patch(packet, frame, actual)
     }
@@ -164,7 +167,7 @@ impl Pictures {
             return Err("the lowest layer was left out".into());
         }
         match self.open {
-            Some(open) if newest && open == self.newest && open >> 3 == frame.picture() => {
+            Some(open) if newest && open == self.newest && open + 1 == frame.name => {
                 Err("the picture was not ended".into())
             }
             _ => Ok(()),
