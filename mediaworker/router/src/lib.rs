@@ -42,12 +42,26 @@
 //! for a stream that was never seen are kept until its first packet; while the producer is paused
 //! nothing is asked.
 //!
-//! *Streams of a simulcast producer.* A consumer has a highest stream that it wants
-//! ([`PreferredLayers`]; all of them at first). Without a stream it starts on the first keyframe of
-//! any that it wants, then moves up to the highest of them that is *steady* (see [`STEADY_AFTER`]),
-//! and down when its own was silent for [`STREAM_TIMEOUT`], or is not wanted any more. When none of
-//! those flows, the lowest that does is as good as it gets. Until the keyframe of the new stream is
-//! there, the old one is forwarded. [`Action::TellLayer`] says what came of it.
+//! *Streams of a simulcast producer.* A consumer has a highest stream that it is to get: what it
+//! wants ([`PreferredLayers`]; all of them at first) within what the bandwidth allows
+//! ([`Router::set_target_layers`]). Without a stream it starts on the first keyframe of any up to
+//! that one, then moves up to the highest of them that is *steady* (see [`STEADY_AFTER`]), and down
+//! when its own was silent for [`STREAM_TIMEOUT`], or is too high now. When none of those flows, the
+//! lowest that does is as good as it gets. Streams that arrive too badly
+//! ([`Router::set_stream_health`]) count as silent while others flow. Until the keyframe of the new
+//! stream is there, the old one is forwarded, of one that is too high only the lowest temporal
+//! layer. [`Action::TellLayer`] says what came of it.
+//!
+//! *Layers within a stream.* Temporal layers of VP8, VP9 and AV1 and spatial ones of VP9 and AV1 are
+//! left out and added picture by picture, where the stream says that a decoder can follow (see the
+//! module `gate`). Only streams whose pictures are numbered are read so; of others everything is
+//! forwarded. A packet that is left out takes no sequence number; one that comes too late for that
+//! is forwarded without its payload ([`Payload::Empty`]). The marker is set where the highest layer
+//! that is forwarded ends.
+//!
+//! *Numbers of pictures* (picture id, TL0PICIDX, AV1's frame number) continue from run to run as
+//! sequence numbers do; the first run keeps those of its source. VP8's are also contiguous over
+//! pictures that are left out.
 //!
 //! *Speakers.* [`Action::TellSpeaker`] names the loudest producer of every [`SPEAKER_INTERVAL`],
 //! [`Router::speakers`] all that are told.

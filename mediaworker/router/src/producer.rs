@@ -134,10 +134,17 @@ impl Producer {
         })
     }
 
+    pub(crate) fn set_health(&mut self, stream: usize, healthy: bool) -> Result<(), Error> {
+        self.streams.get_mut(stream).ok_or(Error::Streams)?.failing = !healthy;
+        Ok(())
+    }
+
     pub(crate) fn layer_costs(&self, now: Instant) -> LayerCosts {
         let mut alone = LayerCosts::default();
         let mut highest = None;
-        for (layers, bitrate) in self.layer_bitrates(now) {
+        let selection = self.selection(now);
+        let flows = |layers: &Layers| self.is_svc() || selection.is_active(layers.spatial.into());
+        for (layers, bitrate) in self.layer_bitrates(now).filter(|(layers, _)| flows(layers)) {
             // Spatial layers that a simulcast stream has by itself come as one.
             alone.set(layers, alone.get(layers).unwrap_or(0) + bitrate);
             highest = Some(layers);
@@ -257,6 +264,6 @@ impl Producer {
     }
 
     pub(crate) fn selection(&self, now: Instant) -> Selection {
-        Selection::new(now, self.streams.iter().map(|stream| stream.activity))
+        Selection::new(now, self.streams.iter().map(|s| (s.activity, !s.failing)))
     }
 }

@@ -22,6 +22,8 @@ pub(crate) struct Stream {
     key_frame: Option<u32>,
     pictures: Pictures,
     pub(crate) request: KeyFrameRequest,
+    /// It arrives too badly to be of use.
+    pub(crate) failing: bool,
     /// How much each of its layers brings.
     pub(crate) rates: Rates,
 }
@@ -51,6 +53,7 @@ impl Stream {
         self.begin_epoch();
         self.activity = None;
         self.rates = Rates::default();
+        self.failing = false;
     }
 
     /// Takes note of a packet; `None` when it is to be ignored.

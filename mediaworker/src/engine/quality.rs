@@ -187,6 +187,10 @@ impl Engine {
             let transport = self.transports.get(producer.transport);
             let scores = transport.map(|t| t.inner.receiving().scores(now, key));
             let scores = scores.unwrap_or_default();
+            for one in &scores {
+                // The encoding exists: the transport has just named it.
+                let _ = room.graph.set_stream_health(key, one.stream, one.score > 0);
+            }
             all.insert(key, by_encoding(&scores, producer.encodings));
             if producer.told != scores {
                 changed.push(proto::ProducerScoreChanged {

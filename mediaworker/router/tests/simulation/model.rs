@@ -27,6 +27,8 @@ struct Stream {
     asked: Option<Instant>,
     /// Somebody was not given layers that only a keyframe may bring.
     may_be_asked: bool,
+    /// It arrives too badly.
+    failing: bool,
     /// AV1: the last structure, and the frame that brought it.
     structure: Option<(u64, u8)>,
 }
@@ -71,8 +73,11 @@ impl Producer {
     }
 
     fn active(&self, now: Instant) -> Vec<usize> {
-        let all = 0..self.streams.len();
-        all.filter(|s| self.streams[*s].is_active(now)).collect()
+        let flows = |s: &usize| self.streams[*s].is_active(now);
+        let flowing: Vec<usize> = (0..self.streams.len()).filter(flows).collect();
+        let is_healthy = |s: &usize| !self.streams[*s].failing;
+        let healthy: Vec<usize> = flowing.iter().copied().filter(is_healthy).collect();
+        if healthy.is_empty() { flowing } else { healthy }
     }
 
     fn best(&self, now: Instant, cap: usize) -> Option<usize> {
@@ -80,10 +85,10 @@ impl Producer {
     }
 
     fn move_from(&self, now: Instant, current: usize, cap: usize) -> Option<usize> {
-        let all = 0..self.streams.len();
-        let steady: Vec<usize> = all.filter(|s| self.streams[*s].is_steady(now)).collect();
+        let mut steady = self.active(now);
+        let stopped = !steady.contains(&current);
+        steady.retain(|s| self.streams[*s].is_steady(now));
         let best = Self::pick(&steady, cap)?;
-        let stopped = !self.streams[current].is_active(now);
         // Worse is left alone while it flows.
         let better = Self::pick(&[best, current], cap) == Some(best);
         (best != current && (better || stopped)).then_some(best)
@@ -294,6 +299,11 @@ impl Model {
         }
     }
 
+    pub fn set_health(&mut self, index: usize, stream: usize, healthy: bool) {
+        let producer = self.producers.get_mut(&index).unwrap();
+        producer.streams[stream].failing = !healthy;
+    }
+
     pub fn restart_stream(&mut self, index: usize, stream: usize) {
         let stream = &mut self.producers.get_mut(&index).unwrap().streams[stream];
         let Stream {
@@ -375,7 +385,7 @@ impl Model {
             .streams
             .iter()
             .rposition(|stream| !stream.received.is_empty());
-        let current = current.filter(|stream| producer.streams[*stream].is_active(now));
+        let current = current.filter(|stream| producer.active(now).contains(stream));
         match current.or(producer.best(now, cap)).or(seen) {
             Some(stream) => producer.wish(now, stream),
             None => (0..producer.streams.len()).for_each(|stream| producer.wish(now, stream)),

@@ -414,7 +414,14 @@ impl World {
         };
         let stream = self.random.range(0, client.sources.len() as u64) as usize;
         let source = &mut client.sources[stream];
-        match self.random.range(0, 13) {
+        match self.random.range(0, 14) {
+            13 => {
+                let healthy = self.random.percent(50);
+                self.router
+                    .set_stream_health(*key, stream, healthy)
+                    .unwrap();
+                self.model.set_health(index, stream, healthy);
+            }
             10..13 => {
                 if let Some(encoder) = source.encoder.as_mut() {
                     let spatial = u64::from(encoder.layout.spatial);
@@ -437,7 +444,11 @@ impl World {
     /// Everybody is back, everything runs.
     fn calm_down(&mut self) -> Result<(), String> {
         self.loss = 0;
-        for (_, client) in self.clients.values_mut() {
+        for (index, (key, client)) in &mut self.clients {
+            for stream in 0..client.sources.len() {
+                self.router.set_stream_health(*key, stream, true).unwrap();
+                self.model.set_health(*index, stream, true);
+            }
             client.sources.iter_mut().for_each(Source::run_well);
         }
         for index in self.clients.keys().copied().collect::<Vec<_>>() {
