@@ -135,7 +135,7 @@ impl Encoder {
         self.picture += 1;
         self.tl0 += u64::from(temporal == 0);
         let joins = random.percent(40);
-        let opens = self.layout.codec == Codec::Av1 && temporal == 0
+        let opens = self.layout.codec == Codec::Av1
             || self.layout.codec == Codec::Vp9 && random.percent(50);
         let mut coded = Vec::new();
         for spatial in 0..self.active {
