@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 
 use router::{
     Action, CAPTURE_TRUST, Codec, ConsumerConfig, ConsumerKey, Error, Forward, KEY_FRAME_INTERVAL,
-    MAX_STREAMS, MIN_PACKETS, MediaKind, PreferredLayers, ProducerConfig, ProducerKey,
+    Layers, MAX_STREAMS, MIN_PACKETS, MediaKind, PreferredLayers, ProducerConfig, ProducerKey,
     RESTART_AFTER, Router, RtpIn, SPEAKER_INTERVAL, STEADY_AFTER, STREAM_TIMEOUT, Sink,
+    StreamLayers,
 };
 
 /// VP8 as Chrome sends it: 15-bit picture id, TL0PICIDX, TID and KEYIDX.
@@ -58,6 +59,7 @@ impl Room {
             clock_rate,
             streams,
             paused: false,
+            layers: StreamLayers::default(),
         };
         self.router.create_producer(self.now, config).unwrap()
     }
@@ -152,6 +154,7 @@ fn packet(sequence: u64, timestamp: u32, payload: &[u8]) -> RtpIn<'_> {
         payload,
         captured: None,
         audio_level: None,
+        dependency_descriptor: None,
     }
 }
 
@@ -669,9 +672,9 @@ fn preferred_layers_are_kept_to_and_told() {
     let mut room = Room::new();
     let camera = room.producer(MediaKind::Video, 3);
     let ann = room.consumer(camera, false);
-    let tell = |stream| Action::TellLayer {
+    let tell = |stream: Option<u8>| Action::TellLayer {
         consumer: ann,
-        stream,
+        layers: stream.map(|stream| Layers::new(stream, 0)),
     };
     assert_eq!(room.prefer(ann, 1), 1);
     room.send(camera, on(2, packet(0, 0, KEY)));
@@ -814,6 +817,7 @@ fn nonsense_is_refused_or_ignored() {
             clock_rate,
             streams,
             paused: false,
+            layers: StreamLayers::default(),
         };
         assert_eq!(room.router.create_producer(room.now, config), Err(error));
     }

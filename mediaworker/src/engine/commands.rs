@@ -226,6 +226,7 @@ impl Engine {
                     clock_rate,
                     streams: spec.encodings.len(),
                     paused: request.paused,
+                    layers: spec.layers,
                 },
             )
             .map_err(|e| TransportError::Invalid(e.to_string()))?;
@@ -368,7 +369,7 @@ impl Engine {
                 producer,
                 wanted: !spec.paused,
                 told: None,
-                told_layer: None,
+                told_layers: None,
                 layer_was_told: false,
             },
         );

@@ -27,7 +27,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Instant;
 
-use router::{ConsumerKey, ProducerKey, Router};
+use router::{ConsumerKey, Layers, ProducerKey, Router};
 use slotmap::{SecondaryMap, SlotMap, new_key_type};
 use str0m::config::DtlsCert;
 use str0m::media::MediaKind;
@@ -157,9 +157,9 @@ struct ConsumerEntry {
     wanted: bool,
     /// Score that was told last.
     told: Option<proto::ConsumerScore>,
-    /// Layer that was told last.
-    told_layer: Option<usize>,
-    /// A layer was told since the last review; the next one waits for that.
+    /// Layers that were told last.
+    told_layers: Option<Layers>,
+    /// Layers were told since the last review; the next ones wait for that.
     layer_was_told: bool,
 }
 

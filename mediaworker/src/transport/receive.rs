@@ -6,7 +6,7 @@ mod inbound;
 
 use std::collections::{HashMap, HashSet};
 
-use router::{Codec, ProducerKey};
+use router::{Codec, ProducerKey, StreamLayers};
 use str0m::Rtc;
 use str0m::change::SdpOffer;
 use str0m::media::{KeyframeRequestKind, MediaKind, Mid, Rid};
@@ -75,6 +75,8 @@ pub struct ProducerSpec {
     pub extensions: Vec<(u32, String)>,
     /// At least one, lowest quality first.
     pub encodings: Vec<Encoding>,
+    /// The layers within each encoding.
+    pub layers: StreamLayers,
 }
 
 /// A packet of a producer.

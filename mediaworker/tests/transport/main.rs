@@ -23,4 +23,5 @@ mod room;
 mod scores;
 mod speakers;
 mod stats;
+mod temporal;
 mod throttle;

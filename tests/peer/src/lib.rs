@@ -305,17 +305,19 @@ impl Peer {
 
     /// Writes a packet. `captured`: the wall clock that its timestamp stands for.
     pub fn write(&mut self, ssrc: u32, packet: &Packet, captured: Instant) {
-        self.write_with(ssrc, packet, captured, ExtensionValues::default());
+        self.write_with(ssrc, packet, captured, |_| {});
     }
 
-    /// As [`Peer::write`], with more header extensions.
+    /// The same with more header extensions.
     pub fn write_with(
         &mut self,
         ssrc: u32,
         packet: &Packet,
         captured: Instant,
-        mut values: ExtensionValues,
+        extend: impl FnOnce(&mut ExtensionValues),
     ) {
+        let mut values = ExtensionValues::default();
+        extend(&mut values);
         if let Some(level) = packet.audio_level {
             values.audio_level = Some(level);
             values.voice_activity = Some(true);
