@@ -54,6 +54,7 @@ fn every_setting_is_read_from_its_variable_and_its_flag() {
         ("MEDIASOUP_MAX_PORT", "20999"),
         ("MEDIASOUP_NUM_WORKERS", "3"),
         ("MEDIASOUP_WORKER_CPUS", "8,2-3"),
+        ("TRANSPORT_MAX_INCOMING_BITRATE", "0"),
         ("MEDIASOUP_CLIENT_ENABLE_ICESERVER", "No"),
         (
             "MEDIASOUP_CLIENT_ICESERVER_HOST",
@@ -100,6 +101,7 @@ fn every_setting_is_read_from_its_variable_and_its_flag() {
         max_port: 20_999,
         num_workers: Some(3),
         worker_cpus: Some(WorkerCpus::List(vec![8, 2, 3])),
+        max_incoming_bitrate: 0,
         admin_token: Some(Secret::new("tok")),
         api_token: Some(Secret::new("api")),
         cors_origins: Some(vec![
@@ -358,6 +360,9 @@ fn values_that_make_no_sense_are_refused_by_name() {
         ("MEDIASOUP_ANNOUNCED_IP", "2001:db8::1"),
         ("MEDIASOUP_NUM_WORKERS", "0"),
         ("MEDIASOUP_NUM_WORKERS", "257"),
+        ("TRANSPORT_MAX_INCOMING_BITRATE", "-1"),
+        ("TRANSPORT_MAX_INCOMING_BITRATE", "5M"),
+        ("TRANSPORT_MAX_INCOMING_BITRATE", "1000000001"),
         ("MEDIASOUP_WORKER_CPUS", "1,"),
         ("MEDIASOUP_WORKER_CPUS", "a"),
         ("MEDIASOUP_WORKER_CPUS", "3-2"),

@@ -3,6 +3,7 @@
 
 mod counting;
 mod inbound;
+mod limit;
 
 use std::collections::{HashMap, HashSet};
 
@@ -20,6 +21,7 @@ use super::offer::Lesson;
 use super::slots::{PayloadType, SlotCodec, Slots};
 pub use counting::{Arriving, EncodingScore};
 use inbound::Inbound;
+use limit::IncomingLimit;
 
 /// Most producers on one transport. A browser has a handful.
 const MAX_PRODUCERS: usize = 64;
@@ -132,6 +134,7 @@ pub struct Receiving {
     arriving: Arriving,
     /// Payload types of retransmissions, a bit for each.
     repair_types: u128,
+    limit: IncomingLimit,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -499,6 +502,10 @@ impl Receiving {
         }
         self.arriving.used = true;
         entry.count(stream, &packet, self.arriving, new_source);
+        if entry.spec.kind.is_video() {
+            let ssrc = packet.header.ssrc;
+            self.limit.remind(packet.timestamp, rtc, ssrc);
+        }
         let codec = entry.spec.codecs.first()?;
         let captured = packet.last_sender_info.and_then(|info| {
             let report = Report {
@@ -550,6 +557,16 @@ impl Receiving {
         self.end_interval(feedback.received_at, *feedback.sender_info.ssrc);
         self.clock
             .handle_report(feedback.received_at, feedback.sender_info.ntp_time);
+    }
+
+    /// Sets the most that the client is told to send, bits per second; 0 is no limit.
+    pub fn set_max_bitrate(&mut self, bitrate: Option<u64>) {
+        self.limit.set(bitrate);
+    }
+
+    /// The most that the client is told to send, bits per second.
+    pub fn max_bitrate(&self) -> Option<u64> {
+        self.limit.get()
     }
 
     /// Asks the client for a keyframe of one encoding. True when something will

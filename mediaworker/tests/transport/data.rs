@@ -683,6 +683,7 @@ fn absurd_sctp_options_are_refused_by_name() {
                 num_streams,
                 max_message_size,
             }),
+            ..Default::default()
         };
         let error = network
             .engine

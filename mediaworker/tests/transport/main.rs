@@ -15,6 +15,7 @@ mod hostile;
 mod layers;
 mod media;
 mod network;
+mod receiving;
 mod room;
 mod scores;
 mod speakers;

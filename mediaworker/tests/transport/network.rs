@@ -152,6 +152,7 @@ impl Network {
                 producing,
                 consuming: !producing,
                 sctp,
+                ..Default::default()
             })
             .unwrap()
     }

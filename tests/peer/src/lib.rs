@@ -145,6 +145,8 @@ pub struct Peer {
     pub rtcp_received: Vec<&'static str>,
     /// See `rtcp_received`.
     pub rtcp_sent: Vec<&'static str>,
+    /// Limits that the server has told by REMB, bits per second.
+    pub limits: Vec<(Instant, u64)>,
     /// Clear headers of all RTP that came in, retransmissions and padding too.
     pub raw_headers: Vec<RtpHeader>,
     /// Messages received on data channels, oldest first.
@@ -204,6 +206,7 @@ impl Peer {
             key_frame_requests: Vec::new(),
             rtcp_received: Vec::new(),
             rtcp_sent: Vec::new(),
+            limits: Vec::new(),
             raw_headers: Vec::new(),
             messages: Vec::new(),
             closed_channels: Vec::new(),
@@ -389,7 +392,12 @@ impl Peer {
                     .push((now, request.mid, request.kind));
             }
             Event::RawPacket(raw) => match *raw {
-                RawPacket::RtcpRx(rtcp) => self.rtcp_received.push(name(&rtcp)),
+                RawPacket::RtcpRx(rtcp) => {
+                    if let Rtcp::Remb(remb) = &rtcp {
+                        self.limits.push((now, remb.bitrate as u64));
+                    }
+                    self.rtcp_received.push(name(&rtcp));
+                }
                 RawPacket::RtcpTx(rtcp) => self.rtcp_sent.push(name(&rtcp)),
                 RawPacket::RtpRx(header, _) => self.raw_headers.push(header),
                 RawPacket::RtpTx(..) => {}
