@@ -29,6 +29,15 @@ impl Room {
             Some(Event::ConsumerLayers(changed)) => self.on_consumer_layers(&changed),
             Some(Event::DownlinkBwe(bwe)) => self.on_downlink_bwe(&bwe),
             Some(Event::ActiveSpeaker(speaker)) => self.on_active_speaker(&speaker),
+            // Clients read it from the packets; nobody is told.
+            Some(Event::VideoOrientation(changed)) => debug!(
+                room = %self.id,
+                producer = changed.producer_id,
+                camera = changed.camera,
+                flip = changed.flip,
+                rotation = changed.rotation,
+                "video orientation"
+            ),
             Some(Event::TransportState(state)) => debug!(
                 room = %self.id,
                 transport = state.transport_id,

@@ -238,6 +238,7 @@ impl Engine {
                     .map_or_else(String::new, |c| c.mime_type.clone()),
                 encodings: spec.encodings.len(),
                 told: Vec::new(),
+                told_orientation: None,
             },
         );
         self.producer_ids

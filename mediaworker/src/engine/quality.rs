@@ -157,6 +157,7 @@ impl Engine {
         let next = Some(now + REVIEW_INTERVAL);
         self.timers
             .set(Timer::Review(router), &mut entry.review, next);
+        self.review_orientations(router);
         let scores = self.review_producers(now, router);
         self.review_consumers(router, &scores);
         self.review_layers(router);

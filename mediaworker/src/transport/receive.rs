@@ -4,6 +4,7 @@
 mod counting;
 mod inbound;
 mod limit;
+mod orientation;
 
 use std::collections::{HashMap, HashSet};
 
@@ -22,6 +23,7 @@ use super::slots::{PayloadType, SlotCodec, Slots};
 pub use counting::{Arriving, EncodingScore};
 use inbound::Inbound;
 use limit::IncomingLimit;
+pub use orientation::Orientation;
 
 /// Most producers on one transport. A browser has a handful.
 const MAX_PRODUCERS: usize = 64;
@@ -107,6 +109,8 @@ struct Entry {
     paused: bool,
     /// By encoding, from its first packet on.
     inbound: Vec<Option<Inbound>>,
+    /// Of its last picture that told.
+    orientation: Option<Orientation>,
 }
 
 /// The producers of one transport.
@@ -135,6 +139,8 @@ pub struct Receiving {
     /// Payload types of retransmissions, a bit for each.
     repair_types: u128,
     limit: IncomingLimit,
+    /// Id of the extension that tells how pictures have to be turned.
+    orientation_id: Option<u8>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -269,6 +275,7 @@ impl Receiving {
             rids,
             taught: false,
             paused: false,
+            orientation: None,
         });
         self.learn_repair_types();
     }
@@ -369,6 +376,11 @@ impl Receiving {
                 *place = Some(ExtensionId { uri, taught: false });
             }
         }
+        let told = |held: &Option<ExtensionId>| {
+            held.is_some_and(|held| held.uri == extensions::VIDEO_ORIENTATION)
+        };
+        let ids = (1u8..).zip(&self.extension_ids);
+        self.orientation_id = ids.into_iter().find(|(_, e)| told(e)).map(|(id, _)| id);
     }
 
     /// Counts the SSRCs of a producer in or out.
@@ -505,6 +517,7 @@ impl Receiving {
         if entry.spec.kind.is_video() {
             let ssrc = packet.header.ssrc;
             self.limit.remind(packet.timestamp, rtc, ssrc);
+            entry.orientation = self.arriving.orientation.or(entry.orientation);
         }
         let codec = entry.spec.codecs.first()?;
         let captured = packet.last_sender_info.and_then(|info| {

@@ -3,8 +3,10 @@
 
 use std::time::Duration;
 
+use proto::event::Event;
 use test_peer::PeerConfig;
 use test_peer::str0m::media::{KeyframeRequestKind, MediaKind};
+use test_peer::str0m::rtp::VideoOrientation;
 
 use crate::network::{Conditions, Network};
 use crate::room::{Source, call_with, create_router, produce, produce_request, run};
@@ -126,4 +128,39 @@ fn lost_packets_are_asked_for_once_per_round_trip() {
             "rtt {rtt}: {again}"
         );
     }
+}
+
+#[test]
+fn the_orientation_of_pictures_is_told_when_it_changes() {
+    let (mut network, mut video) = limited(MediaKind::Video, None);
+    let told = |network: &Network| -> Vec<(bool, bool, u32)> {
+        let of = |event: &Event| match event {
+            Event::VideoOrientation(told) => {
+                assert_eq!(told.producer_id, "it");
+                Some((told.camera, told.flip, told.rotation))
+            }
+            _ => None,
+        };
+        network.events.iter().filter_map(of).collect()
+    };
+    run(&mut network, &mut [&mut video], 3 * SECOND);
+    assert_eq!(told(&network), [], "the pictures do not tell");
+    for orientation in [VideoOrientation::Deg0, VideoOrientation::Deg270] {
+        network.clients[0].peer.orientation = Some(orientation);
+        run(&mut network, &mut [&mut video], 3 * SECOND);
+    }
+    // str0m counts the other way round.
+    let both = [(false, false, 0), (false, false, 90)];
+    assert_eq!(told(&network), both);
+    // What is not repeated stays, and what flaps is told once a second.
+    network.clients[0].peer.orientation = None;
+    run(&mut network, &mut [&mut video], 3 * SECOND);
+    assert_eq!(told(&network), both);
+    for _ in 0..30 {
+        for orientation in [VideoOrientation::Deg180, VideoOrientation::Deg90] {
+            network.clients[0].peer.orientation = Some(orientation);
+            run(&mut network, &mut [&mut video], SECOND / 20);
+        }
+    }
+    assert!(told(&network).len() <= both.len() + 4);
 }

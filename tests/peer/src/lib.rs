@@ -18,6 +18,7 @@ use str0m::net::{Protocol, Receive};
 use str0m::rtp::rtcp::{Rtcp, SenderInfo};
 use str0m::rtp::{
     Extension, ExtensionMap, ExtensionValues, RawPacket, RtpHeader, RtpPacket, RtpWrite, Ssrc,
+    VideoOrientation,
 };
 use str0m::{Candidate, Event, IceCreds, Input, Output, Rtc};
 
@@ -145,6 +146,8 @@ pub struct Peer {
     pub rtcp_received: Vec<&'static str>,
     /// See `rtcp_received`.
     pub rtcp_sent: Vec<&'static str>,
+    /// Orientation that is written into its video packets.
+    pub orientation: Option<VideoOrientation>,
     /// Limits that the server has told by REMB, bits per second.
     pub limits: Vec<(Instant, u64)>,
     /// Clear headers of all RTP that came in, retransmissions and padding too.
@@ -206,6 +209,7 @@ impl Peer {
             key_frame_requests: Vec::new(),
             rtcp_received: Vec::new(),
             rtcp_sent: Vec::new(),
+            orientation: None,
             limits: Vec::new(),
             raw_headers: Vec::new(),
             messages: Vec::new(),
@@ -304,6 +308,8 @@ impl Peer {
         if let Some(level) = packet.audio_level {
             values.audio_level = Some(level);
             values.voice_activity = Some(true);
+        } else {
+            values.video_orientation = self.orientation;
         }
         let write = RtpWrite::new(
             packet.pt.into(),
