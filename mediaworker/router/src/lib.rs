@@ -51,7 +51,7 @@
 //!
 //! *Speakers.* [`Action::TellSpeaker`] names the loudest producer of every [`SPEAKER_INTERVAL`].
 
-mod allocation;
+pub mod allocation;
 mod consumer;
 mod error;
 mod invariants;
@@ -74,10 +74,6 @@ use std::time::Instant;
 
 use slotmap::SlotMap;
 
-pub use crate::allocation::{
-    Allocation, Allocator, CALM, Demand, FAILED_WITHIN, KEEP_PERCENT, LAST_LAYER_BITRATE,
-    LAST_LAYER_PATIENCE, LAST_LAYER_PERCENT, MAX_FAILURES, PATIENCE, RISE_PERCENT, Reason,
-};
 pub use crate::error::Error;
 pub use crate::key_frame_request::KEY_FRAME_INTERVAL;
 pub use crate::layers::{LayerCosts, Layers, MAX_TEMPORAL_LAYERS};

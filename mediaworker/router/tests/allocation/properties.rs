@@ -1,6 +1,8 @@
 //! Random transports: what must hold at every call, and how often layers change.
 
-use router::{KEEP_PERCENT, LAST_LAYER_BITRATE, LAST_LAYER_PATIENCE, LAST_LAYER_PERCENT};
+use router::allocation::{
+    KEEP_PERCENT, LAST_LAYER_BITRATE, LAST_LAYER_PATIENCE, LAST_LAYER_PERCENT,
+};
 
 use super::random::Random;
 use super::*;

@@ -1,6 +1,6 @@
 //! One situation each.
 
-use router::{CALM, FAILED_WITHIN, LAST_LAYER_PATIENCE, PATIENCE};
+use router::allocation::{CALM, FAILED_WITHIN, LAST_LAYER_PATIENCE, PATIENCE};
 
 use super::*;
 
