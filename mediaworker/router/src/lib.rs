@@ -50,9 +50,13 @@
 //! there, the old one is forwarded. [`Action::TellLayer`] says what came of it.
 //!
 //! *Speakers.* [`Action::TellSpeaker`] names the loudest producer of every [`SPEAKER_INTERVAL`].
+//!
+//! *Dominant speaker.* [`Action::TellDominantSpeaker`] names the producer that has taken over the
+//! conversation, decided every [`DECISION_INTERVAL`].
 
 pub mod allocation;
 mod consumer;
+mod dominant;
 mod error;
 mod invariants;
 mod key_frame_request;
@@ -74,6 +78,7 @@ use std::time::Instant;
 
 use slotmap::SlotMap;
 
+pub use crate::dominant::DECISION_INTERVAL;
 pub use crate::error::Error;
 pub use crate::key_frame_request::KEY_FRAME_INTERVAL;
 pub use crate::layers::{LayerCosts, Layers, MAX_TEMPORAL_LAYERS};
@@ -88,6 +93,7 @@ pub use crate::types::{
 };
 
 use crate::consumer::{Consumer, Verdict};
+use crate::dominant::Dominance;
 use crate::producer::Producer;
 use crate::speakers::{Speakers, Verdict as Speaking};
 
@@ -103,6 +109,7 @@ pub struct Router {
     /// most once (its request knows), so the length is bounded by the number of streams.
     waiting: Vec<(ProducerKey, usize)>,
     speakers: Speakers,
+    dominance: Dominance,
 }
 
 impl Router {
@@ -394,6 +401,8 @@ impl Router {
         {
             source.levels.add(level);
             self.speakers.arm(now);
+            source.speech.add(now, level);
+            self.dominance.arm(now);
         }
         let mut ask = source.has_kept_request(rtp.stream);
         for key in &source.consumers {
@@ -429,6 +438,7 @@ impl Router {
             actions,
             waiting,
             speakers,
+            dominance,
             ..
         } = self;
         waiting.retain(|(key, stream)| {
@@ -452,6 +462,11 @@ impl Router {
             };
             actions.push_back(Action::TellSpeaker { producer, volume });
         }
+        let present = producers.iter_mut().filter(|(_, p)| !p.is_paused());
+        let speech = present.map(|(key, p)| (key, &mut p.speech));
+        if let Some(producer) = dominance.handle_timeout(now, speech) {
+            actions.push_back(Action::TellDominantSpeaker { producer });
+        }
     }
 
     /// When [`Router::handle_timeout`] has to be called next, if anything is to be done at all.
@@ -461,6 +476,7 @@ impl Router {
             .iter()
             .filter_map(|(key, stream)| self.producers.get(*key)?.request(*stream)?.deadline())
             .chain(self.speakers.deadline())
+            .chain(self.dominance.deadline())
             .min()
     }
 
@@ -473,6 +489,7 @@ impl Router {
                 Action::RequestKeyFrame { producer, .. } => {
                     self.is_producer_paused(producer) == Some(false)
                 }
+                Action::TellDominantSpeaker { producer } => self.producers.contains_key(producer),
                 Action::TellLayer { consumer, .. } => self.consumers.contains_key(consumer),
                 Action::TellSpeaker { producer, .. } => {
                     producer.is_none_or(|key| self.producers.contains_key(key))

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use crate::dominant::Speech;
 use crate::error::Error;
 use crate::key_frame_request::KeyFrameRequest;
 use crate::selection::{Activity, Selection};
@@ -18,6 +19,8 @@ pub(crate) struct Producer {
     paused_at: Option<Instant>,
     /// How loud it was in the current interval.
     pub(crate) levels: Levels,
+    /// What it said in the last second.
+    pub(crate) speech: Speech,
     /// In order of creation.
     pub(crate) consumers: Vec<ConsumerKey>,
 }
@@ -55,6 +58,7 @@ impl Producer {
                 .collect(),
             paused_at: paused.then_some(now),
             levels: Levels::default(),
+            speech: Speech::default(),
             consumers: Vec::new(),
         })
     }
@@ -101,6 +105,7 @@ impl Producer {
         }
         self.paused_at = Some(now);
         self.levels = Levels::default();
+        self.speech = Speech::default();
         for stream in &mut self.streams {
             stream.request.clear();
         }

@@ -165,7 +165,9 @@ impl World {
                     self.model.told(consumer, stream)?;
                     continue;
                 }
-                Action::TellSpeaker { .. } => return Err("nobody was loud".into()),
+                Action::TellSpeaker { .. } | Action::TellDominantSpeaker { .. } => {
+                    return Err("nobody was loud".into());
+                }
             };
             let found = self
                 .clients
