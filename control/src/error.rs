@@ -132,7 +132,9 @@ impl Error {
             | Error::ForeignOrigin
             | Error::Forbidden(_)
             | Error::NoSubprotocol => StatusCode::FORBIDDEN,
-            Error::IdTaken(_) | Error::NotPossible(_) => StatusCode::CONFLICT,
+            Error::IdTaken(_) | Error::NotPossible(_) | Error::NotJoined | Error::AlreadyJoined => {
+                StatusCode::CONFLICT
+            }
             Error::UnknownRoom(_) | Error::UnknownEntity { .. } | Error::UnknownPath => {
                 StatusCode::NOT_FOUND
             }

@@ -15,6 +15,7 @@ mod rooms;
 mod schemas;
 pub mod serve;
 mod signaling;
+mod v2;
 mod ws_url;
 
 use std::sync::Arc;
@@ -98,6 +99,7 @@ fn public() -> OpenApiRouter<AppState> {
         .routes(routes!(broadcasters::consume))
         .routes(routes!(broadcasters::consume_data))
         .routes(routes!(broadcasters::produce_data))
+        .merge(v2::routes())
         .routes(routes!(health))
         .routes(routes!(openapi::get))
 }

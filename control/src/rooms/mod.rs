@@ -23,7 +23,7 @@ mod tenure;
 mod undo;
 mod worker_events;
 
-pub use broadcaster::BroadcasterRequest;
+pub use broadcaster::{BroadcasterRequest, ConsumeRequest};
 pub use ids::{PeerId, RoomId};
 pub use peer::PeerOptions;
 pub use registry::{MAX_WAITING_ROOMS, RoomOptions, Rooms, Seat, Timings};

@@ -50,6 +50,8 @@ pub(super) struct Peer {
     /// It is driven over HTTP, see [`broadcaster`](super::broadcaster).
     pub is_broadcaster: bool,
     pub options: PeerOptions,
+    /// What a broadcaster that has not joined yet will join with.
+    pub entering: Option<Joined>,
     /// When to give up on a client that does not join.
     pub join_deadline: Instant,
     /// `None` until the client joins.
@@ -139,6 +141,7 @@ impl Peer {
             connection,
             is_broadcaster: false,
             options,
+            entering: None,
             join_deadline,
             joined: None,
             transports: Vec::new(),
@@ -150,16 +153,15 @@ impl Peer {
         }
     }
 
-    /// A member without a socket: what it is told goes nowhere.
-    pub fn broadcaster(id: PeerId, session: SessionId, joined: Joined) -> Self {
+    /// One without a socket: what it is told goes nowhere. It has not joined.
+    pub fn broadcaster(id: PeerId, session: SessionId, remote: Option<SocketAddr>) -> Self {
         let (connection, _) = connection::channel(Identity {
             session,
             dialect: Dialect::default(),
-            remote: None,
+            remote,
         });
         Self {
             is_broadcaster: true,
-            joined: Some(joined),
             ..Self::new(id, connection, PeerOptions::default(), Instant::now())
         }
     }

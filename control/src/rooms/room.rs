@@ -433,7 +433,7 @@ impl Room {
         debug!(room = %self.id, peer = %id, ?session, "connected");
         let earlier = self.peers.iter().find(|(_, peer)| peer.id == id);
         let earlier = earlier.map(|(session, _)| *session);
-        let join_deadline = Instant::now() + self.timings.join;
+        let join_deadline = Instant::now() + options.dialect.join_timeout(self.timings.join);
         let data = json!({ "version": concat!("webrtc-server/", env!("CARGO_PKG_VERSION")) });
         connection.notify(&Notification::new("mediasoupVersion", &data));
         let peer = Peer::new(id, connection, options, join_deadline);
@@ -540,16 +540,21 @@ impl Room {
         self.peers.values().all(|peer| peer.is_broadcaster) && self.reserved.is_empty()
     }
 
+    /// When a broadcaster that comes now has to have joined.
+    pub fn join_deadline(&self) -> Instant {
+        Instant::now() + self.timings.join
+    }
+
     /// When [`Room::on_deadline`] has something to do next.
     fn next_deadline(&self) -> Instant {
         let unjoined = self.peers.values().filter(|peer| peer.joined.is_none());
         let first = unjoined.map(|peer| peer.join_deadline).min();
-        let far = Instant::now() + self.timings.unused_room;
-        match first {
-            Some(first) => first,
-            None if self.is_deserted() => self.unused_until,
-            None => far,
-        }
+        let end = if self.is_deserted() {
+            self.unused_until
+        } else {
+            Instant::now() + self.timings.unused_room
+        };
+        first.map_or(end, |first| first.min(end))
     }
 
     async fn on_deadline(&mut self, now: Instant) {

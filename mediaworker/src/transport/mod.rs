@@ -11,6 +11,7 @@ pub mod receive;
 pub mod sctp;
 pub mod send;
 pub mod slots;
+pub mod srtcp;
 pub mod stats;
 pub mod throttle;
 pub mod webrtc;
