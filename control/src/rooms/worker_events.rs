@@ -30,12 +30,10 @@ impl Room {
             Some(Event::ConsumerLayers(changed)) => self.on_consumer_layers(&changed),
             Some(Event::DownlinkBwe(bwe)) => self.on_downlink_bwe(&bwe),
             Some(Event::ActiveSpeaker(speaker)) => self.on_active_speaker(&speaker),
-            // The seed's clients hear of the loudest.
-            Some(Event::DominantSpeaker(speaker)) => debug!(
-                room = %self.id,
-                producer = speaker.producer_id,
-                "dominant speaker"
-            ),
+            Some(Event::DominantSpeaker(speaker)) => {
+                debug!(room = %self.id, producer = speaker.producer_id, "dominant speaker");
+                self.dominant = Some(speaker.producer_id);
+            }
             // Clients read it from the packets; nobody is told.
             Some(Event::VideoOrientation(changed)) => debug!(
                 room = %self.id,
