@@ -9,8 +9,9 @@
 //! - *Up with patience.* A step up has to fit with [`RISE_PERCENT`] of its cost, at every call of
 //!   [`PATIENCE`]. Each fall within [`FAILED_WITHIN`] after a rise of anyone doubles that time for
 //!   the consumer that fell, up to 2^[`MAX_FAILURES`] times; a fall after a longer time halves it
-//!   again, and so does every [`CALM`] without a failure. Who has nothing yet, and whose client has
-//!   just asked for something else, need not wait.
+//!   again, and so does every [`CALM`] without a failure. Where less than half of what is sent is
+//!   left, the link is another one, and no rise is to blame. Who has nothing yet, and whose client
+//!   has just asked for something else, need not wait.
 //! - *The lowest layer goes last.* When not even the lowest layers fit, those that are sent stay for
 //!   [`LAST_LAYER_PATIENCE`], because estimates fall too low before they settle, and a frozen picture
 //!   is worse than a short queue; within limits ([`LAST_LAYER_PERCENT`], [`LAST_LAYER_BITRATE`]).
@@ -43,7 +44,7 @@ pub const PATIENCE: Duration = Duration::from_secs(1);
 pub const FAILED_WITHIN: Duration = Duration::from_secs(20);
 
 /// How often failed rises double [`PATIENCE`], at most.
-pub const MAX_FAILURES: u32 = 4;
+pub const MAX_FAILURES: u32 = 3;
 
 /// One failed rise is forgotten after each such time without another one.
 pub const CALM: Duration = Duration::from_secs(60);
@@ -173,7 +174,13 @@ impl Allocator {
             rung.map_or(0, |rung| rung.cost)
         };
         let total = self.climbers.iter().map(cost).sum();
-        let risen = self.risen;
+        let held = |climber: &Climber| {
+            let rung = climber.rung(&self.rungs, climber.held);
+            rung.map_or(0, |rung| rung.cost)
+        };
+        let held: u64 = self.climbers.iter().map(held).sum();
+        // Another link: no rise is to blame for what is lost.
+        let risen = self.risen.filter(|_| available >= held / 2);
         for (climber, demand) in self.climbers.iter().zip(demands) {
             if let Some(history) = self.histories.get_mut(&demand.key) {
                 let target = history.settle(now, climber, &self.rungs, risen);
