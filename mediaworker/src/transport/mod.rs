@@ -3,6 +3,7 @@
 pub mod clock;
 pub mod crypto;
 pub mod data;
+pub mod dependency_descriptor;
 pub mod extensions;
 mod guard;
 pub mod ice;

@@ -312,7 +312,17 @@ impl Peer {
 
     /// Writes a packet. `captured`: the wall clock that its timestamp stands for.
     pub fn write(&mut self, ssrc: u32, packet: &Packet, captured: Instant) {
-        let mut values = ExtensionValues::default();
+        self.write_with(ssrc, packet, captured, ExtensionValues::default());
+    }
+
+    /// As [`Peer::write`], with more header extensions.
+    pub fn write_with(
+        &mut self,
+        ssrc: u32,
+        packet: &Packet,
+        captured: Instant,
+        mut values: ExtensionValues,
+    ) {
         if let Some(level) = packet.audio_level {
             values.audio_level = Some(level);
             values.voice_activity = Some(true);
