@@ -230,6 +230,24 @@ async fn who_speaks() {
         old.notified("activeSpeaker").await,
         json!({ "peerId": "old", "volume": -20 })
     );
+    // Who leads need not be the loudest; one that is gone does not lead.
+    for (leader, expected) in [(&*mine, "new"), ("gone", "old")] {
+        let leads = proto::DominantSpeaker {
+            producer_id: leader.to_owned(),
+        };
+        server.worker_says(Event::DominantSpeaker(leads)).await;
+        let speaks = ActiveSpeaker {
+            producer_id: Some(old_producers[0].clone()),
+            volume: -20,
+            ..ActiveSpeaker::default()
+        };
+        server.worker_says(Event::ActiveSpeaker(speaks)).await;
+        new.notified("speakingPeers").await;
+        let expected = json!({ "peerId": expected });
+        assert_eq!(new.notified("activeSpeaker").await, expected);
+        let loudest = json!({ "peerId": "old", "volume": -20 });
+        assert_eq!(old.notified("activeSpeaker").await, loudest);
+    }
     server
         .worker_says(Event::ActiveSpeaker(ActiveSpeaker::default()))
         .await;
@@ -287,7 +305,7 @@ async fn data_channels() {
     );
     assert_eq!(seen["transportId"], Value::Null);
     // The bot's: nobody's.
-    let of_bot = new.take_data_consumer().await;
+    let of_bot = new.take_bot().await;
     expected.as_object_mut().unwrap().remove("peerId");
     for field in [
         "dataConsumerId",
@@ -300,7 +318,7 @@ async fn data_channels() {
     expected["label"] = "bot".into();
     expected["appData"] = json!({ "channel": "bot" });
     assert_eq!(of_bot, expected);
-    let seen = old.take_data_consumer().await;
+    let seen = old.take_bot().await;
     assert_eq!(seen["peerId"], Value::Null);
     assert!(seen.as_object().unwrap().contains_key("peerId"), "{seen}");
     assert_eq!(seen["appData"], json!({}));

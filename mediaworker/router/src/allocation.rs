@@ -10,8 +10,8 @@
 //!   [`PATIENCE`]. Each fall within [`FAILED_WITHIN`] after a rise of anyone doubles that time for
 //!   the consumer that fell, up to 2^[`MAX_FAILURES`] times; a fall after a longer time halves it
 //!   again, and so does every [`CALM`] without a failure. Where less than half of what is sent is
-//!   left, the link is another one, and no rise is to blame. Who has nothing yet, and whose client has
-//!   just asked for something else, need not wait.
+//!   left, the link is another one, and no rise is to blame. Who has nothing yet, and whose client
+//!   has just asked for something else, need not wait.
 //! - *The lowest layer goes last.* When not even the lowest layers fit, those that are sent stay for
 //!   [`LAST_LAYER_PATIENCE`], because estimates fall too low before they settle, and a frozen picture
 //!   is worse than a short queue; within limits ([`LAST_LAYER_PERCENT`], [`LAST_LAYER_BITRATE`]).

@@ -91,6 +91,23 @@ impl Router {
         })
     }
 
+    /// Says whether a producer's stream arrives well enough to be of use. One that does not is chosen
+    /// only when no other flows. A new source is healthy.
+    ///
+    /// # Errors
+    /// [`Error::UnknownProducer`], [`Error::Streams`] for an index that it does not have.
+    pub fn set_stream_health(
+        &mut self,
+        producer: ProducerKey,
+        stream: usize,
+        healthy: bool,
+    ) -> Result<(), Error> {
+        self.producers
+            .get_mut(producer)
+            .ok_or(Error::UnknownProducer)?
+            .set_health(stream, healthy)
+    }
+
     /// The bitrate of each layer of a producer that flows, bit/s, by itself, lowest first; measured
     /// over the last two seconds. Nothing for an unknown producer.
     pub fn layer_bitrates(

@@ -42,24 +42,45 @@
 //! for a stream that was never seen are kept until its first packet; while the producer is paused
 //! nothing is asked.
 //!
-//! *Streams of a simulcast producer.* A consumer has a highest stream that it wants
-//! ([`PreferredLayers`]; all of them at first). Without a stream it starts on the first keyframe of
-//! any that it wants, then moves up to the highest of them that is *steady* (see [`STEADY_AFTER`]),
-//! and down when its own was silent for [`STREAM_TIMEOUT`], or is not wanted any more. When none of
-//! those flows, the lowest that does is as good as it gets. Until the keyframe of the new stream is
-//! there, the old one is forwarded. [`Action::TellLayer`] says what came of it.
+//! *Streams of a simulcast producer.* A consumer has a highest stream that it is to get: what it
+//! wants ([`PreferredLayers`]; all of them at first) within what the bandwidth allows
+//! ([`Router::set_target_layers`]). Without a stream it starts on the first keyframe of any up to
+//! that one, then moves up to the highest of them that is *steady* (see [`STEADY_AFTER`]), and down
+//! when its own was silent for [`STREAM_TIMEOUT`], or is too high now. When none of those flows, the
+//! lowest that does is as good as it gets. Streams that arrive too badly
+//! ([`Router::set_stream_health`]) count as silent while others flow. Until the keyframe of the new
+//! stream is there, the old one is forwarded, of one that is too high only the lowest temporal
+//! layer. [`Action::TellLayer`] says what came of it.
+//!
+//! *Layers within a stream.* Temporal layers of VP8, VP9 and AV1 and spatial ones of VP9 and AV1 are
+//! left out and added picture by picture, where the stream says that a decoder can follow (see the
+//! module `gate`). Only streams whose pictures are numbered are read so; of others everything is
+//! forwarded. A packet that is left out takes no sequence number; one that comes too late for that
+//! is forwarded without its payload ([`Payload::Empty`]). The marker is set where the highest layer
+//! that is forwarded ends.
+//!
+//! *Numbers of pictures* (picture id, TL0PICIDX, AV1's frame number) continue from run to run as
+//! sequence numbers do; the first run keeps those of its source. VP8's are also contiguous over
+//! pictures that are left out.
 //!
 //! *Speakers.* [`Action::TellSpeaker`] names the loudest producer of every [`SPEAKER_INTERVAL`],
 //! [`Router::speakers`] all that are told.
+//!
+//! *Dominant speaker.* [`Action::TellDominantSpeaker`] names the producer that has taken over the
+//! conversation, decided every [`DECISION_INTERVAL`].
 
-mod allocation;
+pub mod allocation;
 mod consumer;
+mod dominant;
 mod error;
+mod gate;
 mod invariants;
 mod key_frame_request;
 mod layering;
 mod layers;
+mod numbers;
 mod payload;
+mod picture;
 mod producer;
 mod rates;
 mod replay;
@@ -76,11 +97,9 @@ use std::time::Instant;
 
 use slotmap::SlotMap;
 
-pub use crate::allocation::{
-    Allocation, Allocator, CALM, Demand, FAILED_WITHIN, KEEP_PERCENT, LAST_LAYER_BITRATE,
-    LAST_LAYER_PATIENCE, LAST_LAYER_PERCENT, MAX_FAILURES, PATIENCE, RISE_PERCENT, Reason,
-};
+pub use crate::dominant::DECISION_INTERVAL;
 pub use crate::error::Error;
+pub use crate::gate::PATIENCE;
 pub use crate::key_frame_request::KEY_FRAME_INTERVAL;
 pub use crate::layers::{LayerCosts, Layers, MAX_TEMPORAL_LAYERS};
 pub use crate::rates::MAX_SPATIAL_LAYERS;
@@ -90,12 +109,13 @@ pub use crate::sequence::DROP_HISTORY;
 pub use crate::speakers::{MAX_SPEAKERS, MIN_PACKETS, SPEAKER_INTERVAL, THRESHOLD};
 pub use crate::timestamp::CAPTURE_TRUST;
 pub use crate::types::{
-    Action, Codec, ConsumerConfig, ConsumerKey, Forward, LayerState, MAX_STREAMS, MediaKind,
-    PreferredLayers, ProducerConfig, ProducerKey, RtpIn, Sink, SpatialDependency, StreamLayers,
-    Waiting,
+    Action, Codec, ConsumerConfig, ConsumerKey, Forward, LayerState, MAX_STREAMS, MediaKind, Patch,
+    Payload, PreferredLayers, ProducerConfig, ProducerKey, RtpIn, Sink, SpatialDependency,
+    StreamLayers, Waiting,
 };
 
 use crate::consumer::{Consumer, Verdict};
+use crate::dominant::Dominance;
 use crate::producer::Producer;
 use crate::speakers::{Speakers, Verdict as Speaking};
 
@@ -111,6 +131,7 @@ pub struct Router {
     /// most once (its request knows), so the length is bounded by the number of streams.
     waiting: Vec<(ProducerKey, usize)>,
     speakers: Speakers,
+    dominance: Dominance,
 }
 
 impl Router {
@@ -331,6 +352,8 @@ impl Router {
         {
             source.levels.add(level);
             self.speakers.arm(now);
+            source.speech.add(now, level);
+            self.dominance.arm(now);
         }
         let mut ask = source.has_kept_request(rtp.stream);
         for key in &source.consumers {
@@ -340,15 +363,14 @@ impl Router {
             let verdict = consumer.handle(now, rtp, &arrival);
             tell_layer(&mut self.actions, *key, consumer);
             match verdict {
-                Verdict::Forward {
-                    sequence,
-                    timestamp,
-                } => out.push(Forward {
+                Verdict::Forward(place) => out.push(Forward {
                     consumer: *key,
                     sink: consumer.sink(),
-                    sequence,
-                    timestamp,
-                    marker: rtp.marker,
+                    sequence: place.sequence,
+                    timestamp: place.timestamp,
+                    marker: place.marker,
+                    payload: place.payload,
+                    frame_number: place.frame_number,
                 }),
                 Verdict::NeedsKeyFrame => ask = true,
                 Verdict::Nothing => {}
@@ -366,6 +388,7 @@ impl Router {
             actions,
             waiting,
             speakers,
+            dominance,
             ..
         } = self;
         waiting.retain(|(key, stream)| {
@@ -389,6 +412,11 @@ impl Router {
             };
             actions.push_back(Action::TellSpeaker { producer, volume });
         }
+        let present = producers.iter_mut().filter(|(_, p)| !p.is_paused());
+        let speech = present.map(|(key, p)| (key, &mut p.speech));
+        if let Some(producer) = dominance.handle_timeout(now, speech) {
+            actions.push_back(Action::TellDominantSpeaker { producer });
+        }
     }
 
     /// When [`Router::handle_timeout`] has to be called next, if anything is to be done at all.
@@ -398,6 +426,7 @@ impl Router {
             .iter()
             .filter_map(|(key, stream)| self.producers.get(*key)?.request(*stream)?.deadline())
             .chain(self.speakers.deadline())
+            .chain(self.dominance.deadline())
             .min()
     }
 
@@ -417,6 +446,7 @@ impl Router {
                 Action::RequestKeyFrame { producer, .. } => {
                     self.is_producer_paused(producer) == Some(false)
                 }
+                Action::TellDominantSpeaker { producer } => self.producers.contains_key(producer),
                 Action::TellLayer { consumer, .. } => self.consumers.contains_key(consumer),
                 Action::TellSpeaker { producer, .. } => {
                     producer.is_none_or(|key| self.producers.contains_key(key))

@@ -2,9 +2,13 @@
 
 use std::time::Instant;
 
+use crate::dominant::Speech;
 use crate::error::Error;
 use crate::key_frame_request::KeyFrameRequest;
 use crate::layers::{LayerCosts, Layers, MAX_TEMPORAL_LAYERS};
+use crate::payload::Descriptor;
+use crate::picture::Picture;
+use crate::rates::Flowing;
 use crate::selection::{Activity, Selection};
 use crate::speakers::Levels;
 use crate::stream::Stream;
@@ -22,6 +26,8 @@ pub(crate) struct Producer {
     layers: StreamLayers,
     /// How loud it was in the current interval.
     pub(crate) levels: Levels,
+    /// What it said in the last second.
+    pub(crate) speech: Speech,
     /// In order of creation.
     pub(crate) consumers: Vec<ConsumerKey>,
 }
@@ -34,6 +40,13 @@ pub(crate) struct Arrived {
     pub(crate) newest: bool,
     /// A consumer can begin with it.
     pub(crate) can_start: bool,
+    pub(crate) descriptor: Descriptor,
+    /// `None` where pictures are not numbered.
+    pub(crate) picture: Option<Picture>,
+    /// The layers that flow in its stream.
+    pub(crate) flowing: Flowing,
+    /// How many spatial layers its stream is said to have.
+    pub(crate) spatial_layers: u8,
     pub(crate) selection: Selection,
     /// How often the stream's client was asked for a keyframe.
     pub(crate) asked: u32,
@@ -63,6 +76,7 @@ impl Producer {
             paused_at: paused.then_some(now),
             layers,
             levels: Levels::default(),
+            speech: Speech::default(),
             consumers: Vec::new(),
         })
     }
@@ -81,6 +95,15 @@ impl Producer {
 
     pub(crate) fn stream_count(&self) -> usize {
         self.streams.len()
+    }
+
+    /// How spatial layers within a stream depend on each other; simulcast streams have none.
+    pub(crate) fn dependency(&self) -> SpatialDependency {
+        if self.is_svc() {
+            self.layers.dependency
+        } else {
+            SpatialDependency::Always
+        }
     }
 
     /// Its spatial layers are within its only stream.
@@ -115,10 +138,17 @@ impl Producer {
         })
     }
 
+    pub(crate) fn set_health(&mut self, stream: usize, healthy: bool) -> Result<(), Error> {
+        self.streams.get_mut(stream).ok_or(Error::Streams)?.failing = !healthy;
+        Ok(())
+    }
+
     pub(crate) fn layer_costs(&self, now: Instant) -> LayerCosts {
         let mut alone = LayerCosts::default();
         let mut highest = None;
-        for (layers, bitrate) in self.layer_bitrates(now) {
+        let selection = self.selection(now);
+        let flows = |layers: &Layers| self.is_svc() || selection.is_active(layers.spatial.into());
+        for (layers, bitrate) in self.layer_bitrates(now).filter(|(layers, _)| flows(layers)) {
             // Spatial layers that a simulcast stream has by itself come as one.
             alone.set(layers, alone.get(layers).unwrap_or(0) + bitrate);
             highest = Some(layers);
@@ -169,6 +199,7 @@ impl Producer {
         }
         self.paused_at = Some(now);
         self.levels = Levels::default();
+        self.speech = Speech::default();
         for stream in &mut self.streams {
             stream.request.clear();
         }
@@ -208,11 +239,16 @@ impl Producer {
             epoch: stream.epoch,
         };
         let asked = stream.request.asked;
+        let flowing = stream.rates.flowing();
         Some(Arrived {
             source,
             asked,
             newest: accepted.newest,
             can_start: accepted.can_start,
+            descriptor: accepted.descriptor,
+            picture: accepted.picture,
+            flowing,
+            spatial_layers: self.layers.spatial,
             selection: self.selection(now),
         })
     }
@@ -233,6 +269,6 @@ impl Producer {
     }
 
     pub(crate) fn selection(&self, now: Instant) -> Selection {
-        Selection::new(now, self.streams.iter().map(|stream| stream.activity))
+        Selection::new(now, self.streams.iter().map(|s| (s.activity, !s.failing)))
     }
 }

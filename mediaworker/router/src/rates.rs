@@ -6,7 +6,7 @@
 use std::time::{Duration, Instant};
 
 use crate::layers::{Layers, MAX_TEMPORAL_LAYERS};
-use crate::selection::STREAM_TIMEOUT;
+use crate::selection::{STEADY_AFTER, STREAM_TIMEOUT};
 
 /// Most spatial layers within one stream (3 bits in VP9, RFC 9628; the AV1 dependency descriptor
 /// has 2).
@@ -86,12 +86,23 @@ impl Meter {
     }
 }
 
+/// The highest layers that flow in a stream.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Flowing {
+    pub(crate) layers: Layers,
+    /// The highest spatial layer that has flowed for [`STEADY_AFTER`].
+    pub(crate) steady_spatial: u8,
+}
+
 /// The bitrates of the layers of one stream.
 #[derive(Debug, Default)]
 pub(crate) struct Rates {
     /// By spatial, then by temporal layer; grows up to the highest that was seen, so at most
     /// [`MAX_SPATIAL_LAYERS`] × [`MAX_TEMPORAL_LAYERS`].
     meters: Vec<Option<Meter>>,
+    flowing: Flowing,
+    /// When `flowing` was worked out.
+    looked: Option<Instant>,
 }
 
 impl Rates {
@@ -108,28 +119,46 @@ impl Rates {
         if let Some(place) = self.meters.get_mut(index) {
             place.get_or_insert_with(|| Meter::new(now)).add(now, len);
         }
+        let Layers { spatial, temporal } = self.flowing.layers;
+        let is_higher = layers.spatial > spatial || layers.temporal > temporal;
+        let is_due = |looked: Instant| now.saturating_duration_since(looked) >= BUCKET;
+        if is_higher || self.looked.is_none_or(is_due) {
+            self.look(now);
+        }
+    }
+
+    /// The highest layers that flow, as of a moment ago.
+    pub(crate) fn flowing(&self) -> Flowing {
+        self.flowing
+    }
+
+    fn look(&mut self, now: Instant) {
+        let mut found = Flowing::default();
+        for (layers, meter) in self.meters() {
+            if meter.is_active(now) {
+                found.layers.spatial = found.layers.spatial.max(layers.spatial);
+                found.layers.temporal = found.layers.temporal.max(layers.temporal);
+                if now.saturating_duration_since(meter.since) >= STEADY_AFTER {
+                    found.steady_spatial = found.steady_spatial.max(layers.spatial);
+                }
+            }
+        }
+        self.flowing = found;
+        self.looked = Some(now);
+    }
+
+    fn meters(&self) -> impl Iterator<Item = (Layers, &Meter)> {
+        (0u8..).zip(&self.meters).filter_map(|(index, meter)| {
+            let temporal_layers = MAX_TEMPORAL_LAYERS as u8;
+            let layers = Layers::new(index / temporal_layers, index % temporal_layers);
+            Some((layers, meter.as_ref()?))
+        })
     }
 
     /// The layers that flow, each alone, lowest first, with bits per second.
     pub(crate) fn iter(&self, now: Instant) -> impl Iterator<Item = (Layers, u64)> + '_ {
-        (0u8..).zip(&self.meters).filter_map(move |(index, meter)| {
-            let temporal_layers = MAX_TEMPORAL_LAYERS as u8;
-            let layers = Layers::new(index / temporal_layers, index % temporal_layers);
-            Some((layers, meter.as_ref()?.bitrate(now)?))
-        })
-    }
-
-    /// The highest temporal layer that flows in a spatial layer; 0 when none does.
-    pub(crate) fn highest_temporal(&self, now: Instant, spatial: u8) -> u8 {
-        let first = usize::from(spatial) * MAX_TEMPORAL_LAYERS;
-        let row = self.meters.iter().skip(first).take(MAX_TEMPORAL_LAYERS);
-        let flows = |meter: &Option<Meter>| meter.as_ref().is_some_and(|m| m.is_active(now));
-        (0u8..)
-            .zip(row)
-            .filter(|(_, meter)| flows(meter))
-            .map(|(temporal, _)| temporal)
-            .last()
-            .unwrap_or(0)
+        self.meters()
+            .filter_map(move |(layers, meter)| Some((layers, meter.bitrate(now)?)))
     }
 }
 
@@ -155,8 +184,11 @@ mod tests {
                 assert!(bitrate <= 808_000, "{step}: {bitrate}");
             }
         }
-        assert_eq!(rates.highest_temporal(start + 5990 * MS, 1), 2);
-        assert_eq!(rates.highest_temporal(start + 5990 * MS, 0), 0);
+        let expected = Flowing {
+            layers: Layers::new(1, 2),
+            steady_spatial: 1,
+        };
+        assert_eq!(rates.flowing(), expected);
     }
 
     #[test]
@@ -177,7 +209,8 @@ mod tests {
         assert!((380_000..520_000).contains(&half), "{half}");
         assert_eq!(at(1999).map(|bitrate| bitrate < 150_000), Some(true));
         assert_eq!(at(2000), None);
-        assert_eq!(rates.highest_temporal(last + 2000 * MS, 0), 0);
+        rates.add(last + 2000 * MS, Layers::new(0, 0), 1000);
+        assert_eq!(rates.flowing(), Flowing::default());
         // It comes back as new.
         rates.add(last + 10_000 * MS, Layers::new(0, 1), 1000);
         let again = rates.iter(last + 10_000 * MS).next().unwrap();

@@ -158,6 +158,66 @@ impl PreferredLayers {
     };
 }
 
+/// Numbers of a picture that take the place of others in the descriptor of a payload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Patch {
+    /// Codec of the payload: VP8 or VP9.
+    pub codec: Codec,
+    /// The picture id, of as many bits as it had.
+    pub picture_id: u16,
+    /// TL0PICIDX, if the payload has one.
+    pub tl0_picture: Option<u8>,
+    /// Where the bytes are that differ, and what they are.
+    at: u8,
+    len: u8,
+    bytes: [u8; Self::MAX],
+}
+
+impl Patch {
+    /// Most bytes: a picture id, layers and TL0PICIDX.
+    pub(crate) const MAX: usize = 4;
+
+    /// `bytes` go to index `at` of the payload; `None` when there are too many of them.
+    pub(crate) fn new(
+        codec: Codec,
+        picture_id: u16,
+        tl0_picture: Option<u8>,
+        at: u8,
+        from: &[u8],
+    ) -> Option<Self> {
+        let mut bytes = [0; Self::MAX];
+        bytes.get_mut(..from.len())?.copy_from_slice(from);
+        Some(Self {
+            codec,
+            picture_id,
+            tl0_picture,
+            at,
+            len: u8::try_from(from.len()).ok()?,
+            bytes,
+        })
+    }
+
+    /// Replaces the numbers in a copy of the payload that this patch was made for.
+    pub fn apply(&self, payload: &mut [u8]) {
+        let (at, len) = (usize::from(self.at), usize::from(self.len));
+        if let (Some(to), Some(from)) = (payload.get_mut(at..at + len), self.bytes.get(..len)) {
+            to.copy_from_slice(from);
+        }
+    }
+}
+
+/// What a consumer gets of a payload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Payload {
+    /// All of it, as it is.
+    Same,
+    /// All of it with other numbers of pictures.
+    Patched(Patch),
+    /// Nothing: the packet is not for this consumer, but arrived too late to be left out, so that
+    /// its sequence number has to be filled.
+    Empty,
+}
+
 /// One packet to be sent: the payload of the [`RtpIn`] under a consumer's own numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Forward {
@@ -171,6 +231,11 @@ pub struct Forward {
     pub timestamp: u32,
     /// Marker bit.
     pub marker: bool,
+    /// What of the payload.
+    pub payload: Payload,
+    /// The frame number that the dependency descriptor has to carry instead of its own (second and
+    /// third byte); `None` when it stays as it is.
+    pub frame_number: Option<u16>,
 }
 
 /// What a consumer wants, may get and gets, and what it waits for.
@@ -236,5 +301,10 @@ pub enum Action {
         producer: Option<ProducerKey>,
         /// Mean level of the interval, −127 to 0 dBov.
         volume: i8,
+    },
+    /// Tell who leads the conversation now: an audio producer that is not paused.
+    TellDominantSpeaker {
+        /// Who.
+        producer: ProducerKey,
     },
 }

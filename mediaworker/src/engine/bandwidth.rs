@@ -8,10 +8,8 @@
 use std::time::{Duration, Instant};
 
 use proto::event::Event;
-use router::{
-    Allocation, Allocator, ConsumerKey, Demand, LayerCosts, Layers, PreferredLayers, ProducerKey,
-    RISE_PERCENT, Reason,
-};
+use router::allocation::{Allocation, Allocator, Demand, RISE_PERCENT, Reason};
+use router::{ConsumerKey, LayerCosts, Layers, PreferredLayers, ProducerKey};
 use slotmap::SecondaryMap;
 use str0m::media::MediaKind;
 

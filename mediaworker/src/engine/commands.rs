@@ -133,6 +133,10 @@ impl Engine {
             throttle: None,
             sharing: None,
         });
+        if let Some(entry) = self.transports.get_mut(key) {
+            let limit = request.max_incoming_bitrate;
+            entry.inner.set_max_incoming_bitrate(limit);
+        }
         self.transport_ids.insert(request.transport_id.clone(), key);
         self.by_ufrag.insert(credentials.ufrag.clone(), key);
         Ok(proto::CreateWebRtcTransportResponse {
@@ -264,6 +268,7 @@ impl Engine {
                     .map_or_else(String::new, |c| c.mime_type.clone()),
                 encodings: spec.encodings.len(),
                 told: Vec::new(),
+                told_orientation: None,
             },
         );
         self.producer_ids

@@ -3,7 +3,8 @@
 use std::time::Instant;
 
 use proto::video_consumer::{Limit, Wait};
-use router::{ConsumerKey, Layers, Reason, Waiting};
+use router::allocation::Reason;
+use router::{ConsumerKey, Layers, Waiting};
 use str0m::media::MediaKind;
 
 use super::bandwidth::{Sharing, highest};

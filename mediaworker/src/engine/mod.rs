@@ -18,6 +18,7 @@ mod commands;
 mod convert;
 mod data;
 mod explain;
+mod orientation;
 mod packets;
 mod quality;
 mod stats;
@@ -35,7 +36,7 @@ use str0m::config::DtlsCert;
 use str0m::media::MediaKind;
 
 use crate::transport::crypto::{self, Fingerprint, FingerprintHash};
-use crate::transport::receive::EncodingScore;
+use crate::transport::receive::{EncodingScore, Orientation};
 use crate::transport::webrtc::{Output, RouterMedia, WebRtcTransport};
 use crate::transport::{TransportError, Tuple};
 use throttle::Throttle;
@@ -149,6 +150,7 @@ struct ProducerEntry {
     encodings: usize,
     /// Scores that were told last.
     told: Vec<EncodingScore>,
+    told_orientation: Option<Orientation>,
 }
 
 struct ConsumerEntry {

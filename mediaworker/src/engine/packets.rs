@@ -10,6 +10,7 @@ use str0m::ice::StunMessage;
 
 use super::timers::Timer;
 use super::{Engine, RouterKey, TransportKey};
+use crate::transport::dependency_descriptor::DependencyDescriptor;
 use crate::transport::receive::Received;
 use crate::transport::webrtc::{Output, WebRtcTransport};
 use crate::transport::{PacketKind, Tuple, ice};
@@ -277,7 +278,7 @@ impl Engine {
             payload: &packet.payload,
             captured: received.captured,
             audio_level: packet.header.ext_vals.audio_level,
-            dependency_descriptor: None,
+            dependency_descriptor: DependencyDescriptor::of(&packet.header.ext_vals),
         };
         let mut forwards = std::mem::take(&mut self.forwards);
         entry
@@ -324,6 +325,9 @@ impl Engine {
                 }
                 Action::TellSpeaker { producer, volume } => {
                     self.tell_speaker(router, producer, volume);
+                }
+                Action::TellDominantSpeaker { producer } => {
+                    self.tell_dominant_speaker(router, producer);
                 }
             }
         }

@@ -137,6 +137,16 @@ impl Engine {
         self.event(router, Event::ActiveSpeaker(told));
     }
 
+    /// Tells who leads the conversation now.
+    pub(super) fn tell_dominant_speaker(&mut self, router: RouterKey, producer: ProducerKey) {
+        let room = self.routers.get(router);
+        if let Some(entry) = room.and_then(|room| room.producers.get(producer)) {
+            let producer_id = entry.id.clone();
+            let told = proto::DominantSpeaker { producer_id };
+            self.event(router, Event::DominantSpeaker(told));
+        }
+    }
+
     /// Starts the reviews of a router that has a producer now.
     pub(super) fn start_reviews(&mut self, now: Instant, router: RouterKey) {
         if let Some(entry) = self.routers.get_mut(router)
@@ -160,6 +170,7 @@ impl Engine {
         let next = Some(now + REVIEW_INTERVAL);
         self.timers
             .set(Timer::Review(router), &mut entry.review, next);
+        self.review_orientations(router);
         let scores = self.review_producers(now, router);
         self.review_consumers(router, &scores);
         self.review_layers(router);
@@ -181,6 +192,10 @@ impl Engine {
             let transport = self.transports.get(producer.transport);
             let scores = transport.map(|t| t.inner.receiving().scores(now, key));
             let scores = scores.unwrap_or_default();
+            for one in &scores {
+                // The encoding exists: the transport has just named it.
+                let _ = room.graph.set_stream_health(key, one.stream, one.score > 0);
+            }
             all.insert(key, by_encoding(&scores, producer.encodings));
             if producer.told != scores {
                 changed.push(proto::ProducerScoreChanged {

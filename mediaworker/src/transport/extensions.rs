@@ -3,6 +3,8 @@
 
 use str0m::rtp::{Extension, ExtensionMap, ExtensionValues};
 
+use super::dependency_descriptor::{self, DependencyDescriptor};
+
 /// `urn:ietf:params:rtp-hdrext:sdes:mid` (RFC 9143 §15).
 pub const MID: &str = "urn:ietf:params:rtp-hdrext:sdes:mid";
 /// `abs-capture-time`, which old mediasoup clients list with ids that belong to
@@ -15,12 +17,13 @@ const ABS_SEND_TIME: &str = "http://www.webrtc.org/experiments/rtp-hdrext/abs-se
 pub const TRANSPORT_CC: &str =
     "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01";
 const AUDIO_LEVEL: &str = "urn:ietf:params:rtp-hdrext:ssrc-audio-level";
-const VIDEO_ORIENTATION: &str = "urn:3gpp:video-orientation";
+/// Coordination of video orientation (3GPP TS 26.114 §7.4.5).
+pub const VIDEO_ORIENTATION: &str = "urn:3gpp:video-orientation";
 const TRANSMISSION_OFFSET: &str = "urn:ietf:params:rtp-hdrext:toffset";
 const PLAYOUT_DELAY: &str = "http://www.webrtc.org/experiments/rtp-hdrext/playout-delay";
 
 /// Every URI that [`known`] knows.
-const URIS: [&str; 10] = [
+const URIS: [&str; 11] = [
     MID,
     RTP_STREAM_ID,
     REPAIRED_RTP_STREAM_ID,
@@ -31,6 +34,7 @@ const URIS: [&str; 10] = [
     TRANSMISSION_OFFSET,
     ABS_CAPTURE_TIME,
     PLAYOUT_DELAY,
+    dependency_descriptor::URI,
 ];
 
 /// Largest id (RFC 8285 §4.3). Browsers go beyond the 14 of the one-byte form
@@ -55,6 +59,7 @@ pub fn known(uri: &str) -> Option<Extension> {
         TRANSMISSION_OFFSET => Extension::TransmissionTimeOffset,
         ABS_CAPTURE_TIME => Extension::AbsoluteCaptureTime,
         PLAYOUT_DELAY => Extension::PlayoutDelay,
+        dependency_descriptor::URI => dependency_descriptor::extension(),
         _ => return None,
     })
 }
@@ -133,6 +138,7 @@ pub struct Written {
     transmission_offset: bool,
     abs_capture_time: bool,
     playout_delay: bool,
+    dependency_descriptor: bool,
 }
 
 impl Written {
@@ -149,14 +155,16 @@ impl Written {
                 TRANSMISSION_OFFSET => written.transmission_offset = true,
                 ABS_CAPTURE_TIME => written.abs_capture_time = true,
                 PLAYOUT_DELAY => written.playout_delay = true,
+                dependency_descriptor::URI => written.dependency_descriptor = true,
                 _ => {}
             }
         }
         written
     }
 
-    /// The values of a producer's packet that this consumer's packet carries.
-    pub fn values(self, from: &ExtensionValues) -> ExtensionValues {
+    /// The values of a producer's packet that this consumer's packet carries, with
+    /// another frame number in the dependency descriptor if there is one.
+    pub fn values(self, from: &ExtensionValues, frame_number: Option<u16>) -> ExtensionValues {
         let mut to = ExtensionValues::default();
         if self.audio_level {
             to.audio_level = from.audio_level;
@@ -174,6 +182,9 @@ impl Written {
         if self.playout_delay {
             to.play_delay_min = from.play_delay_min;
             to.play_delay_max = from.play_delay_max;
+        }
+        if self.dependency_descriptor {
+            DependencyDescriptor::copy(from, &mut to, frame_number);
         }
         to
     }

@@ -4,6 +4,7 @@ pub mod bandwidth;
 pub mod clock;
 pub mod crypto;
 pub mod data;
+pub mod dependency_descriptor;
 pub mod extensions;
 mod guard;
 pub mod ice;

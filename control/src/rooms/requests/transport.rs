@@ -52,6 +52,7 @@ pub(super) async fn create(
             num_streams,
             max_message_size: MAX_MESSAGE_SIZE,
         }),
+        max_incoming_bitrate: Some(room.config.max_incoming_bitrate),
         ice_consent_timeout,
         ..Default::default()
     };
@@ -60,7 +61,7 @@ pub(super) async fn create(
         Ok(created) => created,
         Err(error) => {
             room.undo(Made::Transport(id.clone()), &error);
-            room.peer(session)?.transports.retain(|it| it.id != id);
+            room.peer(session)?.remove_transport(&id);
             return Err(error.into());
         }
     };

@@ -16,7 +16,8 @@ mod stories;
 use std::num::NonZeroU8;
 use std::time::{Duration, Instant};
 
-use router::{Allocation, Allocator, ConsumerKey, Demand, LayerCosts, Layers, Reason};
+use router::allocation::{Allocation, Allocator, Demand, Reason};
+use router::{ConsumerKey, LayerCosts, Layers};
 use slotmap::KeyData;
 
 /// Time between two calls.

@@ -1,6 +1,8 @@
 //! Random transports: what must hold at every call, and how often layers change.
 
-use router::{KEEP_PERCENT, LAST_LAYER_BITRATE, LAST_LAYER_PATIENCE, LAST_LAYER_PERCENT};
+use router::allocation::{
+    KEEP_PERCENT, LAST_LAYER_BITRATE, LAST_LAYER_PATIENCE, LAST_LAYER_PERCENT,
+};
 
 use super::random::Random;
 use super::*;
@@ -331,7 +333,7 @@ fn changes(seed: u64, noise: u64, available: u64, members: u64, minutes: u64) ->
 }
 
 /// Costs that are ±20 % off and an estimate that is ±5 % off, around every threshold there is: at
-/// most 13 changes within any minute, and 5 per minute in the long run, of the consumer that has
+/// most 13 changes within any minute, and 7 per minute in the long run, of the consumer that has
 /// most of them.
 #[test]
 fn layers_do_not_flap() {
@@ -341,7 +343,7 @@ fn layers_do_not_flap() {
         let available = 50_000 + Random::new(seed).range(0, 2_000_000) * members;
         let (in_a_minute, in_all) = changes(seed, 20, available, members, 10);
         assert!(
-            in_a_minute <= 13 && in_all <= 50,
+            in_a_minute <= 13 && in_all <= 70,
             "seed {seed}: {in_a_minute} changes within a minute, {in_all} in 10 minutes"
         );
         worst = (worst.0.max(in_a_minute), worst.1.max(in_all));

@@ -1,6 +1,6 @@
 //! One situation each.
 
-use router::{CALM, FAILED_WITHIN, LAST_LAYER_PATIENCE, PATIENCE};
+use router::allocation::{CALM, FAILED_WITHIN, LAST_LAYER_PATIENCE, PATIENCE};
 
 use super::*;
 
@@ -255,14 +255,14 @@ fn rises_that_fail_take_longer_and_longer() {
         waits.push((transport.now - CALL - since).as_secs());
         assert_eq!(targets(transport.call(450_000, &consumers)), "0/0");
     }
-    assert_eq!(waits, [1, 2, 4, 8, 16, 16, 16]);
+    assert_eq!(waits, [1, 2, 4, 8, 8, 8, 8]);
     // What held for long counts for itself.
     transport.stay(17 * SECOND, 600_000, &consumers);
     transport.stay(FAILED_WITHIN, 600_000, &consumers);
     assert_eq!(targets(transport.call(450_000, &consumers)), "0/0");
     let since = transport.now;
     while targets(transport.call(600_000, &consumers)) == "0/0" {}
-    assert_eq!((transport.now - CALL - since).as_secs(), 8);
+    assert_eq!((transport.now - CALL - since).as_secs(), 4);
     // And calm minutes make good.
     transport.stay(3 * CALM, 600_000, &consumers);
     assert_eq!(targets(transport.call(450_000, &consumers)), "0/0");
@@ -286,6 +286,22 @@ fn a_fall_in_steps_is_one_failure() {
         let since = transport.now;
         while targets(transport.call(600_000, &consumers)) == "0/0" {}
         assert_eq!(transport.now - CALL - since, waits);
+    }
+}
+
+#[test]
+fn a_link_that_breaks_down_is_no_failure_of_a_rise() {
+    // What is left of the 1.5 Mbit/s, and how long a rise has to fit afterwards.
+    for (left, waits) in [(760_000, 2 * PATIENCE), (740_000, PATIENCE)] {
+        let mut transport = Transport::new();
+        let consumers = [Consumer::new(1, SIMULCAST)];
+        transport.stay(SECOND, 600_000, &consumers);
+        let got = transport.stay(2 * PATIENCE, 1_700_000, &consumers);
+        assert_eq!(targets(got), "2/0");
+        assert_eq!(targets(transport.call(left, &consumers)), "1/0");
+        let since = transport.now;
+        while targets(transport.call(1_700_000, &consumers)) == "1/0" {}
+        assert_eq!(transport.now - CALL - since, waits, "{left}");
     }
 }
 
