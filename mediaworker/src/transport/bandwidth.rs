@@ -1,6 +1,7 @@
 //! What can be sent to a client: str0m's estimate by transport-cc feedback, or
 //! the client's own by REMB.
 
+use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
 use str0m::bwe::BweKind;
@@ -12,9 +13,9 @@ use super::TransportError;
 /// and sends none is taken for one without: nothing is known of its bandwidth.
 const FEEDBACK_WITHIN: Duration = Duration::from_secs(5);
 
-/// Down to this share of what it was, in percent, an estimate is one more swing
-/// around the truth, and averaged; below that the link is another one.
-const STEADY_PERCENT: u64 = 75;
+/// Within these shares of what it was, in percent, an estimate is one more swing
+/// around the truth, and averaged; outside the link is another one, or was probed.
+const STEADY_PERCENT: RangeInclusive<u64> = 75..=130;
 /// A new estimate makes up one part in this many of the average.
 const WEIGHT: u64 = 3;
 
@@ -273,7 +274,7 @@ impl Bandwidth {
     /// The average with a new estimate.
     fn average(&self, raw: u64) -> u64 {
         match self.estimate {
-            Some(before) if raw * 100 >= before * STEADY_PERCENT => {
+            Some(before) if STEADY_PERCENT.contains(&(raw * 100 / before.max(1))) => {
                 (before * (WEIGHT - 1) + raw) / WEIGHT
             }
             _ => raw,
