@@ -22,6 +22,9 @@ const SHARE_INTERVAL: Duration = Duration::from_millis(200);
 /// How long a transport counts as congested after more was sent than was available.
 const CONGESTED_FOR: Duration = Duration::from_secs(1);
 
+/// Time after a collapse in which all that is lost is sent again.
+const AFTER_COLLAPSE: Duration = Duration::from_secs(2);
+
 /// What is told as available towards a client without bandwidth estimation, bits
 /// per second, unless more than that is sent.
 const UNESTIMATED: u64 = 1_000_000;
@@ -44,6 +47,8 @@ pub(super) struct Sharing {
     desired: u64,
     /// More was sent than was available, at this time last.
     congested: Option<Instant>,
+    /// The link became much too narrow, at this time last.
+    collapsed: Option<Instant>,
     /// Desired, aimed for and available bitrate that were told last.
     told: Option<(u64, u64, u64)>,
 }
@@ -200,19 +205,27 @@ fn share_transport(
         return;
     };
     let sent = sharing.allocated();
-    if available < sent {
-        sharing.congested = Some(now);
+    let collapsed = transport.inner.take_collapse();
+    if collapsed {
+        sharing.collapsed = Some(now);
     }
     let since = |at: Instant| now.saturating_duration_since(at);
+    // After a collapse only little is sent, and every packet of it is needed.
+    if sharing
+        .collapsed
+        .is_some_and(|at| since(at) < AFTER_COLLAPSE)
+    {
+        sharing.congested = None;
+    } else if available < sent {
+        sharing.congested = Some(now);
+    }
     if sharing
         .congested
         .is_some_and(|at| since(at) > CONGESTED_FOR)
     {
         sharing.congested = None;
     }
-    transport
-        .inner
-        .set_congested(sharing.congested.is_some(), audio + sent);
+    transport.inner.set_congested(sharing.congested.is_some());
     let Sharing {
         allocator,
         allocations,
@@ -220,14 +233,18 @@ fn share_transport(
     } = &mut **sharing;
     allocator.allocate(now, available, &demands, allocations);
     drop(demands);
-    let collapsed = transport.inner.take_collapse();
     for one in allocations.iter() {
         let now_gets = room.graph.current_layers(one.key);
         if collapsed && now_gets.map(|l| l.spatial) > one.target.map(|l| l.spatial) {
             // Most of it is lost, and what is not is in the way of the key frame.
             let _ = room.graph.set_target_layers(now, one.key, None);
         }
-        let _ = room.graph.set_target_layers(now, one.key, one.target);
+        // What does not flow yet has no cost: it may begin, and is looked at soon.
+        let target = match one.reason {
+            Reason::NotFlowing => Some(Layers::HIGHEST),
+            _ => one.target,
+        };
+        let _ = room.graph.set_target_layers(now, one.key, target);
     }
     let desired = audio + aim(sharing.desired);
     let wants_more = sharing.allocations.iter().any(|one| is_limited(one.reason));

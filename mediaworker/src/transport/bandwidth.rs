@@ -39,6 +39,8 @@ const COLLAPSE: u64 = 4;
 /// Time until feedback is about packets that were sent after a collapse was seen: a
 /// round trip with a full queue.
 const AFTER_COLLAPSE: Duration = Duration::from_millis(600);
+/// Time until the estimator knows of a collapse, too.
+const ESTIMATOR_LAG: Duration = Duration::from_millis(1500);
 /// Packets that a share is taken of, at least.
 const LOSS_SAMPLE: u32 = 20;
 /// Growth of the round trip time that is a queue.
@@ -205,7 +207,12 @@ impl Bandwidth {
                 self.moved = Some(now);
             }
             self.raw = raw;
-            self.estimate = Some(self.average(raw));
+            let average = self.average(raw);
+            let distrusted = self.collapsed_at.is_some_and(|at| now < at + ESTIMATOR_LAG);
+            self.estimate = match before {
+                Some(before) if distrusted => Some(average.min(before)),
+                _ => Some(average),
+            };
         }
         self.estimate != before
     }
@@ -336,12 +343,6 @@ impl Bandwidth {
     /// Whether everything arrives, and in time.
     fn passes(&self) -> bool {
         !self.loses && !self.is_slow(HARMLESS_DELAY)
-    }
-
-    /// Whether the estimate is well above a bitrate, so that pacing by it holds
-    /// nothing up.
-    pub fn is_ample(&self, sent: u64) -> bool {
-        self.estimate.is_some() && self.raw >= sent + sent / 5
     }
 
     /// What can be sent, bits per second; `None` when nothing limits it, because

@@ -82,26 +82,9 @@ pub struct Sending {
     /// Largest share of retransmissions. There is none as a rule: under heavy loss
     /// it would withhold what the receiver needs most.
     resend_cap: Option<f32>,
-    /// Video goes through str0m's pacer.
-    paced: bool,
 }
 
 impl Sending {
-    /// Whether the pacer spreads video: it does good to key frames, whose bursts would
-    /// be taken for congestion. Where the estimate is not well above what is sent, it
-    /// would only hold up what arrives all the same.
-    pub fn set_paced(&mut self, rtc: &mut Rtc, paced: bool) {
-        if std::mem::replace(&mut self.paced, paced) == paced {
-            return;
-        }
-        let video = self.streams().filter(|s| s.declared && !s.kind.is_audio());
-        for stream in video {
-            if let Some(tx) = rtc.direct_api().stream_tx(&stream.ssrc) {
-                tx.set_unpaced(!paced);
-            }
-        }
-    }
-
     /// More is sent than passes, or not any more. While it is, what was lost is not
     /// made up for: it was lost because of too much, and more would be.
     pub fn set_congested(&mut self, rtc: &mut Rtc, congested: bool) {
@@ -311,7 +294,10 @@ impl Sending {
         if !stream.declared {
             let tx = api.declare_stream_tx(stream.ssrc, stream.rtx, stream.mid, None);
             tx.set_rtx_cache(RTX_CACHE_PACKETS, RTX_CACHE_AGE, self.resend_cap);
-            tx.set_unpaced(stream.kind.is_audio() || !self.paced);
+            // What the bandwidth does not allow is not written, and what it does has
+            // been paced by who sent it. In a pacer's queue it would be late, and in
+            // the way of what follows when the bandwidth falls.
+            tx.set_unpaced(true);
             stream.outbound.begin(forward.sequence);
             stream.declared = true;
         }

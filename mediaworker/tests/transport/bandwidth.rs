@@ -18,6 +18,8 @@ struct Call {
     network: Network,
     audio: Source,
     layers: Vec<Source>,
+    /// When client 1 asked for a key frame last.
+    asked: Instant,
 }
 
 impl Call {
@@ -57,6 +59,7 @@ impl Call {
         );
         network.engine.resume_consumer(network.now, "s").unwrap();
         Self {
+            asked: network.now,
             network,
             audio,
             layers,
@@ -64,9 +67,18 @@ impl Call {
     }
 
     fn run(&mut self, time: Duration) {
-        let mut all: Vec<&mut Source> = self.layers.iter_mut().collect();
-        all.push(&mut self.audio);
-        run(&mut self.network, &mut all, time);
+        let end = self.network.now + time;
+        while self.network.now < end {
+            let mut all: Vec<&mut Source> = self.layers.iter_mut().collect();
+            all.push(&mut self.audio);
+            run(&mut self.network, &mut all, SECOND / 20);
+            // As a decoder does that has nothing to show.
+            let waited = self.network.now - SECOND * 3 / 10;
+            if self.asked < waited && self.frames().last().is_some_and(|at| *at < waited) {
+                self.asked = self.network.now;
+                self.network.clients[1].peer.request_key_frame(7000);
+            }
+        }
     }
 
     fn link(&mut self, rate: u64) {

@@ -45,12 +45,9 @@ impl WebRtcTransport {
         collapsed
     }
 
-    /// More is sent than passes, or not any more; `sent` is what is meant to be, bits
-    /// per second.
-    pub fn set_congested(&mut self, congested: bool, sent: u64) {
+    /// More is sent than passes, or not any more.
+    pub fn set_congested(&mut self, congested: bool) {
         if let Some(rtc) = self.rtc.as_deref_mut() {
-            let paced = !congested && self.bandwidth.is_ample(sent);
-            self.sending.set_paced(rtc, paced);
             self.sending.set_congested(rtc, congested);
         }
     }
