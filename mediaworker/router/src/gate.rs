@@ -247,7 +247,10 @@ impl Gate {
         let layers = &mut change.layers;
         let temporal = descriptor.layers.temporal;
         layers.temporal = layers.temporal.min(cap.temporal);
-        if descriptor.joins && temporal == layers.temporal + 1 && temporal <= cap.temporal {
+        if descriptor.joins
+            && temporal.checked_sub(1) == Some(layers.temporal)
+            && temporal <= cap.temporal
+        {
             layers.temporal = temporal;
         }
         if self.dependency == SpatialDependency::Always || !descriptor.inter_picture {
@@ -278,8 +281,9 @@ impl Gate {
             return Pass::LeftOut;
         }
         let (spatial, highest) = (descriptor.layers.spatial, change.layers.spatial);
-        if spatial > highest && spatial <= cap.spatial.min(seen.flowing.steady_spatial) {
-            return Pass::NeedsKeyFrame(spatial);
+        let reachable = cap.spatial.min(seen.flowing.steady_spatial);
+        if spatial > highest && spatial <= reachable {
+            return Pass::NeedsKeyFrame(reachable);
         }
         if spatial < highest && descriptor.layers.temporal <= change.layers.temporal {
             // Only the highest layer passes, but the picture ends without it.
