@@ -216,7 +216,7 @@ impl Consumer {
             return Some(Waiting::Media);
         }
         let wait = self.wait.filter(|wait| match self.current_stream() {
-            _ if self.svc => true,
+            _ if self.svc => wait.spatial <= self.flowing.spatial,
             Some(current) => {
                 let to = producer.selection(now).move_from(current, cap);
                 to == Some(wait.spatial.into())
