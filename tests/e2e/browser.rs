@@ -254,6 +254,22 @@ fn h264_and_simulcast_are_seen() {
 }
 
 #[test]
+fn vp9_and_av1_are_seen_where_they_are_chosen() {
+    let server = Options::new()
+        .env("MEDIASOUP_NUM_WORKERS", 1)
+        .env("ROUTER_CODECS", "opus,vp9,av1")
+        .start();
+    let mut browser = Browser::start();
+    browser.join(&server, "alice", "chosen", "&codec=av1");
+    // Who does not choose takes the first.
+    browser.join(&server, "bob", "chosen", "");
+    for (page, other, codec) in [("bob", "alice", "video/AV1"), ("alice", "bob", "video/VP9")] {
+        let stats = browser.sees_and_hears(page, other);
+        assert_eq!(consumer(&stats, other, "video").unwrap()["codec"], codec);
+    }
+}
+
+#[test]
 fn without_a_camera_one_still_joins_and_is_told() {
     let server = server();
     let mut browser = Browser::start();

@@ -119,9 +119,9 @@ async fn a_handshake_that_is_cut_leaves_nothing() {
     };
     until("what they had is gone", || {
         let config = https::get(&server.url("/config")).1;
-        // Both transports and the camera of the one who stays.
+        // Both transports and the camera of the one who stays, and the bot.
         let left = entities(&config);
-        config["rooms"]["joinedPeers"] == 1 && left == [2, 1, 0, 0]
+        config["rooms"]["joinedPeers"] == 1 && left == [2, 1, 1, 0]
     })
     .await;
     assert_eq!(descriptors(&server), before, "sockets");

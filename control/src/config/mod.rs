@@ -20,6 +20,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde_json::{Value, json};
 
+use crate::ortc::CodecName;
 use crate::workers::ports;
 
 pub use settings::{Origin, SECRET_VARIABLES, Setting};
@@ -68,6 +69,9 @@ pub struct Config {
     /// What workers are pinned to; `None`: the CPUs that this process may use,
     /// or nothing under a CPU quota without a cpuset (`MEDIASOUP_WORKER_CPUS`).
     pub worker_cpus: Option<WorkerCpus>,
+    /// Codecs that rooms route, preferred ones first (`ROUTER_CODECS`); not
+    /// empty, each once.
+    pub router_codecs: Vec<CodecName>,
     /// Bearer token of the admin paths (`ADMIN_TOKEN`).
     pub admin_token: Option<Secret>,
     /// Bearer token for making rooms and for broadcasters (`API_TOKEN`).
@@ -81,6 +85,9 @@ pub struct Config {
     pub room_max_peers: u32,
     /// Most broadcasters in a room (`ROOM_MAX_BROADCASTERS`).
     pub room_max_broadcasters: u32,
+    /// Time that a broadcaster may be without a transport
+    /// (`ROOM_BROADCASTER_TIMEOUT`), 1 second to 1 day.
+    pub room_broadcaster_timeout: Duration,
     /// A peer's connection creates the room that it names (`ROOM_AUTO_CREATE`).
     pub room_auto_create: bool,
     /// Life of a room that was made over HTTP and that nobody joins
@@ -271,6 +278,7 @@ impl Config {
                 v::number(raw, 1..=s::MAX_WORKERS)
             })?,
             worker_cpus: sources.optional(&s::MEDIASOUP_WORKER_CPUS, v::worker_cpus)?,
+            router_codecs: sources.required(&s::ROUTER_CODECS, v::router_codecs)?,
             admin_token: sources.optional(&s::ADMIN_TOKEN, v::token)?,
             api_token: sources.optional(&s::API_TOKEN, v::token)?,
             cors_origins: sources.optional(&s::CORS_ORIGINS, v::origins)?,
@@ -296,6 +304,9 @@ impl Config {
                 .required(&s::ROOM_MAX_PEERS, |raw| v::number(raw, 2..=s::MAX_PEERS))?,
             room_max_broadcasters: sources.required(&s::ROOM_MAX_BROADCASTERS, |raw| {
                 v::number(raw, 0..=s::MAX_BROADCASTERS)
+            })?,
+            room_broadcaster_timeout: sources.required(&s::ROOM_BROADCASTER_TIMEOUT, |raw| {
+                v::number(raw, 1..=s::MAX_SECONDS).map(Duration::from_secs)
             })?,
             room_auto_create: sources.required(&s::ROOM_AUTO_CREATE, v::boolean)?,
             room_empty_timeout: sources.required(&s::ROOM_EMPTY_TIMEOUT, |raw| {
@@ -388,6 +399,7 @@ impl Config {
                 "numWorkers": self.num_workers,
                 "workerCpus": self.worker_cpus.as_ref().map(WorkerCpus::to_string),
             },
+            "routerCodecs": self.router_codecs.iter().map(|it| it.name()).collect::<Vec<_>>(),
             "iceServer": {
                 "enabled": self.ice_server.enabled,
                 "host": turn::listed(&self.ice_server.hosts),
@@ -401,6 +413,7 @@ impl Config {
             "rooms": {
                 "maxPeers": self.room_max_peers,
                 "maxBroadcasters": self.room_max_broadcasters,
+                "broadcasterTimeoutSeconds": self.room_broadcaster_timeout.as_secs(),
                 "autoCreate": self.room_auto_create,
                 "emptyTimeoutSeconds": self.room_empty_timeout.as_secs(),
                 "joinTimeoutSeconds": self.room_join_timeout.as_secs(),
@@ -452,12 +465,14 @@ impl Default for Config {
             max_port: 49_999,
             num_workers: None,
             worker_cpus: None,
+            router_codecs: CodecName::DEFAULT.to_vec(),
             admin_token: None,
             api_token: None,
             cors_origins: None,
             ice_server: IceServer::default(),
             room_max_peers: 100,
             room_max_broadcasters: 16,
+            room_broadcaster_timeout: Duration::from_secs(60),
             room_auto_create: true,
             room_empty_timeout: Duration::from_secs(300),
             webhook_secret: None,

@@ -86,6 +86,8 @@ const HOST: &str = "a host name or IP address, without scheme, port or path";
 const LOG_FILTER: &str = "a tracing filter, for example info or info,control=debug";
 const TEXT: &str = "at most 512 bytes without control characters";
 const TOKEN: &str = "at most 512 visible ASCII characters";
+const ROUTER_CODECS_ALLOWED: &str = "each at most once: opus, multiopus4, multiopus6, multiopus8, \
+     pcmu, pcma, g722, vp8, vp9, vp9-profile2, h264-baseline, h264-main and av1";
 const BOOLEAN: &str = "yes, true, 1, on, no, false, 0 or off";
 
 settings! {
@@ -161,6 +163,12 @@ settings! {
                list, the CPU quota of a container does not matter",
         unset: "those that this process may use; none under a CPU quota without a cpuset",
         allowed: "none, or numbers and ranges, each CPU once, for example 2-5,8",
+    }
+    ROUTER_CODECS {
+        help: "Codecs that rooms route, with commas between them. Clients that do not choose \
+               take the first that they have",
+        default: "opus,vp8,vp9-profile2,h264-main,h264-baseline",
+        allowed: ROUTER_CODECS_ALLOWED,
     }
     MEDIASOUP_CLIENT_ENABLE_ICESERVER {
         help: "Whether clients are told about the TURN server",
@@ -238,6 +246,11 @@ settings! {
         help: "Most broadcasters in a room",
         default: "16",
         allowed: "0 to 1000",
+    }
+    ROOM_BROADCASTER_TIMEOUT {
+        help: "Seconds that a broadcaster may be without a transport; then it is removed",
+        default: "60",
+        allowed: "1 to 86400",
     }
     ROOM_EMPTY_TIMEOUT {
         help: "Seconds until a room that was made over HTTP and that nobody joined is closed",

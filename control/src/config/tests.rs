@@ -54,6 +54,7 @@ fn every_setting_is_read_from_its_variable_and_its_flag() {
         ("MEDIASOUP_MAX_PORT", "20999"),
         ("MEDIASOUP_NUM_WORKERS", "3"),
         ("MEDIASOUP_WORKER_CPUS", "8,2-3"),
+        ("ROUTER_CODECS", "AV1, opus,vp9"),
         ("MEDIASOUP_CLIENT_ENABLE_ICESERVER", "No"),
         (
             "MEDIASOUP_CLIENT_ICESERVER_HOST",
@@ -71,6 +72,7 @@ fn every_setting_is_read_from_its_variable_and_its_flag() {
         ("ROOM_AUTO_CREATE", "no"),
         ("ROOM_MAX_PEERS", "12"),
         ("ROOM_MAX_BROADCASTERS", "3"),
+        ("ROOM_BROADCASTER_TIMEOUT", "5"),
         ("ROOM_EMPTY_TIMEOUT", "60"),
         ("WEBHOOK_SECRET", "h s"),
         ("WEBHOOK_ALLOW_PRIVATE", "off"),
@@ -100,6 +102,7 @@ fn every_setting_is_read_from_its_variable_and_its_flag() {
         max_port: 20_999,
         num_workers: Some(3),
         worker_cpus: Some(WorkerCpus::List(vec![8, 2, 3])),
+        router_codecs: vec![CodecName::Av1, CodecName::Opus, CodecName::Vp9],
         admin_token: Some(Secret::new("tok")),
         api_token: Some(Secret::new("api")),
         cors_origins: Some(vec![
@@ -136,6 +139,7 @@ fn every_setting_is_read_from_its_variable_and_its_flag() {
         },
         room_max_peers: 12,
         room_max_broadcasters: 3,
+        room_broadcaster_timeout: Duration::from_secs(5),
         room_auto_create: false,
         room_empty_timeout: Duration::from_secs(60),
         webhook_secret: Some(Secret::new("h s")),
@@ -293,6 +297,39 @@ fn a_flag_wins_over_its_variable() {
     assert_eq!(got.admin_token, None);
 }
 
+/// Defect seed 19: the original takes `minimumAvailableOutgoingBitrate`, which no
+/// part of it knows.
+#[test]
+fn an_option_that_nothing_knows_is_refused() {
+    let name = "minimumAvailableOutgoingBitrate";
+    let file = File::new(|text| *text += &format!("{name} = 600000\n"));
+    let error = parse(&["--config", file.path()], &[])
+        .unwrap_err()
+        .to_string();
+    let expected = format!("{}: there is no setting {name:?}", file.path());
+    assert_eq!(error, expected);
+    let flag = format!("--{name}=600000");
+    let error = parse(&[&flag], &[]).unwrap_err().to_string();
+    assert!(error.contains(name), "{error}");
+}
+
+#[test]
+fn a_codec_that_nobody_knows_is_told_with_all_there_are() {
+    let error = refused(&[("ROUTER_CODECS", "opus,vp10")]);
+    let start = "ROUTER_CODECS=\"opus,vp10\" makes no sense; allowed: ";
+    let allowed = error.strip_prefix(start).expect("it names the setting");
+    let words: Vec<&str> = allowed.split([' ', ',']).collect();
+    for codec in CodecName::ALL {
+        assert!(words.contains(&codec.name()), "{} {error}", codec.name());
+        let got = config(&[], &[("ROUTER_CODECS", codec.name())]);
+        assert_eq!(got.router_codecs, [codec]);
+    }
+    let defaults = CodecName::DEFAULT.map(CodecName::name).join(",");
+    assert_eq!(super::settings::ROUTER_CODECS.default, defaults);
+    let shown = &config(&[], &[("ROUTER_CODECS", "pcmu,av1")]).redacted_json()["routerCodecs"];
+    assert_eq!(*shown, serde_json::json!(["pcmu", "av1"]));
+}
+
 #[test]
 fn lists_of_cpus_are_read_and_written() {
     for (raw, want, shown) in [
@@ -371,6 +408,11 @@ fn values_that_make_no_sense_are_refused_by_name() {
         ("MEDIASOUP_WORKER_CPUS", "0-99999999999"),
         ("ROOM_MAX_PEERS", "1"),
         ("ROOM_MAX_BROADCASTERS", "1001"),
+        ("ROUTER_CODECS", "opus,vp10"),
+        ("ROUTER_CODECS", "opus,,vp8"),
+        ("ROUTER_CODECS", "opus,vp8,Opus"),
+        ("ROUTER_CODECS", "video/VP8"),
+        ("ROOM_BROADCASTER_TIMEOUT", "0"),
         ("ROOM_EMPTY_TIMEOUT", "0"),
         ("ROOM_AUTO_CREATE", "sometimes"),
         ("WEBHOOK_ALLOW_PRIVATE", "10.0.0.0/8"),

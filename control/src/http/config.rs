@@ -1,21 +1,26 @@
 //! GET `/config`: the effective configuration without its secrets, and live
 //! details of the workers for those who may see them.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
-use axum::extract::{ConnectInfo, State};
+use axum::extract::State;
 use axum::{Extension, Json};
 use http::{HeaderMap, header};
 use serde_json::{Value, json};
 
 use super::AppState;
 use super::access::has_token;
+use super::forwarded::{Neighbor, is_trusted};
 use super::schemas::{AdminErrors, ConfigBody};
 use crate::error::Error;
 use crate::workers::WorkerStatus;
 
-/// Headers by which a proxy says that a request came from elsewhere begin so.
-const PROXY_HEADERS: [&str; 4] = ["forwarded", "x-forwarded-", "x-real-ip", "via"];
+/// Headers by which a proxy says that a request came from elsewhere; besides
+/// those that begin with [`FORWARDED_PREFIX`].
+const PROXY_HEADERS: [&str; 3] = ["forwarded", "x-real-ip", "via"];
+
+/// How all others of these begin.
+const FORWARDED_PREFIX: &str = "x-forwarded-";
 
 /// The part of the configuration that the seed documents, for anyone to see.
 const SEED_PART: &str = "https";
@@ -30,18 +35,19 @@ const SEED_PART: &str = "https";
 )]
 pub(super) async fn get(
     State(state): State<AppState>,
-    remote: Option<Extension<ConnectInfo<SocketAddr>>>,
+    neighbor: Option<Extension<Neighbor>>,
     headers: HeaderMap,
 ) -> Result<Json<Value>, Error> {
-    let remote = remote.map(|Extension(ConnectInfo(address))| address.ip());
+    // No proxy is believed here.
+    let remote = neighbor.map(|Extension(Neighbor(address))| address.ip());
     let details = match &state.config.admin_token {
         Some(token) if has_token(&headers, token) => true,
         Some(_) => return Err(Error::Unauthorized),
         None => remote.is_some_and(|remote| {
-            // Where a proxy is expected, one on this machine that adds no
-            // header must not open the door.
-            let direct = state.config.https_enabled && state.config.trusted_proxies.is_empty();
-            direct && is_loopback(remote, &headers)
+            // Where a proxy on this machine is expected, one that adds no header
+            // must not open the door.
+            let is_proxy = is_trusted(remote, &state.config.trusted_proxies);
+            state.config.https_enabled && !is_proxy && is_loopback(remote, &headers)
         }),
     };
     let mut config = state.config.redacted_json();
@@ -64,7 +70,7 @@ pub(super) async fn get(
 /// Whether the request comes from this machine itself: not through a proxy,
 /// and not from a page of another origin in a local browser.
 fn is_loopback(remote: IpAddr, headers: &HeaderMap) -> bool {
-    let by_proxy = |name: &str| PROXY_HEADERS.iter().any(|it| name.starts_with(it));
+    let by_proxy = |name: &str| PROXY_HEADERS.contains(&name) || name.starts_with(FORWARDED_PREFIX);
     remote.to_canonical().is_loopback()
         && !headers.contains_key(header::ORIGIN)
         && !headers.keys().any(|name| by_proxy(name.as_str()))
@@ -155,10 +161,9 @@ mod tests {
             "::ffff:127.0.0.1".parse().unwrap(),
         ];
         for remote in local {
-            assert!(
-                is_loopback(remote, &headers(&[("user-agent", "x")])),
-                "{remote}"
-            );
+            for name in ["user-agent", "viable", "forwarded-by-me", "x-real-ip-was"] {
+                assert!(is_loopback(remote, &headers(&[(name, "x")])), "{name}");
+            }
             for name in [
                 "forwarded",
                 "x-forwarded-for",

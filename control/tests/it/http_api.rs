@@ -1,10 +1,12 @@
 //! The HTTP routes.
 
 use control::config::{Config, Secret};
+use control::ortc::CodecName;
 use control::rooms::Timings;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use crate::fake_worker::Call;
 use crate::server::{TestServer, config};
 
 /// Defects seed 2 (the first POST succeeds), seed 8 and h (the error's body) and
@@ -255,6 +257,83 @@ async fn a_trusted_proxy_says_which_host_was_asked_for() {
         // Through whatever proxy, nobody is on this machine itself.
         let answer = server.http("GET", "/config", &forwarded, b"").await;
         assert!(answer.body.get("workers").is_none());
+    }
+}
+
+#[tokio::test]
+async fn rooms_route_the_codecs_that_were_chosen() {
+    let config = Config {
+        router_codecs: vec![CodecName::Pcmu, CodecName::Av1],
+        ..config()
+    };
+    let server = TestServer::start_with(config, Timings::default()).await;
+    server.post("/rooms/room", "").await;
+    let capabilities = server.get("/rooms/room").await.body;
+    let codecs = capabilities["codecs"].as_array().unwrap().iter();
+    let codecs: Vec<_> = codecs
+        .map(|it| {
+            (
+                it["mimeType"].as_str().unwrap(),
+                it["preferredPayloadType"].as_u64().unwrap(),
+            )
+        })
+        .collect();
+    let expected = [("audio/PCMU", 0), ("video/AV1", 100), ("video/rtx", 101)];
+    assert_eq!(codecs, expected);
+    let is_descriptor = |uri: &str| uri.ends_with("#dependency-descriptor-rtp-header-extension");
+    let extensions = capabilities["headerExtensions"].as_array().unwrap();
+    let descriptor = extensions.last().unwrap();
+    assert!(is_descriptor(descriptor["uri"].as_str().unwrap()));
+    assert_eq!(descriptor["preferredId"], 8);
+    let router = |call: &Call| match call {
+        Call::CreateRouter(request) => Some(request.clone()),
+        _ => None,
+    };
+    let told = server.worker.wait_for(router).await;
+    let types = told
+        .codecs
+        .iter()
+        .map(|it| (it.payload_type, it.rtx_payload_type));
+    assert_eq!(types.collect::<Vec<_>>(), [(0, None), (100, Some(101))]);
+    let told = told.header_extensions.iter().find(|it| it.id == 8);
+    assert!(told.is_some_and(|it| is_descriptor(&it.uri)));
+    // Who connects is told the same.
+    let mut alice = server.connect("room", "alice").await;
+    let same = alice.ok("getRouterRtpCapabilities", json!({})).await;
+    assert_eq!(same, capabilities);
+}
+
+/// Defect p: the original's load balancer takes anybody's word on these paths.
+#[tokio::test]
+async fn there_is_nothing_to_register_at() {
+    let server = TestServer::start().await;
+    for path in ["/register", "/room-closed", "/rooms/room/closed"] {
+        let body = r#"{"roomId":"room","host":"evil.example","capacity":1000000}"#;
+        assert_eq!(server.post(path, body).await.status, 404, "{path}");
+        assert_eq!(server.get(path).await.status, 404, "{path}");
+    }
+    assert_eq!(server.rooms.open_rooms(), 0);
+}
+
+/// The socket decides who is on this machine, whomever proxies stand for.
+#[tokio::test]
+async fn config_where_proxies_are_trusted() {
+    let proxied = ("X-Forwarded-For", "127.0.0.1");
+    let by_proxy = &[proxied, ("X-Forwarded-Host", "localhost")][..];
+    for (trusted, headers, details) in [
+        ("10.0.0.0/8", &[][..], true),
+        ("10.0.0.0/8", by_proxy, false),
+        ("127.0.0.0/8", &[], false),
+        ("127.0.0.0/8", by_proxy, false),
+    ] {
+        let config = Config {
+            trusted_proxies: vec![trusted.parse().unwrap()],
+            ..config()
+        };
+        let server = TestServer::start_with(config, Timings::default()).await;
+        let answer = server.http("GET", "/config", headers, b"").await;
+        let has_details = answer.body.get("workers").is_some();
+        assert_eq!(has_details, details, "{trusted} {headers:?}");
     }
 }
 

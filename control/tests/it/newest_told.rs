@@ -287,7 +287,7 @@ async fn data_channels() {
     );
     assert_eq!(seen["transportId"], Value::Null);
     // The bot's: nobody's.
-    let of_bot = new.take_data_consumer().await;
+    let of_bot = new.take_bot().await;
     expected.as_object_mut().unwrap().remove("peerId");
     for field in [
         "dataConsumerId",
@@ -300,7 +300,7 @@ async fn data_channels() {
     expected["label"] = "bot".into();
     expected["appData"] = json!({ "channel": "bot" });
     assert_eq!(of_bot, expected);
-    let seen = old.take_data_consumer().await;
+    let seen = old.take_bot().await;
     assert_eq!(seen["peerId"], Value::Null);
     assert!(seen.as_object().unwrap().contains_key("peerId"), "{seen}");
     assert_eq!(seen["appData"], json!({}));

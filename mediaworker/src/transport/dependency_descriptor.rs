@@ -19,6 +19,12 @@ const MOST_IN_ONE_BYTE_FORM: usize = 16;
 pub struct DependencyDescriptor(Vec<u8>);
 
 impl DependencyDescriptor {
+    /// A descriptor of these bytes; `None` when they are too few or too many.
+    pub fn new(bytes: &[u8]) -> Option<Self> {
+        let fits = (LEAST..=MOST).contains(&bytes.len());
+        fits.then(|| Self(bytes.to_vec()))
+    }
+
     /// The descriptor of a packet.
     pub fn of(values: &ExtensionValues) -> Option<&[u8]> {
         let found = values.user_values.get::<Self>()?;
@@ -66,11 +72,13 @@ impl ExtensionSerializer for Serializer {
     }
 
     fn parse_value(&self, buf: &[u8], values: &mut ExtensionValues) -> bool {
-        let fits = (LEAST..=MOST).contains(&buf.len());
-        if fits {
-            values.user_values.set(DependencyDescriptor(buf.to_vec()));
+        match DependencyDescriptor::new(buf) {
+            Some(descriptor) => {
+                values.user_values.set(descriptor);
+                true
+            }
+            None => false,
         }
-        fits
     }
 
     fn is_video(&self) -> bool {

@@ -9,6 +9,7 @@
 
 mod abuse;
 mod churn;
+mod codecs;
 mod connecting;
 mod data;
 mod data_limits;
