@@ -193,14 +193,19 @@ impl Consumer {
 
     /// The highest layers that it is to get.
     fn layers(&self) -> Option<Layers> {
-        let target = self.target?;
-        let (spatial, temporal) = self.preferred;
-        let own = temporal.unwrap_or(u8::MAX);
-        Some(if usize::from(target.spatial) < spatial {
-            target
-        } else {
-            Layers::new(spatial as u8, own.min(target.temporal))
-        })
+        let spatial = self.preferred.0.min(self.target?.spatial.into());
+        Some(Layers::new(spatial as u8, self.highest_temporal(spatial)))
+    }
+
+    fn highest_temporal(&self, spatial: usize) -> u8 {
+        let target = self.target.unwrap_or_default();
+        let (preferred, temporal) = self.preferred;
+        if spatial > preferred || spatial > target.spatial.into() {
+            return 0;
+        }
+        let wish = temporal.filter(|_| spatial == preferred);
+        let limit = Some(target.temporal).filter(|_| spatial == usize::from(target.spatial));
+        wish.unwrap_or(u8::MAX).min(limit.unwrap_or(u8::MAX))
     }
 
     /// The highest stream that it is to get.
@@ -211,13 +216,10 @@ impl Consumer {
 
     /// The highest layers within a stream that it is to get.
     fn cap_within(&self, stream: usize) -> Layers {
-        let layers = self.layers().unwrap_or_default();
         if self.svc {
-            layers
-        } else if stream > usize::from(layers.spatial) {
-            Layers::new(u8::MAX, 0)
+            self.layers().unwrap_or_default()
         } else {
-            Layers::new(u8::MAX, layers.temporal)
+            Layers::new(u8::MAX, self.highest_temporal(stream))
         }
     }
 }
