@@ -19,6 +19,9 @@ const STEADY_PERCENT: RangeInclusive<u64> = 75..=130;
 /// A new estimate makes up one part in this many of the average.
 const WEIGHT: u64 = 3;
 
+/// What there is, in percent of the estimate: that is 95 % of what the last probe
+/// could show, and more than it would take is kept free anyway.
+const UTILIZED_PERCENT: u64 = 105;
 /// Share of packets that is lost on any network.
 const HARMLESS_LOSS: f32 = 0.02;
 /// Longest growth of the round trip time that is no queue of ours.
@@ -356,6 +359,7 @@ impl Bandwidth {
         let is_known = self.proven || waited < FEEDBACK_WITHIN;
         self.estimate
             .filter(|_| is_known)
+            .map(|estimate| estimate * UTILIZED_PERCENT / 100)
             .map(|estimate| estimate.max(if self.passes() { sent } else { 0 }))
             .map(|estimate| self.limits.apply(estimate))
             .or(self.limits.max)
@@ -395,7 +399,7 @@ mod tests {
         }
         let now = Instant::now();
         let mut bandwidth = Bandwidth::new(limits(None, Some(100), Some(1000)).unwrap());
-        for (estimate, available) in [(50, 100), (500, 500), (5000, 1000)] {
+        for (estimate, available) in [(50, 100), (500, 525), (5000, 1000)] {
             bandwidth.handle_estimate(&twcc(estimate, true));
             assert_eq!(bandwidth.available(now, 0), Some(available));
         }
@@ -409,7 +413,7 @@ mod tests {
         assert_eq!(bandwidth.available(start, 0), None);
         assert!(bandwidth.handle_estimate(&twcc(1_000_000, true)));
         assert_eq!(bandwidth.want(start, 1, false), Some(1));
-        assert_eq!(bandwidth.available(start, 0), Some(1_000_000));
+        assert_eq!(bandwidth.available(start, 0), Some(1_050_000));
         assert_eq!(bandwidth.available(later, 0), None);
         assert!(!bandwidth.handle_estimate(&twcc(1_000_000, true)));
         let remb = BweKind::Remb {
@@ -417,7 +421,7 @@ mod tests {
             mid: "0".into(),
         };
         assert!(bandwidth.handle_estimate(&remb));
-        assert_eq!(bandwidth.available(later, 0), Some(300_000));
+        assert_eq!(bandwidth.available(later, 0), Some(315_000));
         assert!(bandwidth.handle_estimate(&twcc(1, false)));
         assert_eq!(bandwidth.available(later, 0), None);
     }
