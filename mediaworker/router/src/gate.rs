@@ -156,11 +156,8 @@ impl Gate {
     }
 
     fn change(&mut self, to: Change) {
-        if let Some(last) = self.changes.back_mut()
-            && last.from >= to.from
-        {
-            *last = to;
-            return;
+        while self.changes.back().is_some_and(|last| last.from >= to.from) {
+            self.changes.pop_back();
         }
         if self.changes.len() == MAX_CHANGES {
             self.changes.pop_front();

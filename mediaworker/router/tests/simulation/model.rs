@@ -63,6 +63,8 @@ struct Producer {
     streams: Vec<Stream>,
     paused_at: Option<Instant>,
     layout: Option<Layout>,
+    /// Spatial layers within a stream that are sent in the end.
+    sent: Option<u8>,
 }
 
 impl Producer {
@@ -250,6 +252,7 @@ impl Model {
             streams,
             paused_at,
             layout: client.layout,
+            sent: None,
         };
         self.producers.insert(index, producer);
     }
@@ -299,6 +302,10 @@ impl Model {
         if let Some(key) = active.map(|c| c.key) {
             self.request_key_frame(now, key);
         }
+    }
+
+    pub fn set_sent(&mut self, index: usize, layers: Option<u8>) {
+        self.producers.get_mut(&index).unwrap().sent = layers;
     }
 
     pub fn set_health(&mut self, index: usize, stream: usize, healthy: bool) {
@@ -637,7 +644,11 @@ impl Model {
                 }
                 continue;
             };
-            let spatial = producer.highest_spatial().min(cap.spatial.into()) as u8;
+            let highest = match producer.sent {
+                Some(sent) if consumer.svc => usize::from(sent) - 1,
+                _ => producer.highest_spatial(),
+            };
+            let spatial = highest.min(cap.spatial.into()) as u8;
             let stream = if consumer.svc { 0 } else { spatial.into() };
             let within = consumer.cap_within(stream);
             let layered = producer.layout.filter(|layout| layout.bits > 0);
