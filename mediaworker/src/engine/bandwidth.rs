@@ -22,6 +22,9 @@ const SHARE_INTERVAL: Duration = Duration::from_millis(200);
 /// How long a transport counts as congested after more was sent than was available.
 const CONGESTED_FOR: Duration = Duration::from_secs(1);
 
+/// Changes of bitrates up to this share, in percent, are not told.
+const SAME_PERCENT: u64 = 2;
+
 /// Time after a collapse in which all that is lost is sent again.
 const AFTER_COLLAPSE: Duration = Duration::from_secs(2);
 
@@ -160,7 +163,8 @@ impl Engine {
             };
             let available = available.unwrap_or_else(|| sent.max(UNESTIMATED));
             let bitrates = (sharing.desired, aim(sharing.desired), available);
-            if sharing.told.replace(bitrates) != Some(bitrates) {
+            if sharing.told.is_none_or(|told| is_other(told, bitrates)) {
+                sharing.told = Some(bitrates);
                 changed.push(proto::DownlinkBwe {
                     transport_id: transport.id.clone(),
                     desired_bitrate: bitrates.0,
@@ -233,6 +237,7 @@ fn share_transport(
     } = &mut **sharing;
     allocator.allocate(now, available, &demands, allocations);
     drop(demands);
+    let arrives = !transport.inner.loses_much();
     for one in allocations.iter() {
         let now_gets = room.graph.current_layers(one.key);
         if collapsed && now_gets.map(|l| l.spatial) > one.target.map(|l| l.spatial) {
@@ -242,11 +247,17 @@ fn share_transport(
         // What does not flow yet has no cost: it may begin, and is looked at soon.
         let target = match one.reason {
             Reason::NotFlowing => Some(Layers::HIGHEST),
+            // The last picture goes only when it would be useless, whatever the
+            // estimate says.
+            Reason::Bandwidth { next, .. } if one.target.is_none() && arrives => Some(next),
             _ => one.target,
         };
         let _ = room.graph.set_target_layers(now, one.key, target);
     }
-    let desired = audio + aim(sharing.desired);
+    let desired = match sharing.desired {
+        0 => 0,
+        video => audio + aim(video),
+    };
     let wants_more = sharing.allocations.iter().any(|one| is_limited(one.reason));
     transport.inner.want_bitrate(now, desired, wants_more);
 }
@@ -276,6 +287,13 @@ pub(super) fn highest(preferred: PreferredLayers) -> Layers {
         spatial: u8::try_from(preferred.spatial).unwrap_or(u8::MAX),
         temporal: preferred.temporal.unwrap_or(Layers::HIGHEST.temporal),
     }
+}
+
+/// Whether one of the bitrates has changed by enough to be told.
+fn is_other(told: (u64, u64, u64), now: (u64, u64, u64)) -> bool {
+    let pairs = [(told.0, now.0), (told.1, now.1), (told.2, now.2)];
+    let differ = |(told, now): (u64, u64)| told.abs_diff(now) * 100 > told * SAME_PERCENT;
+    pairs.into_iter().any(differ)
 }
 
 /// Bitrate that is aimed for, where one would be enough.

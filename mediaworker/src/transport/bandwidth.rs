@@ -24,6 +24,8 @@ const WEIGHT: u64 = 3;
 const UTILIZED_PERCENT: u64 = 105;
 /// Share of packets that is lost on any network.
 const HARMLESS_LOSS: f32 = 0.02;
+/// Share of packets whose loss makes a video useless.
+const USELESS_LOSS: f32 = 0.1;
 /// Longest growth of the round trip time that is no queue of ours.
 const HARMLESS_DELAY: Duration = Duration::from_millis(200);
 
@@ -121,8 +123,8 @@ pub struct Bandwidth {
     proven: bool,
     round_trip_time: Option<Duration>,
     shortest: Option<Duration>,
-    /// Packets are lost, or it is not known whether they are.
-    loses: bool,
+    /// Share of packets lost in the last second.
+    loss: Option<f32>,
     /// The link has become much too narrow.
     collapsed: bool,
     collapsed_at: Option<Instant>,
@@ -133,6 +135,8 @@ pub struct Bandwidth {
     moved: Option<Instant>,
     /// When video began to flow.
     began: Option<Instant>,
+    /// No video is to be sent.
+    idle: bool,
     /// What str0m was told to be desired.
     asked: u64,
     /// When it was told so in order to probe.
@@ -149,13 +153,14 @@ impl Bandwidth {
             proven: false,
             round_trip_time: None,
             shortest: None,
-            loses: true,
+            loss: None,
             collapsed: false,
             collapsed_at: None,
             arrived: (0, 0),
             raw: 0,
             moved: None,
             began: None,
+            idle: false,
             asked: 0,
             probed: None,
         }
@@ -199,11 +204,10 @@ impl Bandwidth {
             self.round_trip_time = Some(time);
             self.shortest = Some(self.shortest.map_or(time, |least| least.min(time)));
         }
-        self.loses = stats
-            .egress_loss_fraction
-            .is_none_or(|lost| lost > HARMLESS_LOSS);
+        self.loss = stats.egress_loss_fraction;
         let before = self.estimate;
         if self.can_probe
+            && !self.idle
             && let Some(raw) = stats.bwe_tx.map(|raw| raw.as_u64())
         {
             if raw.abs_diff(self.raw) * 100 > self.raw {
@@ -291,6 +295,18 @@ impl Bandwidth {
         }
     }
 
+    /// Whether video is to be sent; without any, nothing is estimated. Answers what
+    /// str0m's estimator has to start from, if another value than before: with 0 it
+    /// sends no padding.
+    pub fn set_idle(&mut self, idle: bool) -> Option<u64> {
+        if std::mem::replace(&mut self.idle, idle) == idle || !self.can_probe {
+            return None;
+        }
+        self.asked = 0;
+        self.moved = None;
+        if idle { Some(0) } else { self.estimate }
+    }
+
     /// Whether str0m's estimator has to start anew, and from what, bits per second.
     ///
     /// It remembers why it could not probe until its estimate changes, which without
@@ -343,9 +359,15 @@ impl Bandwidth {
         times.is_none_or(|(time, shortest)| time > shortest + by)
     }
 
+    /// Whether much of what is sent is lost.
+    pub fn loses_much(&self) -> bool {
+        self.loss.is_some_and(|lost| lost > USELESS_LOSS)
+    }
+
     /// Whether everything arrives, and in time.
     fn passes(&self) -> bool {
-        !self.loses && !self.is_slow(HARMLESS_DELAY)
+        let is_whole = self.loss.is_some_and(|lost| lost <= HARMLESS_LOSS);
+        is_whole && !self.is_slow(HARMLESS_DELAY)
     }
 
     /// What can be sent, bits per second; `None` when nothing limits it, because

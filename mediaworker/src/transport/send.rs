@@ -238,6 +238,12 @@ impl Sending {
         stream.history.packet(sequence)
     }
 
+    /// Whether a packet on a stream for retransmissions answers a NACK.
+    pub fn pay_back(&mut self, rtp: &[u8]) -> bool {
+        let stream = guard::ssrc(rtp).and_then(|ssrc| self.by_ssrc_mut(ssrc));
+        stream.is_some_and(|stream| stream.outbound.pay_back())
+    }
+
     fn by_ssrc_mut(&mut self, ssrc: u32) -> Option<&mut SendStream> {
         let slot = *self.by_ssrc.get(&ssrc)?;
         self.slots.get_mut(slot)?.as_mut()

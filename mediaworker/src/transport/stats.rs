@@ -92,11 +92,12 @@ pub struct Traffic {
     pub rtp_received: Meter,
     /// See `rtp_received`.
     pub rtp_sent: Meter,
-    /// Retransmissions (RFC 4588), with what probes the bandwidth in their
-    /// stead.
+    /// Retransmissions (RFC 4588).
     pub rtx_received: Meter,
     /// See `rtx_received`.
     pub rtx_sent: Meter,
+    /// What was sent to probe the bandwidth.
+    pub probation_sent: Meter,
 }
 
 /// What is counted of a stream's feedback.

@@ -35,6 +35,11 @@ impl WebRtcTransport {
         self.bandwidth.available(now, sent)
     }
 
+    /// Whether much of what is sent to the client is lost.
+    pub fn loses_much(&self) -> bool {
+        self.bandwidth.loses_much()
+    }
+
     /// Whether the way to the client has become much too narrow since this was asked
     /// last: most of what is under way is lost.
     pub fn take_collapse(&mut self) -> bool {
@@ -52,12 +57,15 @@ impl WebRtcTransport {
         }
     }
 
-    /// Says what would be welcome, bits per second, and whether there is less:
-    /// then it is probed for time and again.
+    /// Says what would be welcome for video and audio, bits per second, and whether
+    /// there is less: then it is probed for time and again. 0: no video is wanted.
     pub fn want_bitrate(&mut self, now: Instant, desired: u64, wants_more: bool) {
         let Some(rtc) = self.rtc.as_deref_mut() else {
             return;
         };
+        if let Some(from) = self.bandwidth.set_idle(desired == 0) {
+            rtc.bwe().reset(Bitrate::bps(from));
+        }
         if let Some(from) = self.bandwidth.stalls(now, wants_more) {
             rtc.bwe().reset(Bitrate::bps(from));
         }
@@ -95,8 +103,8 @@ impl WebRtcTransport {
             // str0m's own checks are for the pair of addresses that is not real.
             Some(PacketKind::Stun) => {}
             Some(PacketKind::Rtp) => {
-                let resend = is_resend(&self.media, &datagram);
-                return self.transmit_rtp(now, datagram, resend, out);
+                let sent = self.departure(&datagram);
+                return self.transmit_rtp(now, datagram, sent, out);
             }
             Some(PacketKind::Rtcp) => {
                 for (ssrc, _) in srtcp::heard(&datagram).nacks {
@@ -121,16 +129,35 @@ impl WebRtcTransport {
         }
         heard.nacks.into_iter().all(|(ssrc, sequence)| {
             match self.sending.nacked(ssrc, sequence).map(<[u8]>::to_vec) {
-                Some(packet) => self.transmit_rtp(now, packet, true, out),
+                Some(packet) => self.transmit_rtp(now, packet, Departure::Resend, out),
                 None => true,
             }
         })
     }
 
-    fn transmit_rtp(&mut self, now: Instant, rtp: Vec<u8>, resend: bool, out: &mut Output) -> bool {
-        match pay(&mut self.resends, resend) {
+    /// What an RTP packet of str0m is.
+    fn departure(&mut self, rtp: &[u8]) -> Departure {
+        if guard::ssrc(rtp) == Some(PROBE_SSRC) {
+            Departure::Probe
+        } else if !is_resend(&self.media, rtp) {
+            Departure::Media
+        } else if self.sending.pay_back(rtp) {
+            Departure::Resend
+        } else {
+            Departure::Probe
+        }
+    }
+
+    fn transmit_rtp(
+        &mut self,
+        now: Instant,
+        rtp: Vec<u8>,
+        kind: Departure,
+        out: &mut Output,
+    ) -> bool {
+        match pay(&mut self.resends, kind) {
             Resend::Send => {
-                self.count_departure(now, &rtp, resend);
+                self.count_departure(now, &rtp, kind);
                 self.leave(now, rtp, out);
             }
             Resend::Drop => out.dropped += 1,
@@ -152,15 +179,28 @@ impl WebRtcTransport {
         }
     }
 
-    fn count_departure(&mut self, now: Instant, rtp: &[u8], resend: bool) {
-        let meter = if resend {
-            &mut self.traffic.rtx_sent
-        } else {
-            &mut self.traffic.rtp_sent
+    fn count_departure(&mut self, now: Instant, rtp: &[u8], kind: Departure) {
+        let traffic = &mut self.traffic;
+        let meter = match kind {
+            Departure::Media => &mut traffic.rtp_sent,
+            Departure::Resend => &mut traffic.rtx_sent,
+            Departure::Probe => return traffic.probation_sent.add(now, rtp.len()),
         };
         meter.add(now, rtp.len());
-        self.sending.sent(now, rtp, resend);
+        self.sending.sent(now, rtp, kind == Departure::Resend);
     }
+}
+
+/// SSRC of probes on a transport that has no stream for retransmissions.
+const PROBE_SSRC: u32 = 0;
+
+/// What an RTP packet to the client is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Departure {
+    Media,
+    Resend,
+    /// It only finds out whether it passes.
+    Probe,
 }
 
 /// Whether an RTP packet to the client is a retransmission.
@@ -170,10 +210,12 @@ fn is_resend(media: &RouterMedia, datagram: &[u8]) -> bool {
 }
 
 /// Charges a packet to the budget of retransmissions; media packets fill it up.
-fn pay(budget: &mut ResendBudget, resend: bool) -> Resend {
-    if resend {
-        return budget.resend();
+/// Probes are not what the client asks for.
+fn pay(budget: &mut ResendBudget, kind: Departure) -> Resend {
+    match kind {
+        Departure::Resend => return budget.resend(),
+        Departure::Media => budget.media(),
+        Departure::Probe => {}
     }
-    budget.media();
     Resend::Send
 }
