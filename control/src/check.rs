@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use crate::addresses::{self, AnnouncedAddress};
 use crate::config::{Config, ConfigError};
+use crate::startup::admin_notes;
 use crate::workers::Plan;
 use crate::workers::cpu::CpuLimits;
 use crate::{listen, logging, tls};
@@ -51,7 +52,11 @@ fn find(config: &Config, refused: &[ConfigError]) -> Findings {
         problems: refused.iter().map(ConfigError::to_string).collect(),
         ..Findings::default()
     };
-    findings.refuse(listen::https(config.listen_ip, config.listen_port));
+    // Held together, for they must not be the same.
+    let https = findings.refuse(listen::https(config.listen_ip, config.listen_port));
+    let admin = config.admin_listen.map(listen::admin);
+    let _ports = (https, admin.map(|admin| findings.refuse(admin)));
+    findings.notes.extend(admin_notes(config));
     let machine = addresses::interfaces();
     let announced = addresses::announced(config, &machine);
     let own: Vec<IpAddr> = announced.iter().filter_map(AnnouncedAddress::ip).collect();

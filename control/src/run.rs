@@ -19,7 +19,7 @@ use crate::config::{Config, LogFormat, Parsed};
 use crate::http::{self, AppState};
 use crate::rooms::Rooms;
 use crate::signals::{EndSignal, Hangups, Signals};
-use crate::startup::Startup;
+use crate::startup::{self, Startup};
 use crate::workers::cpu::CpuLimits;
 use crate::workers::{Plan, WorkerPool, Workers};
 use crate::{check, listen, logging, tls, workers};
@@ -114,7 +114,9 @@ async fn serve(config: Config) -> Result<(), Failure> {
     if tls.is_none() && config.trusted_proxies.is_empty() {
         notes.push(NO_PROXY.to_owned());
     }
+    notes.extend(startup::admin_notes(&config));
     let listener = listen::https(config.listen_ip, config.listen_port)?;
+    let admin_listener = config.admin_listen.map(listen::admin).transpose()?;
 
     let (notices, receiver) = mpsc::channel(NOTICE_QUEUE);
     let workers = tokio::select! {
@@ -131,17 +133,29 @@ async fn serve(config: Config) -> Result<(), Failure> {
         }
     };
     let stop = CancellationToken::new();
-    let app = http::app(AppState {
+    let state = AppState {
         config: Arc::clone(&config),
         rooms: rooms.clone(),
         workers: Arc::clone(&pool),
+    };
+    let server_tls = tls.as_ref().map(|tls| Arc::clone(&tls.server));
+    let admin = config.admin_listen.zip(admin_listener);
+    let admin = admin.map(|(address, listener)| {
+        let tls = server_tls.clone();
+        let tls = tls.filter(|_| startup::admin_speaks_tls(&config, address));
+        let app = http::admin_app(state.clone());
+        http::serve::serve(listener, tls, app, stop.clone())
     });
-    let mut server = Some(tokio::spawn(http::serve::serve(
-        listener,
-        tls.as_ref().map(|tls| Arc::clone(&tls.server)),
-        app,
-        stop.clone(),
-    )));
+    let public = http::serve::serve(listener, server_tls, http::app(state), stop.clone());
+    let mut server = Some(tokio::spawn(async move {
+        let admin = async {
+            match admin {
+                Some(serving) => serving.await,
+                None => Ok(()),
+            }
+        };
+        tokio::try_join!(public, admin).map(|_| ())
+    }));
     for note in &notes {
         warn!("{note}");
     }

@@ -13,7 +13,7 @@ mod tests;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -70,6 +70,9 @@ pub struct Config {
     pub worker_cpus: Option<WorkerCpus>,
     /// Bearer token of the admin paths (`ADMIN_TOKEN`).
     pub admin_token: Option<Secret>,
+    /// Address of the admin paths, which are then not on the public port
+    /// (`ADMIN_LISTEN`).
+    pub admin_listen: Option<SocketAddr>,
     /// Bearer token for making rooms and for broadcasters (`API_TOKEN`).
     pub api_token: Option<Secret>,
     /// Origins of pages that may use the API and the signaling, as browsers
@@ -272,6 +275,7 @@ impl Config {
             })?,
             worker_cpus: sources.optional(&s::MEDIASOUP_WORKER_CPUS, v::worker_cpus)?,
             admin_token: sources.optional(&s::ADMIN_TOKEN, v::token)?,
+            admin_listen: sources.optional(&s::ADMIN_LISTEN, v::socket_address)?,
             api_token: sources.optional(&s::API_TOKEN, v::token)?,
             cors_origins: sources.optional(&s::CORS_ORIGINS, v::origins)?,
             ice_server: IceServer {
@@ -412,6 +416,7 @@ impl Config {
             },
             "corsOrigins": self.cors_origins,
             "networkThrottleSecret": hidden(self.network_throttle_secret.is_some()),
+            "adminListen": self.admin_listen.map(|it| it.to_string()),
             "adminToken": hidden(self.admin_token.is_some()),
             "apiToken": hidden(self.api_token.is_some()),
             "log": self.log,
@@ -453,6 +458,7 @@ impl Default for Config {
             num_workers: None,
             worker_cpus: None,
             admin_token: None,
+            admin_listen: None,
             api_token: None,
             cors_origins: None,
             ice_server: IceServer::default(),

@@ -206,11 +206,17 @@ settings! {
         allowed: "1 to 604800",
     }
     ADMIN_TOKEN {
-        help: "Bearer token that /config and the admin paths want; every process can read flags, \
+        help: "Bearer token that /config, /metrics and /admin want; every process can read flags, \
                so use the variable",
-        unset: "/config tells everybody its documented part, and loopback everything",
+        unset: "they answer this machine alone, and /config tells others its documented part",
         allowed: TOKEN,
         secret: true,
+    }
+    ADMIN_LISTEN {
+        help: "Address and port of their own for /config, /metrics and /admin: plain HTTP on \
+               loopback, elsewhere TLS as on the public port",
+        unset: "they are on the public port",
+        allowed: "IP:PORT, for example 127.0.0.1:9090 or [::]:9090",
     }
     API_TOKEN {
         help: "Bearer token for making rooms over HTTP and for broadcasters; every process can \

@@ -1,21 +1,14 @@
 //! GET `/config`: the effective configuration without its secrets, and live
 //! details of the workers for those who may see them.
 
-use std::net::{IpAddr, SocketAddr};
-
-use axum::extract::{ConnectInfo, State};
-use axum::{Extension, Json};
-use http::{HeaderMap, header};
+use axum::Json;
+use axum::extract::State;
 use serde_json::{Value, json};
 
 use super::AppState;
-use super::access::has_token;
+use super::admin_access::IsAdmin;
 use super::schemas::{AdminErrors, ConfigBody};
-use crate::error::Error;
 use crate::workers::WorkerStatus;
-
-/// Headers by which a proxy says that a request came from elsewhere begin so.
-const PROXY_HEADERS: [&str; 4] = ["forwarded", "x-forwarded-", "x-real-ip", "via"];
 
 /// The part of the configuration that the seed documents, for anyone to see.
 const SEED_PART: &str = "https";
@@ -24,26 +17,11 @@ const SEED_PART: &str = "https";
 #[utoipa::path(
     get,
     path = "/config",
-    tag = "server",
+    tag = "admin",
     security((), ("adminToken" = [])),
     responses((status = 200, description = "It is", body = ConfigBody), AdminErrors)
 )]
-pub(super) async fn get(
-    State(state): State<AppState>,
-    remote: Option<Extension<ConnectInfo<SocketAddr>>>,
-    headers: HeaderMap,
-) -> Result<Json<Value>, Error> {
-    let remote = remote.map(|Extension(ConnectInfo(address))| address.ip());
-    let details = match &state.config.admin_token {
-        Some(token) if has_token(&headers, token) => true,
-        Some(_) => return Err(Error::Unauthorized),
-        None => remote.is_some_and(|remote| {
-            // Where a proxy is expected, one on this machine that adds no
-            // header must not open the door.
-            let direct = state.config.https_enabled && state.config.trusted_proxies.is_empty();
-            direct && is_loopback(remote, &headers)
-        }),
-    };
+pub(super) async fn get(IsAdmin(details): IsAdmin, State(state): State<AppState>) -> Json<Value> {
     let mut config = state.config.redacted_json();
     if !details && let Value::Object(parts) = &mut config {
         parts.retain(|name, _| name == SEED_PART);
@@ -58,16 +36,7 @@ pub(super) async fn get(
         fields.insert("rooms".into(), rooms);
         fields.insert("webhooks".into(), webhooks_json(&state));
     }
-    Ok(Json(answer))
-}
-
-/// Whether the request comes from this machine itself: not through a proxy,
-/// and not from a page of another origin in a local browser.
-fn is_loopback(remote: IpAddr, headers: &HeaderMap) -> bool {
-    let by_proxy = |name: &str| PROXY_HEADERS.iter().any(|it| name.starts_with(it));
-    remote.to_canonical().is_loopback()
-        && !headers.contains_key(header::ORIGIN)
-        && !headers.keys().any(|name| by_proxy(name.as_str()))
+    Json(answer)
 }
 
 /// What became of webhooks so far.
@@ -130,53 +99,4 @@ fn worker_json(worker: &WorkerStatus, dump: Option<&proto::DumpResponse>) -> Val
         "ready": worker.ready,
         "restarts": worker.restarts,
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use http::{HeaderName, HeaderValue};
-
-    use super::*;
-
-    fn headers(list: &[(&'static str, &str)]) -> HeaderMap {
-        let parse = |(name, value): &(&'static str, &str)| {
-            let value = HeaderValue::from_str(value).unwrap();
-            (HeaderName::from_static(name), value)
-        };
-        list.iter().map(parse).collect()
-    }
-
-    #[test]
-    fn loopback() {
-        let local: [IpAddr; 4] = [
-            "127.0.0.1".parse().unwrap(),
-            "127.9.9.9".parse().unwrap(),
-            "::1".parse().unwrap(),
-            "::ffff:127.0.0.1".parse().unwrap(),
-        ];
-        for remote in local {
-            assert!(
-                is_loopback(remote, &headers(&[("user-agent", "x")])),
-                "{remote}"
-            );
-            for name in [
-                "forwarded",
-                "x-forwarded-for",
-                "x-forwarded-proto",
-                "x-forwarded-host",
-                "x-forwarded-anything",
-                "x-real-ip",
-                "via",
-                "origin",
-            ] {
-                assert!(!is_loopback(remote, &headers(&[(name, "x")])), "{name}");
-            }
-        }
-        for remote in ["192.0.2.1", "::ffff:192.0.2.1", "2001:db8::1"] {
-            assert!(
-                !is_loopback(remote.parse().unwrap(), &headers(&[])),
-                "{remote}"
-            );
-        }
-    }
 }

@@ -4,6 +4,8 @@
 
 mod accept;
 mod access;
+mod admin;
+mod admin_access;
 mod body;
 mod broadcasters;
 mod config;
@@ -48,12 +50,13 @@ pub struct AppState {
     pub workers: Arc<dyn WorkerPool>,
 }
 
-/// Every route. A WebSocket upgrade is accepted on any path, so it is looked
-/// at before the path is. Pages of other origins get no answer from admin paths.
+/// Every route of the public port. A WebSocket upgrade is accepted on any path,
+/// so it is looked at before the path is. The admin paths are among them unless
+/// they have an address of their own; pages of other origins get no answer from
+/// those.
 pub fn app(state: AppState) -> Router {
     let proxies: Arc<[IpNet]> = state.config.trusted_proxies.as_slice().into();
     let (public, _) = public().split_for_parts();
-    let (admin, _) = admin().split_for_parts();
     let public = public
         // The original's Express takes it as well.
         .route("/rooms/", post(rooms::create_unnamed))
@@ -61,19 +64,33 @@ pub fn app(state: AppState) -> Router {
         .fallback(async || Error::UnknownPath)
         .method_not_allowed_fallback(async || Error::MethodNotAllowed)
         .layer(access::cors(&state.config));
-    let admin = admin.method_not_allowed_fallback(async || Error::MethodNotAllowed);
-    public
-        .merge(admin)
-        .layer(middleware::from_fn_with_state(
-            state.clone(),
-            signaling::upgrade_or_next,
-        ))
-        // First of all, so that everything sees the client that it is for.
-        .layer(middleware::from_fn_with_state(
-            proxies,
-            forwarded::believe_proxies,
-        ))
+    let both = match state.config.admin_listen {
+        Some(_) => public,
+        None => public.merge(admin_routes()),
+    };
+    both.layer(middleware::from_fn_with_state(
+        state.clone(),
+        signaling::upgrade_or_next,
+    ))
+    // First of all, so that everything sees the client that it is for.
+    .layer(middleware::from_fn_with_state(
+        proxies,
+        forwarded::believe_proxies,
+    ))
+    .with_state(state)
+}
+
+/// The admin paths, for the listener of their own (`ADMIN_LISTEN`).
+pub fn admin_app(state: AppState) -> Router {
+    admin_routes()
+        .fallback(async || Error::UnknownPath)
+        .layer(admin_access::mark())
         .with_state(state)
+}
+
+fn admin_routes() -> Router<AppState> {
+    let (admin, _) = admin().split_for_parts();
+    admin.method_not_allowed_fallback(async || Error::MethodNotAllowed)
 }
 
 /// What [`openapi`] serves.
@@ -103,7 +120,11 @@ fn public() -> OpenApiRouter<AppState> {
 }
 
 fn admin() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new().routes(routes!(config::get))
+    OpenApiRouter::new()
+        .routes(routes!(config::get))
+        .routes(routes!(admin::rooms))
+        .routes(routes!(admin::room, admin::close_room))
+        .routes(routes!(admin::remove_peer))
 }
 
 /// Whether the server takes rooms and peers; if not, why.

@@ -4,6 +4,7 @@
 //! Each room is one task that owns everything in it and works through an inbox;
 //! it never waits for a client, and for its media worker under a deadline only.
 
+mod admin;
 mod bot;
 mod broadcaster;
 mod consuming;
@@ -23,6 +24,7 @@ mod tenure;
 mod undo;
 mod worker_events;
 
+pub use admin::RoomSummary;
 pub use broadcaster::BroadcasterRequest;
 pub use ids::{PeerId, RoomId};
 pub use peer::PeerOptions;

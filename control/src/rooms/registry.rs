@@ -14,6 +14,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{error, info};
 use url::Url;
 
+use super::admin::RoomSummary;
 use super::counted::Counted;
 use super::ids::{PeerId, RoomId};
 use super::peer::PeerOptions;
@@ -198,6 +199,22 @@ impl Rooms {
     pub(super) fn inbox(&self, id: &RoomId) -> Option<mpsc::Sender<Command>> {
         let table = self.table();
         table.rooms.get(id).map(|room| room.inbox.clone())
+    }
+
+    /// What is known of every room without asking it, in no order.
+    pub(super) fn summaries(&self) -> Vec<RoomSummary> {
+        let table = self.table();
+        let rooms = table.rooms.iter();
+        rooms
+            .map(|(id, room)| RoomSummary::new(id, &room.vitals))
+            .collect()
+    }
+
+    /// Takes a room out, so that nobody finds it any more.
+    pub(super) fn take(&self, id: &RoomId) -> Option<RoomHandle> {
+        let mut table = self.table();
+        let router_id = table.rooms.get(id)?.router_id.clone();
+        table.remove(&router_id).map(|(_, room)| room)
     }
 
     /// Takes a seat in a room for a peer, creating the room if there is none. A
@@ -406,11 +423,12 @@ impl Rooms {
             return Err(SHUTTING_DOWN);
         }
         let worker = self.inner.workers.pick().ok_or(NO_WORKER)?;
-        let (handle, mailbox) = room::channel(worker.id, options.clone());
+        let (handle, mailbox) = room::channel(&worker, options.clone());
         let room = Room::new(room::Setup {
             id: id.clone(),
             router_id: handle.router_id.clone(),
             worker,
+            vitals: handle.vitals.clone(),
             router: self.inner.router.clone(),
             config: self.inner.config.clone(),
             options,

@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep_until};
 use tracing::{debug, info, warn};
 use uuid::Uuid;
 
+use super::admin::{AdminRequest, REMOVED, Vitals};
 use super::bot::Bot;
 use super::broadcaster::Asked;
 use super::counted::Counted;
@@ -65,6 +66,8 @@ pub(super) enum Command {
     Inbound(Inbound),
     /// Something from a broadcaster.
     Broadcaster(Asked),
+    /// Something from an admin.
+    Admin(AdminRequest),
 }
 
 impl From<Inbound> for Command {
@@ -80,6 +83,8 @@ pub(super) enum Stop {
     WorkerDied,
     /// It lost events of its worker.
     Overrun,
+    /// An admin closed it.
+    Removed,
     /// The server stops; sockets are closed with this.
     Shutdown(Close),
 }
@@ -91,6 +96,7 @@ pub(super) struct RoomHandle {
     pub worker_id: WorkerId,
     /// What the room was made with.
     pub options: Arc<RoomOptions>,
+    pub vitals: Arc<Vitals>,
     pub inbox: mpsc::Sender<Command>,
     events: mpsc::Sender<proto::Event>,
     stop: Arc<watch::Sender<Option<Stop>>>,
@@ -126,14 +132,15 @@ pub(super) struct Mailbox {
 }
 
 /// The two ends of a new room's mailbox.
-pub(super) fn channel(worker_id: WorkerId, options: Arc<RoomOptions>) -> (RoomHandle, Mailbox) {
+pub(super) fn channel(worker: &Worker, options: Arc<RoomOptions>) -> (RoomHandle, Mailbox) {
     let (inbox_sender, inbox) = mpsc::channel(INBOX);
     let (events_sender, events) = mpsc::channel(EVENTS);
     let (stop_sender, stop) = watch::channel(None);
     let handle = RoomHandle {
         router_id: Uuid::new_v4().to_string(),
-        worker_id,
+        worker_id: worker.id,
         options,
+        vitals: Vitals::new(worker.index),
         inbox: inbox_sender,
         events: events_sender,
         stop: Arc::new(stop_sender),
@@ -160,6 +167,7 @@ pub(super) struct Setup {
     pub id: RoomId,
     pub router_id: String,
     pub worker: Worker,
+    pub vitals: Arc<Vitals>,
     pub router: Arc<RouterMedia>,
     pub config: Arc<Config>,
     pub options: Arc<RoomOptions>,
@@ -187,12 +195,15 @@ pub(super) enum Departure {
     Left,
     /// Its connection ended; others hear `peerClosed`.
     Closed,
+    /// An admin put it out; others hear `peerClosed`.
+    Removed,
 }
 
 pub(super) struct Room {
     pub id: RoomId,
     pub router_id: String,
     pub worker: Worker,
+    pub vitals: Arc<Vitals>,
     pub router: Arc<RouterMedia>,
     pub config: Arc<Config>,
     /// In the order of their connections.
@@ -201,9 +212,9 @@ pub(super) struct Room {
     pub ssrcs: HashSet<u32>,
     pub bot: Bot,
     pub joined_peers: Arc<AtomicUsize>,
-    max_peers: usize,
+    pub max_peers: usize,
     /// Where [`RoomEvent`]s are reported, if they are.
-    reporter: Option<Reporter>,
+    pub reporter: Option<Reporter>,
     origin: Origin,
     timings: Timings,
     /// When to give up waiting for a first peer.
@@ -237,6 +248,7 @@ impl Room {
             id: setup.id,
             router_id: setup.router_id,
             worker: setup.worker,
+            vitals: setup.vitals,
             router: setup.router,
             config: setup.config,
             peers: BTreeMap::new(),
@@ -281,6 +293,7 @@ impl Room {
         self.waiting = None;
         let reason = match end {
             End::Stopped(Stop::Shutdown(_)) => LeftReason::Shutdown,
+            End::Stopped(Stop::Removed) => LeftReason::Removed,
             _ => LeftReason::RoomLost,
         };
         let (close, router_lives) = match end {
@@ -292,6 +305,7 @@ impl Room {
                 (Close::ROOM_LOST, error == WorkerError::Gone)
             }
             End::Stopped(Stop::Overrun) => (Close::ROOM_LOST, true),
+            End::Stopped(Stop::Removed) => (REMOVED, true),
             End::Stopped(Stop::WorkerDied) => (Close::ROOM_LOST, false),
             // The workers stop as well.
             End::Stopped(Stop::Shutdown(close)) => (close, false),
@@ -364,6 +378,7 @@ impl Room {
                 stop = stopped(&mut mailbox.stop) => return End::Stopped(stop),
                 () = step => {}
             }
+            self.tell_vitals();
             if self.is_over(Instant::now()) {
                 return End::Empty;
             }
@@ -392,6 +407,7 @@ impl Room {
                 self.remove_peer(session, Departure::Closed).await;
             }
             Command::Broadcaster(asked) => self.on_broadcaster(asked).await,
+            Command::Admin(request) => self.on_admin(request).await,
         }
     }
 
@@ -460,7 +476,7 @@ impl Room {
         if peer.joined.is_some() {
             let method = match departure {
                 Departure::Left => "peerLeft",
-                Departure::Closed => "peerClosed",
+                Departure::Closed | Departure::Removed => "peerClosed",
             };
             self.tell_joined(session, method, &json!({ "peerId": peer.id.as_str() }));
         }
@@ -480,6 +496,7 @@ impl Room {
             let reason = match departure {
                 Departure::Left => LeftReason::Left,
                 Departure::Closed => LeftReason::Disconnected,
+                Departure::Removed => LeftReason::Removed,
             };
             self.emit(RoomEvent::PeerLeft(peer.id, reason));
         }
@@ -571,6 +588,8 @@ async fn turn_away(mailbox: &mut Mailbox, error: &WorkerError) {
             Command::Admit { reply, .. } => drop(reply.send(Err(error))),
             Command::CheckAdmission { reply, .. } => drop(reply.send(Err(error))),
             Command::Broadcaster(asked) => asked.refuse(error),
+            // Their senders see that the answer was dropped.
+            Command::Admin(_) => {}
             Command::Release(_) | Command::Attach(..) | Command::Inbound(_) => {}
         }
     }

@@ -96,6 +96,8 @@ pub enum LeftReason {
     RoomLost,
     /// The server ends.
     Shutdown,
+    /// An admin put it out, or closed the room.
+    Removed,
 }
 
 impl LeftReason {
@@ -105,6 +107,7 @@ impl LeftReason {
             LeftReason::Disconnected => "disconnected",
             LeftReason::RoomLost => "room-lost",
             LeftReason::Shutdown => "shutdown",
+            LeftReason::Removed => "removed",
         }
     }
 }

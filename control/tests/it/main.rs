@@ -8,6 +8,7 @@
 )]
 
 mod access;
+mod admin;
 mod admission;
 mod arrivals;
 mod bad_input;
