@@ -1,4 +1,5 @@
-//! A broadcaster with media of its own, over the HTTP API of a real server.
+//! Broadcasters with media and messages of their own, and with those of peers,
+//! over the HTTP API of a real server.
 
 use serde_json::{Value, json};
 use test_peer::PeerConfig;
@@ -6,8 +7,8 @@ use test_peer::str0m::media::MediaKind;
 
 use crate::call::flows;
 use crate::client::{Client, Media, rtp_parameters};
-use crate::https::request;
-use crate::server::Server;
+use crate::https::{get, request};
+use crate::server::{Server, wait_until};
 
 fn post(server: &Server, path: &str, body: &Value) -> Value {
     let url = server.url(&format!("/rooms/room/broadcasters{path}"));
@@ -49,4 +50,93 @@ async fn a_peer_receives_what_a_broadcaster_sends() {
     assert_eq!(request("DELETE", &url, &[], "").0, 200);
     let gone = alice.protoo.notification("peerClosed").await;
     assert_eq!(gone, json!({"peerId": "film"}));
+}
+
+/// What a broadcaster asks for, and gets from a peer.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broadcaster_receives_what_a_peer_sends() {
+    let server = Server::start();
+    let mut alice = Client::join(server.address(), "room", "alice").await;
+    alice.send.enable_data();
+    let streams = [(MediaKind::Audio, 1000), (MediaKind::Video, 2000)];
+    let mut sending = Vec::new();
+    let mut producers = Vec::new();
+    for (kind, ssrc) in streams {
+        producers.push(alice.produce(kind, ssrc).await);
+        sending.push(alice.start_sending(kind, ssrc));
+    }
+    let chat = alice.produce_data("chat", 0).await;
+
+    let (_, capabilities) = get(&server.url("/rooms/room"));
+    let body = json!({"id": "recorder", "displayName": "A recorder", "device": {"name": "str0m"},
+        "rtpCapabilities": capabilities});
+    let peers = post(&server, "", &body);
+    let expected =
+        json!([{"id": producers[0], "kind": "audio"}, {"id": producers[1], "kind": "video"}]);
+    assert_eq!(peers["peers"][0]["producers"], expected);
+    let transport = post(&server, "/recorder/transports", &json!({"type": "webrtc"}));
+    let path = format!("/recorder/transports/{}", transport["id"].as_str().unwrap());
+    let media = Media::start(&PeerConfig::receiving());
+    media.enable_data();
+    let mut ssrcs = Vec::new();
+    for ((kind, _), producer) in streams.iter().zip(&producers) {
+        let consume = format!("{path}/consume?producerId={producer}");
+        let consumer = post(&server, &consume, &json!({}));
+        assert_eq!(
+            (&consumer["producerId"], &consumer["type"]),
+            (&json!(producer), &json!("simple"))
+        );
+        ssrcs.push(media.expect(*kind, &consumer["rtpParameters"]));
+    }
+    let body = json!({"dataProducerId": chat});
+    let consumer = post(&server, &format!("{path}/consume/data"), &body);
+    let stream = u16::try_from(consumer["streamId"].as_u64().unwrap()).unwrap();
+    media.open_channel(stream);
+    let body = json!({"dtlsParameters": media.dtls_parameters()});
+    post(&server, &format!("{path}/connect"), &body);
+    media.connect(&transport);
+    // They flow without being resumed: 20 packets of each.
+    for ssrc in ssrcs {
+        wait_until("media", || media.packets(ssrc).len() >= 20);
+    }
+    // What is said before the channel to the receiver is up, nobody hears.
+    wait_until("a message to the broadcaster", || {
+        alice.send.say(0, "to be recorded");
+        media.has_heard(stream, "to be recorded")
+    });
+}
+
+/// What a broadcaster says reaches the peers, and the bot.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broadcaster_and_peers_exchange_messages() {
+    let server = Server::start();
+    let mut alice = Client::join(server.address(), "room", "alice").await;
+    alice.receive.enable_data();
+    let bot = alice.accept_data_consumer(None).await;
+    let body = json!({"id": "ticker", "displayName": "A ticker", "device": {"name": "str0m"}});
+    post(&server, "", &body);
+    let transport = post(&server, "/ticker/transports", &json!({"type": "webrtc"}));
+    let path = format!("/ticker/transports/{}", transport["id"].as_str().unwrap());
+    let media = Media::start(&PeerConfig::sending());
+    media.enable_data();
+    let body = json!({"dtlsParameters": media.dtls_parameters()});
+    post(&server, &format!("{path}/connect"), &body);
+    media.connect(&transport);
+    for (stream, label) in [(1, "chat"), (2, "bot")] {
+        let body = json!({"label": label,
+            "sctpStreamParameters": {"streamId": stream, "ordered": true}});
+        post(&server, &format!("{path}/produce/data"), &body);
+        media.open_channel(stream);
+    }
+    let chat = alice.accept_data_consumer(Some("ticker")).await;
+    alice.connect_receiving().await;
+    wait_until("a message of the broadcaster", || {
+        media.say(1, "news");
+        alice.receive.has_heard(chat, "news")
+    });
+    // The longest message that the bot repeats whole.
+    let text = "x".repeat(262_144 - "A ticker said me: \"\"".len());
+    let answer = format!("A ticker said me: \"{text}\"");
+    wait_until("an open channel to the bot", || media.say(2, &text));
+    wait_until("the bot", || alice.receive.has_heard(bot, &answer));
 }

@@ -24,6 +24,38 @@ pub async fn flows(client: &Client, consumer: &Consumer, n: usize) {
     until(&what, || client.receive.packets(consumer.ssrc).len() > n).await;
 }
 
+/// Defect g: the original makes a socket for each transport, and enables UDP for
+/// those who want none.
+#[tokio::test(flavor = "multi_thread")]
+async fn transports_share_a_port_and_never_offer_udp_for_tcp() {
+    let server = Server::start();
+    let mut ports = Vec::new();
+    let mut peers = Vec::new();
+    for peer in ["alice", "bob"] {
+        let query = format!("roomId=room&peerId={peer}");
+        let mut protoo = Protoo::connect(server.address(), &query).await.unwrap();
+        for producing in [true, false] {
+            let data = json!({"forceTcp": false, "producing": producing, "consuming": !producing});
+            let created = protoo.request("createWebRtcTransport", data).await.unwrap();
+            for candidate in created["iceCandidates"].as_array().unwrap() {
+                assert_eq!(candidate["protocol"], "udp");
+                ports.push(candidate["port"].as_u64().unwrap());
+            }
+        }
+        let data = json!({"forceTcp": true, "producing": true, "consuming": false});
+        match protoo.request("createWebRtcTransport", data).await {
+            Ok(created) => {
+                let mut candidates = created["iceCandidates"].as_array().unwrap().iter();
+                assert!(candidates.all(|it| it["protocol"] == "tcp"), "{created}");
+            }
+            Err((code, reason)) => assert!(code == 400 && reason.contains("forceTcp"), "{reason}"),
+        }
+        peers.push(protoo);
+    }
+    ports.dedup();
+    assert_eq!(ports.len(), 1, "{ports:?}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn two_peers_see_and_hear_each_other() {
     let server = Server::start();

@@ -8,8 +8,9 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use test_peer::str0m::channel::Reliability;
 use test_peer::str0m::media::MediaKind;
-use test_peer::{Packet, Peer, PeerConfig, ReceivedRtp, Remote};
+use test_peer::{Message, Packet, Peer, PeerConfig, ReceivedRtp, Remote};
 
 use crate::protoo::Protoo;
 
@@ -29,6 +30,7 @@ pub struct MediaState {
     pub received: Vec<ReceivedRtp>,
     pub key_frame_requests: usize,
     pub rtcp_received: Vec<&'static str>,
+    pub messages: Vec<Message>,
 }
 
 impl Media {
@@ -85,6 +87,44 @@ impl Media {
         self.with(move |peer| peer.connect(&remote, true)).unwrap();
     }
 
+    /// Makes it start SCTP; before it connects.
+    pub fn enable_data(&self) {
+        self.with(Peer::enable_data);
+    }
+
+    /// Opens a reliable data channel on a stream.
+    pub fn open_channel(&self, stream: u16) {
+        self.with(move |peer| peer.create_channel(stream, true, Reliability::Reliable));
+    }
+
+    /// Sends a text; false while the channel is not open.
+    pub fn say(&self, stream: u16, text: &str) -> bool {
+        let text = text.as_bytes().to_vec();
+        self.with(move |peer| peer.send_message(stream, false, &text))
+    }
+
+    /// Whether a text has come on a stream.
+    pub fn has_heard(&self, stream: u16, text: &str) -> bool {
+        let state = self.state.lock().unwrap();
+        let mut messages = state.messages.iter();
+        messages.any(|it| it.stream == stream && !it.binary && it.payload == text.as_bytes())
+    }
+
+    /// Declares a stream that is to be received, as a consumer's `rtpParameters`
+    /// describe it, and answers its SSRC.
+    pub fn expect(&self, kind: MediaKind, parameters: &Value) -> u64 {
+        let encoding = &parameters["encodings"][0];
+        let ssrc = encoding["ssrc"].as_u64().unwrap();
+        let rtx = encoding["rtx"]["ssrc"].as_u64();
+        let mid = parameters["mid"].as_str().unwrap().to_owned();
+        self.with(move |peer| {
+            let ssrc = u32::try_from(ssrc).unwrap();
+            let rtx = rtx.map(|rtx| u32::try_from(rtx).unwrap());
+            peer.expect_stream(&mid, kind, ssrc, rtx);
+        });
+        ssrc
+    }
+
     /// Declares a stream that is to be sent; video has its RTX one above.
     pub fn send_stream(&self, kind: MediaKind, ssrc: u32) {
         let rtx = (!kind.is_audio()).then_some(ssrc + 1);
@@ -129,6 +169,7 @@ fn drive(
             state.received.append(&mut peer.received);
             state.key_frame_requests = peer.key_frame_requests.len();
             state.rtcp_received.append(&mut peer.rtcp_received);
+            state.messages.append(&mut peer.messages);
         }
         let wait = peer.next_timeout().map_or(Duration::from_millis(5), |at| {
             at.saturating_duration_since(Instant::now())
@@ -222,31 +263,56 @@ impl Client {
         produced["id"].as_str().unwrap().to_owned()
     }
 
-    /// Waits for a consumer and accepts it, connecting the transport for the first.
-    pub async fn accept_consumer(&mut self) -> Consumer {
-        let announced = self.protoo.wait_for("newConsumer").await;
-        let data = announced["data"].clone();
-        let parameters = data["rtpParameters"].clone();
-        let encoding = &parameters["encodings"][0];
-        let ssrc = encoding["ssrc"].as_u64().unwrap();
-        let rtx = encoding["rtx"]["ssrc"].as_u64();
-        let kind = data["kind"].as_str().unwrap().to_owned();
-        let mid = parameters["mid"].as_str().unwrap().to_owned();
-        let media = if kind == "audio" {
-            MediaKind::Audio
-        } else {
-            MediaKind::Video
-        };
-        self.receive.with(move |peer| {
-            let ssrc = u32::try_from(ssrc).unwrap();
-            let rtx = rtx.map(|rtx| u32::try_from(rtx).unwrap());
-            peer.expect_stream(&mid, media, ssrc, rtx);
-        });
+    /// Connects the transport to receive on, unless it is.
+    pub async fn connect_receiving(&mut self) {
         if !self.receiving {
             self.receiving = true;
             let transport = self.receive_transport.clone();
             connect(&mut self.protoo, &self.receive, &transport).await;
         }
+    }
+
+    /// Waits for the data consumer of somebody's data producer (of the bot's:
+    /// `None`), accepts it, opens its channel and answers its stream.
+    pub async fn accept_data_consumer(&mut self, of: Option<&str>) -> u16 {
+        loop {
+            let offer = self.protoo.wait_for("newDataConsumer").await;
+            let answer = json!({"response": true, "id": offer["id"], "ok": true, "data": {}});
+            self.protoo.send_text(&answer.to_string()).await;
+            if offer["data"]["peerId"].as_str() == of {
+                let stream = offer["data"]["sctpStreamParameters"]["streamId"].as_u64();
+                let stream = u16::try_from(stream.unwrap()).unwrap();
+                self.receive.open_channel(stream);
+                return stream;
+            }
+        }
+    }
+
+    /// Sends messages on a reliable data channel; the transport has to be
+    /// connected by a stream. Answers the data producer's id.
+    pub async fn produce_data(&mut self, label: &str, stream: u16) -> String {
+        let data = json!({
+            "transportId": self.send_transport["id"], "label": label,
+            "sctpStreamParameters": {"streamId": stream, "ordered": true},
+        });
+        let produced = self.protoo.request("produceData", data).await.unwrap();
+        self.send.open_channel(stream);
+        produced["id"].as_str().unwrap().to_owned()
+    }
+
+    /// Waits for a consumer and accepts it, connecting the transport for the first.
+    pub async fn accept_consumer(&mut self) -> Consumer {
+        let announced = self.protoo.wait_for("newConsumer").await;
+        let data = announced["data"].clone();
+        let parameters = data["rtpParameters"].clone();
+        let kind = data["kind"].as_str().unwrap().to_owned();
+        let media = if kind == "audio" {
+            MediaKind::Audio
+        } else {
+            MediaKind::Video
+        };
+        let ssrc = self.receive.expect(media, &parameters);
+        self.connect_receiving().await;
         let answer = json!({"response": true, "id": announced["id"], "ok": true, "data": {}});
         self.protoo.send_text(&answer.to_string()).await;
         Consumer {

@@ -21,6 +21,7 @@ mod browser;
 mod call;
 mod certificates;
 mod clients;
+mod defects;
 mod joins;
 mod operations;
 mod processes;

@@ -26,6 +26,40 @@ fn the_start_block_tells_everything() {
     assert!(server.dir().join("certs/fullchain.pem").exists());
 }
 
+/// Local ports of this process that listen (TCP) or are bound (UDP).
+fn ports(pid: nix::unistd::Pid, protocol: &str, state: &str) -> Vec<u16> {
+    let links = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
+    let links = links.filter_map(|fd| std::fs::read_link(fd.unwrap().path()).ok());
+    let sockets: Vec<String> = links.map(|to| to.to_string_lossy().into_owned()).collect();
+    let table = std::fs::read_to_string(format!("/proc/{pid}/net/{protocol}")).unwrap();
+    let lines = table
+        .lines()
+        .skip(1)
+        .map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let own = lines.filter(|it| it[3] == state && sockets.contains(&format!("socket:[{}]", it[9])));
+    let port = |line: Vec<&str>| u16::from_str_radix(line[1].rsplit(':').next().unwrap(), 16);
+    own.map(|line| port(line).unwrap()).collect()
+}
+
+/// Defect seed 21: the original lets whoever is on the machine run code in it.
+#[test]
+fn nothing_listens_but_what_is_documented() {
+    const LISTENS: &str = "0A";
+    const BOUND: &str = "07";
+    let server = Options::new().env("MEDIASOUP_NUM_WORKERS", 2).start();
+    let address = server.address();
+    assert_eq!(ports(server.pid(), "tcp", LISTENS), [address.port()]);
+    for protocol in ["tcp6", "udp", "udp6"] {
+        let state = if protocol == "tcp6" { LISTENS } else { BOUND };
+        assert_eq!(ports(server.pid(), protocol, state), [0; 0], "{protocol}");
+    }
+    for (_, pid) in server.workers() {
+        assert_eq!(ports(pid, "tcp", LISTENS), [0; 0]);
+        let media = ports(pid, "udp", BOUND);
+        assert!(!media.is_empty());
+    }
+}
+
 #[test]
 fn the_health_command_ends_with_0_while_the_server_takes_rooms() {
     let mut server = Server::start();

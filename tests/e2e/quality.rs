@@ -111,7 +111,12 @@ async fn statistics_and_quality_are_true_over_the_whole_way() {
     let stats = ask(&mut a, "getDataProducerStats", data, |_| true).await;
     assert_eq!(stats[0]["type"], "data-producer");
     assert_eq!(stats[0]["label"], "chat");
-    let offer = b.protoo.wait_for("newDataConsumer").await;
+    let offer = loop {
+        let offer = b.protoo.wait_for("newDataConsumer").await;
+        if offer["data"]["peerId"] == "alice" {
+            break offer;
+        }
+    };
     let data = json!({"dataConsumerId": offer["data"]["id"]});
     let stats = ask(&mut b, "getDataConsumerStats", data, |_| true).await;
     assert_eq!(stats[0]["type"], "data-consumer");

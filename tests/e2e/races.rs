@@ -3,6 +3,8 @@
 //! control plane nor in the workers. A seed decides what each of them does; how
 //! they meet is up to the machine.
 
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -281,6 +283,46 @@ fn cast(room: &str, id: &str) {
     assert!([200, 404].contains(&status), "{status} {answer}");
 }
 
+/// Webhooks that were answered well.
+static TOLD: AtomicUsize = AtomicUsize::new(0);
+
+/// Takes webhooks, and fails now and then; its URI.
+fn receiver() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let uri = format!("http://{}/", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for (index, stream) in listener.incoming().enumerate() {
+            // Who hangs up gets it again.
+            let _ = answer(stream.unwrap(), index % 25 == 24);
+        }
+    });
+    uri
+}
+
+/// Reads one POST and answers it.
+fn answer(mut stream: TcpStream, fails: bool) -> std::io::Result<()> {
+    let mut reader = BufReader::new(stream.try_clone()?);
+    let mut length = 0;
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line)?;
+        let line = line.trim_end().to_ascii_lowercase();
+        if let Some(value) = line.strip_prefix("content-length: ") {
+            length = value.parse().unwrap();
+        }
+        if line.is_empty() {
+            break;
+        }
+    }
+    reader.read_exact(&mut vec![0; length])?;
+    let status = if fails { "503 No" } else { "204 Yes" };
+    TOLD.fetch_add(usize::from(!fails), Ordering::Relaxed);
+    write!(
+        stream,
+        "HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+    )
+}
+
 /// Whether nothing is there but so many rooms with one idle peer each.
 fn is_empty(config: &Value, rooms: u64) -> bool {
     let workers = config["workers"].as_array().unwrap();
@@ -290,6 +332,7 @@ fn is_empty(config: &Value, rooms: u64) -> bool {
     };
     let media = ["transports", "producers", "consumers", "dataConsumers"];
     config["rooms"] == json!({"open": rooms, "joinedPeers": rooms})
+        && config["webhooks"]["queued"] == 0
         && all("routers") == rooms
         && media.iter().all(|kind| all(kind) == 0)
         // The bot of a room that was spoken to.
@@ -309,7 +352,7 @@ fn wait_until_empty(server: &Server, seed: u64, rooms: u64) {
     }
 }
 
-async fn race(server: &Server, seed: u64) {
+async fn race(server: &Server, seed: u64, receiver: &str) {
     let (_, body) = https::request("POST", &server.url("/rooms/capable"), &[], "");
     assert_eq!(body["roomId"], "capable", "seed {seed}: {body}");
     let (_, capabilities) = https::get(&server.url("/rooms/capable"));
@@ -329,12 +372,13 @@ async fn race(server: &Server, seed: u64) {
     let actors = (0..ACTORS).map(|actor| {
         let capabilities = capabilities.clone();
         let url = server.url(&format!("/rooms/race{}", actor % ROOMS));
+        let body = json!({"eventNotificationUri": receiver}).to_string();
         tokio::spawn(async move {
             let mut random = Random::new(seed, actor);
             for _ in 0..LIVES {
                 if random.below(6) == 0 {
-                    let url = url.clone();
-                    let made = move || https::request("POST", &url, &[], "{}").0;
+                    let (url, body) = (url.clone(), body.clone());
+                    let made = move || https::request("POST", &url, &[], &body).0;
                     let status = tokio::task::spawn_blocking(made).await.unwrap();
                     assert!([200, 500].contains(&status), "{status}");
                 }
@@ -372,9 +416,18 @@ async fn whatever_clients_do_at_once_nothing_is_left() {
         .env("NETWORK_THROTTLE_SECRET", "s")
         .env("RUST_BACKTRACE", 1)
         .start();
+    let receiver = receiver();
     for seed in 1..=seeds.unwrap_or(3) {
-        race(&server, seed).await;
+        race(&server, seed, &receiver).await;
     }
+    let told = TOLD.load(Ordering::Relaxed);
+    let counts = https::get(&server.url("/config")).1["webhooks"].clone();
+    assert!(told > 10, "{counts}");
+    assert_eq!(counts["delivered"], told);
+    assert_eq!(
+        (&counts["dropped"], &counts["undelivered"]),
+        (&json!(0), &json!(0))
+    );
     let made = (
         PRODUCED.load(Ordering::Relaxed),
         CONSUMED.load(Ordering::Relaxed),

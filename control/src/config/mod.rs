@@ -84,6 +84,9 @@ pub struct Config {
     pub room_max_peers: u32,
     /// Most broadcasters in a room (`ROOM_MAX_BROADCASTERS`).
     pub room_max_broadcasters: u32,
+    /// Time that a broadcaster may be without a transport
+    /// (`ROOM_BROADCASTER_TIMEOUT`), 1 second to 1 day.
+    pub room_broadcaster_timeout: Duration,
     /// A peer's connection creates the room that it names (`ROOM_AUTO_CREATE`).
     pub room_auto_create: bool,
     /// Life of a room that was made over HTTP and that nobody joins
@@ -301,6 +304,9 @@ impl Config {
             room_max_broadcasters: sources.required(&s::ROOM_MAX_BROADCASTERS, |raw| {
                 v::number(raw, 0..=s::MAX_BROADCASTERS)
             })?,
+            room_broadcaster_timeout: sources.required(&s::ROOM_BROADCASTER_TIMEOUT, |raw| {
+                v::number(raw, 1..=s::MAX_SECONDS).map(Duration::from_secs)
+            })?,
             room_auto_create: sources.required(&s::ROOM_AUTO_CREATE, v::boolean)?,
             room_empty_timeout: sources.required(&s::ROOM_EMPTY_TIMEOUT, |raw| {
                 v::number(raw, 1..=s::MAX_SECONDS).map(Duration::from_secs)
@@ -405,6 +411,7 @@ impl Config {
             "rooms": {
                 "maxPeers": self.room_max_peers,
                 "maxBroadcasters": self.room_max_broadcasters,
+                "broadcasterTimeoutSeconds": self.room_broadcaster_timeout.as_secs(),
                 "autoCreate": self.room_auto_create,
                 "emptyTimeoutSeconds": self.room_empty_timeout.as_secs(),
                 "joinTimeoutSeconds": self.room_join_timeout.as_secs(),
@@ -464,6 +471,7 @@ impl Default for Config {
             ice_server: IceServer::default(),
             room_max_peers: 100,
             room_max_broadcasters: 16,
+            room_broadcaster_timeout: Duration::from_secs(60),
             room_auto_create: true,
             room_empty_timeout: Duration::from_secs(300),
             webhook_secret: None,

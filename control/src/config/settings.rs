@@ -245,6 +245,11 @@ settings! {
         default: "16",
         allowed: "0 to 1000",
     }
+    ROOM_BROADCASTER_TIMEOUT {
+        help: "Seconds that a broadcaster may be without a transport; then it is removed",
+        default: "60",
+        allowed: "1 to 86400",
+    }
     ROOM_EMPTY_TIMEOUT {
         help: "Seconds until a room that was made over HTTP and that nobody joined is closed",
         default: "300",

@@ -72,6 +72,7 @@ fn every_setting_is_read_from_its_variable_and_its_flag() {
         ("ROOM_AUTO_CREATE", "no"),
         ("ROOM_MAX_PEERS", "12"),
         ("ROOM_MAX_BROADCASTERS", "3"),
+        ("ROOM_BROADCASTER_TIMEOUT", "5"),
         ("ROOM_EMPTY_TIMEOUT", "60"),
         ("WEBHOOK_SECRET", "h s"),
         ("WEBHOOK_ALLOW_PRIVATE", "off"),
@@ -138,6 +139,7 @@ fn every_setting_is_read_from_its_variable_and_its_flag() {
         },
         room_max_peers: 12,
         room_max_broadcasters: 3,
+        room_broadcaster_timeout: Duration::from_secs(5),
         room_auto_create: false,
         room_empty_timeout: Duration::from_secs(60),
         webhook_secret: Some(Secret::new("h s")),
@@ -295,6 +297,22 @@ fn a_flag_wins_over_its_variable() {
     assert_eq!(got.admin_token, None);
 }
 
+/// Defect seed 19: the original takes `minimumAvailableOutgoingBitrate`, which no
+/// part of it knows.
+#[test]
+fn an_option_that_nothing_knows_is_refused() {
+    let name = "minimumAvailableOutgoingBitrate";
+    let file = File::new(|text| *text += &format!("{name} = 600000\n"));
+    let error = parse(&["--config", file.path()], &[])
+        .unwrap_err()
+        .to_string();
+    let expected = format!("{}: there is no setting {name:?}", file.path());
+    assert_eq!(error, expected);
+    let flag = format!("--{name}=600000");
+    let error = parse(&[&flag], &[]).unwrap_err().to_string();
+    assert!(error.contains(name), "{error}");
+}
+
 #[test]
 fn lists_of_cpus_are_read_and_written() {
     for (raw, want, shown) in [
@@ -378,6 +396,7 @@ fn values_that_make_no_sense_are_refused_by_name() {
         ("MEDIASOUP_WORKER_CPUS", "0-99999999999"),
         ("ROOM_MAX_PEERS", "1"),
         ("ROOM_MAX_BROADCASTERS", "1001"),
+        ("ROOM_BROADCASTER_TIMEOUT", "0"),
         ("ROOM_EMPTY_TIMEOUT", "0"),
         ("ROOM_AUTO_CREATE", "sometimes"),
         ("WEBHOOK_ALLOW_PRIVATE", "10.0.0.0/8"),

@@ -11,10 +11,15 @@ use url::{Host, Url};
 
 use super::AppState;
 use super::access::{has_token, own_origin};
+use super::forwarded::{Neighbor, is_trusted};
 use crate::error::Error;
 
-/// Headers by which a proxy says that a request came from elsewhere begin so.
-const PROXY_HEADERS: [&str; 4] = ["forwarded", "x-forwarded-", "x-real-ip", "via"];
+/// Headers by which a proxy says that a request came from elsewhere; besides
+/// those that begin with [`FORWARDED_PREFIX`].
+const PROXY_HEADERS: [&str; 3] = ["forwarded", "x-real-ip", "via"];
+
+/// How all others of these begin.
+const FORWARDED_PREFIX: &str = "x-forwarded-";
 
 /// Marks requests that came in on `ADMIN_LISTEN`, where no proxy is expected.
 #[derive(Debug, Clone, Copy)]
@@ -61,19 +66,26 @@ fn check(state: &AppState, parts: &Parts) -> Result<(), Error> {
 
 fn is_of_this_machine(state: &AppState, parts: &Parts) -> bool {
     let config = &state.config;
-    let own_listener = parts.extensions.get::<OnAdminListener>().is_some();
-    // Where a proxy is expected, one on this machine that adds no header must
+    let extensions = &parts.extensions;
+    // No proxy is believed here.
+    let remote = match extensions.get::<Neighbor>() {
+        Some(Neighbor(address)) => Some(address),
+        None => extensions.get().map(|ConnectInfo(address)| address),
+    };
+    let Some(remote) = remote.map(SocketAddr::ip) else {
+        return false;
+    };
+    // Where a proxy on this machine is expected, one that adds no header must
     // not open the door.
-    let direct = own_listener || (config.https_enabled && config.trusted_proxies.is_empty());
-    let remote = parts.extensions.get::<ConnectInfo<SocketAddr>>();
-    let remote = remote.map(|ConnectInfo(address)| address.ip());
-    direct && remote.is_some_and(|remote| is_loopback(remote, &parts.uri, &parts.headers))
+    let by_proxy = !config.https_enabled || is_trusted(remote, &config.trusted_proxies);
+    let direct = extensions.get::<OnAdminListener>().is_some() || !by_proxy;
+    direct && is_loopback(remote, &parts.uri, &parts.headers)
 }
 
 /// Whether the request comes from this machine itself: not through a proxy,
 /// and not from a page of somebody else's in a local browser.
 fn is_loopback(remote: IpAddr, uri: &Uri, headers: &HeaderMap) -> bool {
-    let by_proxy = |name: &str| PROXY_HEADERS.iter().any(|it| name.starts_with(it));
+    let by_proxy = |name: &str| PROXY_HEADERS.contains(&name) || name.starts_with(FORWARDED_PREFIX);
     remote.to_canonical().is_loopback()
         && !headers.keys().any(|name| by_proxy(name.as_str()))
         && names_this_machine(uri, headers)
@@ -130,7 +142,9 @@ mod tests {
     #[test]
     fn loopback() {
         for remote in ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"] {
-            assert!(local(remote, &[PAGE, ("user-agent", "x")]), "{remote}");
+            for name in ["user-agent", "viable", "forwarded-by-me", "x-real-ip-was"] {
+                assert!(local(remote, &[PAGE, (name, "x")]), "{name}");
+            }
             for name in [
                 "forwarded",
                 "x-forwarded-for",

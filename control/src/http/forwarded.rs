@@ -14,9 +14,13 @@ use ipnet::IpNet;
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
+/// The other end of the socket that a request came over, whomever it stands for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Neighbor(pub SocketAddr);
+
 /// Puts the client's address and the host that it asked for in place of those
-/// of a trusted proxy. The headers stay, so that a request through a proxy is
-/// still told from one of this machine itself.
+/// of a trusted proxy. The headers stay, and the proxy is the [`Neighbor`], so
+/// that a request through one is still told from one of this machine itself.
 pub(super) async fn believe_proxies(
     State(trusted): State<Arc<[IpNet]>>,
     mut request: Request,
@@ -24,9 +28,11 @@ pub(super) async fn believe_proxies(
 ) -> Response {
     let trusted = trusted.as_ref();
     let remote = request.extensions().get::<ConnectInfo<SocketAddr>>();
-    if let Some(&ConnectInfo(remote)) = remote
-        && is_trusted(remote.ip(), trusted)
-    {
+    let Some(&ConnectInfo(remote)) = remote else {
+        return next.run(request).await;
+    };
+    request.extensions_mut().insert(Neighbor(remote));
+    if is_trusted(remote.ip(), trusted) {
         let client = client(remote, request.headers(), trusted);
         request.extensions_mut().insert(ConnectInfo(client));
         if let Some(host) = forwarded_host(request.headers()) {
@@ -40,7 +46,8 @@ pub(super) async fn believe_proxies(
     next.run(request).await
 }
 
-fn is_trusted(address: IpAddr, trusted: &[IpNet]) -> bool {
+/// Whether this is the address of a trusted proxy.
+pub(super) fn is_trusted(address: IpAddr, trusted: &[IpNet]) -> bool {
     let address = address.to_canonical();
     trusted.iter().any(|net| net.contains(&address))
 }
@@ -162,7 +169,7 @@ mod tests {
         }
     }
 
-    /// What a handler behind [`believe_proxies`] sees: client, host, URI.
+    /// What a handler behind [`believe_proxies`] sees: neighbor, client, host, URI.
     async fn seen(remote: &str, trusted: &[&str]) -> String {
         let trusted: Arc<[IpNet]> = trusted.iter().map(|net| net.parse().unwrap()).collect();
         let handler = async |request: Request| {
@@ -170,8 +177,9 @@ mod tests {
                 .extensions()
                 .get::<ConnectInfo<SocketAddr>>()
                 .unwrap();
+            let Neighbor(neighbor) = request.extensions().get().unwrap();
             let host = request.headers()[header::HOST].to_str().unwrap();
-            format!("{client} {host} {}", request.uri())
+            format!("{neighbor} {client} {host} {}", request.uri())
         };
         let app = Router::new()
             .fallback(handler)
@@ -196,10 +204,10 @@ mod tests {
         let inner = "inner.example http://inner.example/rooms?a=b";
         for trusted in [&[][..], &["10.0.0.2/32"]] {
             let got = seen("10.0.0.1:99", trusted).await;
-            assert_eq!(got, format!("10.0.0.1:99 {inner}"));
+            assert_eq!(got, format!("10.0.0.1:99 10.0.0.1:99 {inner}"));
         }
         let got = seen("10.0.0.1:99", &["10.0.0.1/32"]).await;
-        assert_eq!(got, "192.0.2.1:0 outer.example /rooms?a=b");
+        assert_eq!(got, "10.0.0.1:99 192.0.2.1:0 outer.example /rooms?a=b");
     }
 
     #[test]

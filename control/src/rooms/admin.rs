@@ -9,9 +9,10 @@ use tokio::time::Instant;
 use tracing::info;
 
 use super::ids::{PeerId, RoomId};
+use super::mailbox::{Command, Stop};
 use super::peer::{Peer, Producer};
 use super::registry::Rooms;
-use super::room::{Command, Departure, Room, Stop};
+use super::room::{Departure, Room};
 use crate::error::Error;
 use crate::protoo::connection::Close;
 

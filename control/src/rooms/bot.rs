@@ -1,6 +1,6 @@
 //! The bot of a room: whatever text a peer sends to it on a data channel with
 //! the label `bot`, it repeats to everybody on a data channel of its own. That
-//! one is made when the first peer turns to it, and ends with the room.
+//! one is made when the first peer can hear it, and ends with the room.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use tracing::{debug, warn};
 use uuid::Uuid;
 
-use super::data::{DataProducer, Reach, Sender};
+use super::data::{DataProducer, MAX_MESSAGE_SIZE, Reach, Sender};
 use super::peer::Peer;
 use super::room::Room;
 use super::undo::Made;
@@ -19,16 +19,19 @@ use super::undo::Made;
 /// Label of the bot's own data channel, and of those that lead to it.
 const LABEL: &str = "bot";
 
-/// Longest text that the bot repeats, bytes of UTF-8; what is longer is cut.
-/// Everybody gets the answer, so a long text would be multiplied.
-const MAX_TEXT: usize = 4096;
+/// Longest answer, bytes of UTF-8: more than this fits no message. A text that
+/// makes a longer one is cut.
+const MAX_ANSWER: usize = MAX_MESSAGE_SIZE as usize;
 
-/// Time between two answers in the long run. Everybody gets each.
+/// Least time that one answer costs: so many there are in the long run.
 const INTERVAL: Duration = Duration::from_millis(100);
 
-/// Answers that may come at once before the interval counts; messages above
-/// that are dropped.
-const BURST: u32 = 20;
+/// Bytes of answers in the long run, a second. Everybody gets each.
+const BYTES_PER_SECOND: usize = 2 * MAX_ANSWER;
+
+/// Time that answers may cost at once: twenty short ones, or four of the
+/// longest. Messages above that are dropped.
+const ALLOWANCE: Duration = Duration::from_secs(2);
 
 /// The bot of one room.
 #[derive(Debug, Default)]
@@ -50,19 +53,27 @@ impl Bot {
         self.producer.as_mut()
     }
 
-    /// Whether the bot may answer once more now.
-    fn may_answer(&mut self, now: Instant) -> bool {
+    /// Whether the bot may answer a text of so many bytes now.
+    fn may_answer(&mut self, now: Instant, bytes: usize) -> bool {
         let rested_at = self.rested_at.unwrap_or(now).max(now);
-        if rested_at.duration_since(now) >= INTERVAL * BURST {
+        if rested_at.duration_since(now) >= ALLOWANCE {
             return false;
         }
-        self.rested_at = Some(rested_at + INTERVAL);
+        self.rested_at = Some(rested_at + cost(bytes));
         true
     }
 }
 
+/// How long the bot has to rest after a text of so many bytes.
+fn cost(bytes: usize) -> Duration {
+    let micros = bytes.saturating_mul(1_000_000) / BYTES_PER_SECOND;
+    let by_length = Duration::from_micros(u64::try_from(micros).unwrap_or(u64::MAX));
+    by_length.max(INTERVAL)
+}
+
 impl Room {
-    /// Gives the bot its voice, unless it has it, and lets everybody hear it.
+    /// Gives the bot its voice, unless it has it, and lets everybody hear it. A
+    /// room in which nobody can hear it makes no data producer for it.
     pub async fn wake_bot(&mut self) {
         if self.bot.producer.is_some() {
             return;
@@ -90,7 +101,7 @@ impl Room {
             tell: false,
         };
         if let Err(error) = self.worker.client.produce_data(request).await {
-            // The next who turns to it tries again.
+            // The next who comes or turns to it tries again.
             warn!(room = %self.id, %error, "the bot stays silent");
             self.bot.producer = None;
             return self.undo(Made::DataProducer(id), &error);
@@ -107,7 +118,7 @@ impl Room {
         let Ok(text) = std::str::from_utf8(&message.payload) else {
             return;
         };
-        if message.binary || !self.bot.may_answer(Instant::now()) {
+        if message.binary || !self.bot.may_answer(Instant::now(), text.len()) {
             debug!(room = %self.id, binary = message.binary, "no answer of the bot");
             return;
         }
@@ -136,12 +147,16 @@ impl Room {
     }
 }
 
-/// What the bot makes of a text.
+/// What the bot makes of a text: all of it, if the answer fits a message.
 fn answer(name: &str, text: &str) -> String {
-    let cut = text.floor_char_boundary(MAX_TEXT);
-    let (kept, rest) = text.split_at_checked(cut).unwrap_or((text, ""));
-    let dots = if rest.is_empty() { "" } else { "…" };
-    format!("{name} said me: \"{kept}{dots}\"")
+    let whole = format!("{name} said me: \"{text}\"");
+    if whole.len() <= MAX_ANSWER {
+        return whole;
+    }
+    let end = "…\"";
+    let kept = whole.floor_char_boundary(MAX_ANSWER.saturating_sub(end.len()));
+    let (kept, _) = whole.split_at_checked(kept).unwrap_or_default();
+    format!("{kept}{end}")
 }
 
 #[cfg(test)]
@@ -152,25 +167,44 @@ mod tests {
     fn answers() {
         assert_eq!(answer("Ann", "hello"), "Ann said me: \"hello\"");
         assert_eq!(answer("Ann", ""), "Ann said me: \"\"");
-        let longest = "x".repeat(MAX_TEXT);
+        let around = "A said me: \"\"".len();
+        let longest = "x".repeat(MAX_ANSWER - around);
         assert_eq!(answer("A", &longest), format!("A said me: \"{longest}\""));
-        let kept = "x".repeat(MAX_TEXT - 1);
-        assert_eq!(
-            answer("A", &format!("{kept}éé")),
-            format!("A said me: \"{kept}…\"")
-        );
+        // "…" is three bytes long, and "é" is two.
+        let kept = "x".repeat(MAX_ANSWER - around - 3);
+        let cut = format!("A said me: \"{kept}…\"");
+        assert_eq!(cut.len(), MAX_ANSWER);
+        for more in ["xxxx", "éxx", "éé"] {
+            assert_eq!(answer("A", &format!("{kept}{more}")), cut, "{more}");
+        }
+        let kept = "x".repeat(MAX_ANSWER - around - 4);
+        let cut = format!("A said me: \"{kept}…\"");
+        assert_eq!(answer("A", &format!("{kept}ééé")), cut);
+        assert!(answer("A", &"é".repeat(MAX_ANSWER / 2)).len() <= MAX_ANSWER);
     }
 
     #[test]
     fn ten_answers_a_second_after_a_burst() {
         let mut bot = Bot::default();
         let mut now = Instant::now();
-        let burst = (0..100).filter(|_| bot.may_answer(now)).count();
-        assert_eq!(burst, 20);
+        let mut answers = |now| (0..100).filter(|_| bot.may_answer(now, 5)).count();
+        assert_eq!(answers(now), 20);
         now += INTERVAL;
-        assert!(bot.may_answer(now));
-        assert!(!bot.may_answer(now));
+        assert_eq!(answers(now), 1);
         now += Duration::from_secs(60);
-        assert_eq!((0..100).filter(|_| bot.may_answer(now)).count(), 20);
+        assert_eq!(answers(now), 20);
+    }
+
+    #[test]
+    fn two_of_the_longest_answers_a_second_after_a_burst() {
+        let mut bot = Bot::default();
+        let mut now = Instant::now();
+        let mut answers = |now| (0..100).filter(|_| bot.may_answer(now, MAX_ANSWER)).count();
+        assert_eq!(answers(now), 4);
+        let later = (0..60).map(|_| {
+            now += Duration::from_secs(1);
+            answers(now)
+        });
+        assert_eq!(later.sum::<usize>(), 120);
     }
 }

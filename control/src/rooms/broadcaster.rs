@@ -10,10 +10,11 @@ use uuid::Uuid;
 
 use super::consuming::negotiate;
 use super::ids::{PeerId, RoomId};
+use super::mailbox::Command;
 use super::peer::{Consumer, Joined, Peer, Producer};
 use super::registry::Rooms;
 use super::requests::{self, fields};
-use super::room::{Command, Departure, Room};
+use super::room::{Departure, Room};
 use super::undo::Made;
 use crate::error::Error;
 use crate::ortc::worker::ConsumerIds;
@@ -468,6 +469,7 @@ mod tests {
         }
     }
 
+    /// Defect r: what a transport is, is said by name and checked.
     #[test]
     fn transports() {
         let sctp = json!({ "numStreams": { "OS": 1, "MIS": 1 } });

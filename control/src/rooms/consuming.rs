@@ -68,10 +68,14 @@ impl Room {
             .collect()
     }
 
-    /// Makes what this peer should receive and does not yet, media and data.
+    /// Makes what this peer should receive and does not yet, media and data, and
+    /// the bot for the first who can hear it.
     pub async fn receive(&mut self, session: SessionId) {
         let wanted = self.wanted_by(session);
         self.consume(wanted).await;
+        if self.peer(session).is_ok_and(Peer::can_receive) {
+            self.wake_bot().await;
+        }
         let wanted = self.wanted_data_by(session);
         self.consume_data(wanted).await;
     }

@@ -11,6 +11,7 @@ mod consuming;
 mod counted;
 mod data;
 mod ids;
+mod mailbox;
 mod messages;
 mod peer;
 mod quality;

@@ -52,6 +52,8 @@ pub(super) struct Peer {
     pub options: PeerOptions,
     /// When to give up on a client that does not join.
     pub join_deadline: Instant,
+    /// When it came, or lost its last transport so far.
+    without_transport_since: Instant,
     /// `None` until the client joins.
     pub joined: Option<Joined>,
     /// Oldest first.
@@ -140,6 +142,7 @@ impl Peer {
             is_broadcaster: false,
             options,
             join_deadline,
+            without_transport_since: Instant::now(),
             joined: None,
             transports: Vec::new(),
             producers: Vec::new(),
@@ -198,6 +201,18 @@ impl Peer {
             .ok_or_else(|| Error::unknown("transport", id))
     }
 
+    /// Forgets a transport.
+    pub fn remove_transport(&mut self, id: &str) {
+        self.transports.retain(|transport| transport.id != id);
+        self.without_transport_since = Instant::now();
+    }
+
+    /// Since when it is without a transport, if it is.
+    pub fn without_transport_since(&self) -> Option<Instant> {
+        let has_none = self.transports.is_empty();
+        has_none.then_some(self.without_transport_since)
+    }
+
     pub fn producer(&mut self, id: &str) -> Result<&mut Producer, Error> {
         let mut producers = self.producers.iter_mut();
         producers
@@ -247,6 +262,11 @@ impl Peer {
             let sends = |producer: &Producer| producer.transport_id == transport.id;
             transport.consuming && !producers.iter().any(sends)
         })
+    }
+
+    /// Whether what others send reaches it, as far as its client has come.
+    pub fn can_receive(&mut self) -> bool {
+        self.joined.is_some() && self.receiving_transport().is_some()
     }
 
     /// Errors when one more transport would be too many.

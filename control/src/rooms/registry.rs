@@ -17,8 +17,9 @@ use url::Url;
 use super::admin::RoomSummary;
 use super::counted::Counted;
 use super::ids::{PeerId, RoomId};
+use super::mailbox::{self, Command, RoomHandle, Stop};
 use super::peer::PeerOptions;
-use super::room::{self, Command, Origin, Room, RoomHandle, Stop};
+use super::room::{Origin, Room, Setup};
 use super::router_media::RouterMedia;
 use super::table::Table;
 use crate::config::Config;
@@ -60,6 +61,8 @@ pub struct Timings {
     pub join: Duration,
     /// Life of a room that was made over HTTP and that nobody joined.
     pub unused_room: Duration,
+    /// Time that a broadcaster may be without a transport.
+    pub broadcaster: Duration,
     /// How webhooks are tried again.
     pub webhooks: Pace,
 }
@@ -69,6 +72,7 @@ impl Default for Timings {
         Self {
             join: Duration::from_secs(30),
             unused_room: Duration::from_secs(300),
+            broadcaster: Duration::from_secs(60),
             webhooks: Pace::default(),
         }
     }
@@ -120,6 +124,7 @@ impl Rooms {
         let timings = Timings {
             join: config.room_join_timeout,
             unused_room: config.room_empty_timeout,
+            broadcaster: config.room_broadcaster_timeout,
             webhooks: Pace::default(),
         };
         Self::start_with(config, workers, notices, timings)
@@ -423,8 +428,8 @@ impl Rooms {
             return Err(SHUTTING_DOWN);
         }
         let worker = self.inner.workers.pick().ok_or(NO_WORKER)?;
-        let (handle, mailbox) = room::channel(&worker, options.clone());
-        let room = Room::new(room::Setup {
+        let (handle, mailbox) = mailbox::channel(worker.id, worker.index, options.clone());
+        let room = Room::new(Setup {
             id: id.clone(),
             router_id: handle.router_id.clone(),
             worker,

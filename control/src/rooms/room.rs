@@ -1,5 +1,5 @@
 //! One room: a task that owns its peers and everything they send and receive,
-//! and works through an inbox. This file is its life: seats, arrivals,
+//! and works through its mailbox. This file is its life: seats, arrivals,
 //! departures and its end.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -7,17 +7,14 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
 use serde_json::{Value, json};
-use tokio::sync::mpsc::error::TrySendError;
-use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 use tracing::{debug, info, warn};
-use uuid::Uuid;
 
-use super::admin::{AdminRequest, REMOVED, Vitals};
+use super::admin::{REMOVED, Vitals};
 use super::bot::Bot;
-use super::broadcaster::Asked;
 use super::counted::Counted;
 use super::ids::{PeerId, RoomId};
+use super::mailbox::{Command, Mailbox, Stop, stopped, turn_away};
 use super::peer::{Peer, PeerOptions};
 use super::registry::{RoomOptions, Rooms, Seat, Timings};
 use super::requests;
@@ -27,131 +24,7 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::protoo::connection::{Close, Handle, Inbound, Notification, SessionId};
 use crate::webhooks::{Event as WebhookEvent, LeftReason, Reporter, Webhooks};
-use crate::workers::{Worker, WorkerError, WorkerId};
-
-/// Commands waiting for a room. A full inbox makes its senders wait: a client's
-/// socket is then not read any further.
-const INBOX: usize = 64;
-
-/// Events of the worker waiting for a room. Nobody can wait here without
-/// holding up other rooms, so a full queue closes the room.
-const EVENTS: usize = 4096;
-
-/// Most events that may wait when another message to the bot is let in; above,
-/// messages are dropped. Clients send them as they like, so they must not be
-/// what fills the queue, nor many of them at their full length wait in it.
-const EVENTS_BEFORE_MESSAGES: usize = 64;
-
-/// What a room is asked to do.
-#[derive(Debug)]
-pub(super) enum Command {
-    /// Answers once the room works, or when it does not come about.
-    Ready(oneshot::Sender<Result<(), Error>>),
-    /// Gives the seat to this peer, or says why not.
-    Admit {
-        peer: PeerId,
-        seat: Seat,
-        reply: oneshot::Sender<Result<Seat, Error>>,
-    },
-    /// What `Admit` would answer.
-    CheckAdmission {
-        peer: PeerId,
-        reply: oneshot::Sender<Result<(), Error>>,
-    },
-    /// The seat is not needed any more.
-    Release(SessionId),
-    /// The connection that the seat was held for, and what it asked for.
-    Attach(Handle, PeerOptions),
-    /// Something from a connection.
-    Inbound(Inbound),
-    /// Something from a broadcaster.
-    Broadcaster(Asked),
-    /// Something from an admin.
-    Admin(AdminRequest),
-}
-
-impl From<Inbound> for Command {
-    fn from(inbound: Inbound) -> Self {
-        Command::Inbound(inbound)
-    }
-}
-
-/// Why a room has to end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Stop {
-    /// Its worker is gone, its router with it.
-    WorkerDied,
-    /// It lost events of its worker.
-    Overrun,
-    /// An admin closed it.
-    Removed,
-    /// The server stops; sockets are closed with this.
-    Shutdown(Close),
-}
-
-/// The outside's way to a room. Cheap to clone.
-#[derive(Debug, Clone)]
-pub(super) struct RoomHandle {
-    pub router_id: String,
-    pub worker_id: WorkerId,
-    /// What the room was made with.
-    pub options: Arc<RoomOptions>,
-    pub vitals: Arc<Vitals>,
-    pub inbox: mpsc::Sender<Command>,
-    events: mpsc::Sender<proto::Event>,
-    stop: Arc<watch::Sender<Option<Stop>>>,
-}
-
-impl RoomHandle {
-    /// Hands over an event of the worker. A message to the bot is dropped when
-    /// the room is busy.
-    ///
-    /// # Errors
-    /// With the event, when the queue is full.
-    pub fn deliver(&self, event: proto::Event) -> Result<(), TrySendError<proto::Event>> {
-        let waiting = self.events.max_capacity() - self.events.capacity();
-        let message = matches!(event.event, Some(proto::event::Event::DataMessage(_)));
-        if message && waiting >= EVENTS_BEFORE_MESSAGES {
-            return Ok(());
-        }
-        self.events.try_send(event)
-    }
-
-    /// Ends the room at once, whatever it is waiting for.
-    pub fn stop(&self, stop: Stop) {
-        self.stop.send_replace(Some(stop));
-    }
-}
-
-/// The room's end of a [`RoomHandle`].
-#[derive(Debug)]
-pub(super) struct Mailbox {
-    inbox: mpsc::Receiver<Command>,
-    events: mpsc::Receiver<proto::Event>,
-    stop: watch::Receiver<Option<Stop>>,
-}
-
-/// The two ends of a new room's mailbox.
-pub(super) fn channel(worker: &Worker, options: Arc<RoomOptions>) -> (RoomHandle, Mailbox) {
-    let (inbox_sender, inbox) = mpsc::channel(INBOX);
-    let (events_sender, events) = mpsc::channel(EVENTS);
-    let (stop_sender, stop) = watch::channel(None);
-    let handle = RoomHandle {
-        router_id: Uuid::new_v4().to_string(),
-        worker_id: worker.id,
-        options,
-        vitals: Vitals::new(worker.index),
-        inbox: inbox_sender,
-        events: events_sender,
-        stop: Arc::new(stop_sender),
-    };
-    let mailbox = Mailbox {
-        inbox,
-        events,
-        stop,
-    };
-    (handle, mailbox)
-}
+use crate::workers::{Worker, WorkerError};
 
 /// Who made a room; decides when an empty one closes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -559,47 +432,31 @@ impl Room {
 
     /// When [`Room::on_deadline`] has something to do next.
     fn next_deadline(&self) -> Instant {
-        let unjoined = self.peers.values().filter(|peer| peer.joined.is_none());
-        let first = unjoined.map(|peer| peer.join_deadline).min();
-        let far = Instant::now() + self.timings.unused_room;
-        match first {
-            Some(first) => first,
-            None if self.is_deserted() => self.unused_until,
-            None => far,
+        let patience = self.peers.values().filter_map(|peer| self.patience(peer));
+        let unused = self.is_deserted().then_some(self.unused_until);
+        let far = || Instant::now() + self.timings.unused_room;
+        patience.chain(unused).min().unwrap_or_else(far)
+    }
+
+    /// When the room gives up on a peer that does not join, or on a broadcaster
+    /// without a transport: its script is gone, or never got that far.
+    fn patience(&self, peer: &Peer) -> Option<Instant> {
+        if peer.is_broadcaster {
+            let since = peer.without_transport_since()?;
+            return Some(since + self.timings.broadcaster);
         }
+        let joins_until = || peer.join_deadline;
+        peer.joined.is_none().then(joins_until)
     }
 
     async fn on_deadline(&mut self, now: Instant) {
-        let late = |peer: &Peer| peer.joined.is_none() && peer.join_deadline <= now;
-        let sessions = self.peers.iter().filter(|(_, peer)| late(peer));
-        for session in sessions.map(|(session, _)| *session).collect::<Vec<_>>() {
+        let is_late = |peer: &Peer| self.patience(peer).is_some_and(|until| until <= now);
+        let late = self.peers.iter().filter(|(_, peer)| is_late(peer));
+        for session in late.map(|(session, _)| *session).collect::<Vec<_>>() {
+            if let Some(peer) = self.peers.get(&session).filter(|it| it.is_broadcaster) {
+                info!(room = %self.id, broadcaster = %peer.id, "broadcaster without transport removed");
+            }
             self.close_peer(session, Close::NOT_JOINED).await;
         }
-    }
-}
-
-/// Tells everybody who waits for a room why it does not come about.
-async fn turn_away(mailbox: &mut Mailbox, error: &WorkerError) {
-    mailbox.inbox.close();
-    while let Some(command) = mailbox.inbox.recv().await {
-        let error = Error::NoRouter(error.clone());
-        match command {
-            Command::Ready(reply) => drop(reply.send(Err(error))),
-            Command::Admit { reply, .. } => drop(reply.send(Err(error))),
-            Command::CheckAdmission { reply, .. } => drop(reply.send(Err(error))),
-            Command::Broadcaster(asked) => asked.refuse(error),
-            // Their senders see that the answer was dropped.
-            Command::Admin(_) => {}
-            Command::Release(_) | Command::Attach(..) | Command::Inbound(_) => {}
-        }
-    }
-}
-
-/// Waits until the room is told to stop.
-async fn stopped(stop: &mut watch::Receiver<Option<Stop>>) -> Stop {
-    match stop.wait_for(Option::is_some).await.map(|stop| *stop) {
-        Ok(Some(stop)) => stop,
-        // Every handle is gone: nobody can tell, and nobody can come.
-        _ => std::future::pending().await,
     }
 }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::ids::RoomId;
+use super::mailbox::RoomHandle;
 use super::registry::RoomOptions;
-use super::room::RoomHandle;
 use crate::workers::WorkerId;
 
 /// Most lost rooms whose options are kept.

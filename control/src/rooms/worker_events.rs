@@ -66,7 +66,7 @@ impl Room {
         let Some(peer) = self.peers.get_mut(&session) else {
             return;
         };
-        peer.transports.retain(|it| it.id != transport_id);
+        peer.remove_transport(transport_id);
         let on_it = |producer: &mut Producer| producer.transport_id == transport_id;
         let producers: Vec<_> = peer.producers.extract_if(.., on_it).collect();
         let on_it = |(_, consumer): &(&String, &Consumer)| consumer.transport_id == transport_id;

@@ -21,6 +21,11 @@ use crate::signals::Hangups;
 /// row saw the same, for certificate and key are never written at one moment.
 const POLL: Duration = Duration::from_secs(2);
 
+/// Looks between two tries to read files that are no good and do not change,
+/// at most. They are read again all the same, for it may not have been the
+/// content: a file system can be out of reach for a while.
+const MAX_PAUSE: u32 = 128;
+
 /// What handshakes are answered with.
 #[derive(Debug)]
 pub(super) struct Current(RwLock<Arc<CertifiedKey>>);
@@ -60,19 +65,38 @@ struct Changes<S> {
     read: S,
     /// Another state, seen once.
     seen: Option<S>,
+    /// Looks between this try to read and the next; 0 when it went well.
+    pause: u32,
+    /// How many of them are left.
+    left: u32,
 }
 
 impl<S: PartialEq> Changes<S> {
     fn new(read: S) -> Self {
-        Self { read, seen: None }
+        Self {
+            read,
+            seen: None,
+            pause: 0,
+            left: 0,
+        }
     }
 
-    /// Whether to read, now that the files are in this state. A state is read
-    /// once, whatever comes of it.
+    /// What came of reading: what failed is tried again, less and less often.
+    fn done(&mut self, well: bool) {
+        self.pause = match well {
+            true => 0,
+            false => (self.pause * 2).clamp(1, MAX_PAUSE),
+        };
+        self.left = self.pause;
+    }
+
+    /// Whether to read, now that the files are in this state.
     fn look(&mut self, now: S) -> bool {
         if now == self.read {
             self.seen = None;
-            return false;
+            let waits = self.left > 0;
+            self.left = self.left.saturating_sub(1);
+            return waits && self.left == 0;
         }
         if self.seen.as_ref() == Some(&now) {
             *self = Self::new(now);
@@ -113,12 +137,15 @@ impl Reloader {
     }
 
     /// Looks at the files, and reads them if they have changed and come to
-    /// rest. Blocks on the file system, as [`Self::reload`] does.
-    pub(super) fn poll(&mut self) {
+    /// rest, or could not be used when they were read; answers whether it read
+    /// them. Blocks on the file system, as [`Self::reload`] does.
+    pub(super) fn poll(&mut self) -> bool {
         let now = [stamp(&self.cert), stamp(&self.key)];
-        if self.changes.look(now) {
+        let reads = self.changes.look(now);
+        if reads {
             self.read();
         }
+        reads
     }
 
     /// Reads the files, changed or not.
@@ -129,8 +156,10 @@ impl Reloader {
 
     /// Puts the files' pair in use if it is any good, else keeps the one in
     /// use; one log line either way, and one for each thing odd about it.
-    fn read(&self) {
-        match Pair::read(&self.cert, &self.key) {
+    fn read(&mut self) {
+        let pair = Pair::read(&self.cert, &self.key);
+        self.changes.done(pair.is_ok());
+        match pair {
             Ok(pair) => {
                 for note in &pair.notes {
                     warn!("{note}");
@@ -149,7 +178,9 @@ pub async fn keep_fresh(mut reloader: Reloader, mut hangups: Hangups) {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let work: fn(&mut Reloader) = tokio::select! {
-            _ = ticks.tick() => Reloader::poll,
+            _ = ticks.tick() => |reloader| {
+                reloader.poll();
+            },
             () = hangups.recv() => Reloader::reload,
         };
         // The files may be on a network that is slow today.
@@ -189,5 +220,25 @@ mod tests {
         for (index, (state, want)) in looks.into_iter().enumerate() {
             assert_eq!(changes.look(state), want, "look {index}");
         }
+    }
+
+    #[test]
+    fn what_could_not_be_used_is_read_again_less_and_less_often() {
+        let mut changes = Changes::new(0);
+        let mut reads = Vec::new();
+        for look in 1..=700 {
+            // Half written from the first look on, and never finished.
+            if changes.look(1) {
+                changes.done(false);
+                reads.push(look);
+            }
+        }
+        assert_eq!(reads, [2, 3, 5, 9, 17, 33, 65, 129, 257, 385, 513, 641]);
+        // What is new is not made to wait for that, and starts anew.
+        assert!(!changes.look(2) && changes.look(2));
+        changes.done(false);
+        assert!(changes.look(2));
+        changes.done(true);
+        assert!((0..1000).all(|_| !changes.look(2)));
     }
 }

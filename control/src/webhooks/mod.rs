@@ -17,6 +17,7 @@ mod address;
 mod send;
 
 use std::collections::{HashMap, VecDeque};
+use std::fmt::Display;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -40,7 +41,8 @@ use send::{Failure, Sender};
 pub const MAX_QUEUED_PER_ROOM: usize = 256;
 
 /// Most events that wait in all. When they are full, new ones are dropped, as
-/// with [`MAX_QUEUED_PER_ROOM`].
+/// with [`MAX_QUEUED_PER_ROOM`]; but a room that has none waiting may always
+/// queue one, so that receivers that are down cannot silence the others.
 pub const MAX_QUEUED: usize = 8192;
 
 /// Most POSTs under way. More wait for one to end, in the time of their event.
@@ -61,7 +63,7 @@ pub struct Pace {
     pub pause_min: Duration,
     /// Longest pause.
     pub pause_max: Duration,
-    /// Age at which an event is not tried again. Each is tried once at least.
+    /// Age at which an event is not tried again, nor for the first time.
     pub give_up_after: Duration,
 }
 
@@ -153,7 +155,14 @@ struct Inner {
 #[derive(Default)]
 struct Queues {
     by_target: HashMap<Arc<Target>, VecDeque<Queued>>,
-    dropped_untold: u64,
+    dropped: Untold,
+    given_up: Untold,
+}
+
+/// Events of one kind that no log line has told of yet.
+#[derive(Default)]
+struct Untold {
+    events: u64,
     last_told: Option<Instant>,
 }
 
@@ -242,10 +251,11 @@ impl Webhooks {
     fn enqueue(&self, target: &Arc<Target>, queued: Queued) {
         let mut queues = self.queues();
         let total = self.inner.queued.load(Ordering::Relaxed);
-        let own = queues.by_target.get(target).map_or(0, VecDeque::len);
-        if total >= MAX_QUEUED || own >= MAX_QUEUED_PER_ROOM {
+        // One whose only event is under way has a queue, though an empty one.
+        let own = queues.by_target.get(target).map(VecDeque::len);
+        if own.is_some_and(|own| total >= MAX_QUEUED || own >= MAX_QUEUED_PER_ROOM) {
             self.inner.dropped.fetch_add(1, Ordering::Relaxed);
-            if let Some(events) = queues.one_more_dropped(Instant::now()) {
+            if let Some(events) = queues.dropped.one_more(Instant::now()) {
                 warn!(room = target.room, events, "webhook queue full, dropping");
             }
             return;
@@ -260,7 +270,11 @@ impl Webhooks {
         let (webhooks, target) = (self.clone(), target.clone());
         self.inner.tasks.spawn(async move {
             while let Some(queued) = webhooks.next(&target) {
-                webhooks.deliver(&target, &queued).await;
+                if webhooks.is_too_old(&queued) {
+                    webhooks.give_up(&target, &queued, "it is too old to be tried");
+                } else {
+                    webhooks.deliver(&target, &queued).await;
+                }
                 webhooks.inner.queued.fetch_sub(1, Ordering::Relaxed);
             }
         });
@@ -274,6 +288,24 @@ impl Webhooks {
             queues.by_target.remove(target);
         }
         next
+    }
+
+    /// Whether an event has waited too long behind others to be tried at all.
+    /// When the server ends, each gets its last chance.
+    fn is_too_old(&self, event: &Queued) -> bool {
+        let age = Instant::now().saturating_duration_since(event.since);
+        age >= self.inner.pace.give_up_after && !self.inner.draining.is_cancelled()
+    }
+
+    /// One log line for the first of many.
+    fn give_up(&self, target: &Target, event: &Queued, reason: impl Display) {
+        self.inner.undelivered.fetch_add(1, Ordering::Relaxed);
+        let (room, sequence) = (&target.room, event.sequence);
+        let told = self.queues().given_up.one_more(Instant::now());
+        match told {
+            Some(events) => warn!(room, sequence, events, %reason, "webhook events given up"),
+            None => debug!(room, sequence, %reason, "webhook event given up"),
+        }
     }
 
     /// Tries until the receiver acknowledges, or it is too late. The URI may
@@ -295,8 +327,7 @@ impl Webhooks {
             inner.failed_tries.fetch_add(1, Ordering::Relaxed);
             let jittered = pause.mul_f64(rand::random_range(0.5..1.0));
             if last || failure.is_final() || Instant::now() + jittered >= give_up_at {
-                inner.undelivered.fetch_add(1, Ordering::Relaxed);
-                return warn!(room, sequence, %failure, "webhook event given up");
+                return self.give_up(target, event, failure);
             }
             debug!(room, sequence, %failure, "webhook failed");
             tokio::select! {
@@ -342,10 +373,10 @@ impl Reporter {
     }
 }
 
-impl Queues {
-    /// One more event dropped; how many to tell of, when it is time for that.
-    fn one_more_dropped(&mut self, now: Instant) -> Option<u64> {
-        self.dropped_untold += 1;
+impl Untold {
+    /// One more event; how many to tell of, when it is time for that.
+    fn one_more(&mut self, now: Instant) -> Option<u64> {
+        self.events += 1;
         if self
             .last_told
             .is_some_and(|last| now < last + WARN_INTERVAL)
@@ -353,7 +384,7 @@ impl Queues {
             return None;
         }
         self.last_told = Some(now);
-        Some(std::mem::take(&mut self.dropped_untold))
+        Some(std::mem::take(&mut self.events))
     }
 }
 
@@ -399,11 +430,11 @@ mod tests {
     }
 
     #[test]
-    fn dropped_events_are_told_every_ten_seconds() {
+    fn events_that_are_lost_are_told_every_ten_seconds() {
         let begin = Instant::now();
-        let mut queues = Queues::default();
+        let mut untold = Untold::default();
         let step = Duration::from_millis(100);
-        let told = (0..205).filter_map(|i| queues.one_more_dropped(begin + step * i));
+        let told = (0..205).filter_map(|i| untold.one_more(begin + step * i));
         assert_eq!(told.collect::<Vec<_>>(), [1, 100, 100]);
     }
 
@@ -419,13 +450,21 @@ mod tests {
         assert_eq!(webhooks.counts().dropped, 3);
         assert_eq!(webhooks.counts().queued, MAX_QUEUED_PER_ROOM);
         // Other rooms have their own queues, up to the common limit.
-        for room in 0..2 * MAX_QUEUED / MAX_QUEUED_PER_ROOM {
-            let mut reporter = webhooks.reporter(&room.to_string(), uri.clone());
-            for _ in 0..MAX_QUEUED_PER_ROOM / 2 {
-                reporter.report("peer", Event::PeerJoined);
+        let fill = |rooms: std::ops::Range<usize>| {
+            for room in rooms {
+                let mut reporter = webhooks.reporter(&room.to_string(), uri.clone());
+                for _ in 0..MAX_QUEUED_PER_ROOM / 2 {
+                    reporter.report("peer", Event::PeerJoined);
+                }
             }
-        }
-        assert_eq!(webhooks.counts().queued, MAX_QUEUED);
+            webhooks.counts().queued
+        };
+        let full = 2 * MAX_QUEUED / MAX_QUEUED_PER_ROOM - 2;
+        assert_eq!(fill(0..full), MAX_QUEUED);
         assert_eq!(reporter.sequence, MAX_QUEUED_PER_ROOM as u64 + 3);
+        // From there on it is one for each room.
+        assert_eq!(fill(0..full), MAX_QUEUED);
+        assert_eq!(fill(full..full + 5), MAX_QUEUED + 5);
+        assert_eq!(fill(full..full + 5), MAX_QUEUED + 5);
     }
 }

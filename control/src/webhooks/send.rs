@@ -2,7 +2,8 @@
 //! read the status. Redirects are not followed and bodies of answers not read.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine;
@@ -16,8 +17,9 @@ use percent_encoding::percent_decode_str;
 use rustls::RootCertStore;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpStream, lookup_host};
-use tokio::sync::OnceCell;
+use tokio::net::TcpStream;
+use tokio::sync::{OnceCell, Semaphore};
+use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tracing::warn;
@@ -27,6 +29,12 @@ use super::address::is_public;
 
 /// Header of the signature.
 const SIGNATURE: &str = "x-webhook-signature";
+
+/// Most look-ups of hosts under way. Each takes a thread of the runtime's pool
+/// until the system's resolver has given up, however short the time for a POST:
+/// names that nobody answers for must not take them all. More wait for one to
+/// end, in the time of their POST.
+const MAX_LOOKUPS: usize = 32;
 
 /// Most addresses of a host that are tried.
 const MAX_ADDRESSES: usize = 4;
@@ -69,6 +77,7 @@ impl Failure {
 /// Makes POSTs, each on a connection of its own.
 pub(super) struct Sender {
     allow_private: bool,
+    lookups: Arc<Semaphore>,
     /// Made for the first https URI.
     tls: OnceCell<TlsConnector>,
 }
@@ -78,6 +87,7 @@ impl Sender {
     pub fn new(allow_private: bool) -> Self {
         Self {
             allow_private,
+            lookups: Arc::new(Semaphore::new(MAX_LOOKUPS)),
             tls: OnceCell::new(),
         }
     }
@@ -117,15 +127,28 @@ impl Sender {
         let addresses: Vec<SocketAddr> = match uri.host().ok_or(Failure::BadUri)? {
             Host::Ipv4(ip) => vec![(ip, port).into()],
             Host::Ipv6(ip) => vec![(ip, port).into()],
-            Host::Domain(name) => {
-                let found = lookup_host((name, port)).await;
-                found.map_err(Failure::Lookup)?.collect()
-            }
+            Host::Domain(name) => self.look_up(name, port).await.map_err(Failure::Lookup)?,
         };
         if !self.allow_private && !addresses.iter().all(|it| is_public(it.ip())) {
             return Err(Failure::PrivateAddress);
         }
         Ok(addresses)
+    }
+}
+
+impl Sender {
+    /// The addresses of a host by its name. The permit goes with the thread,
+    /// which lives on where this future is dropped.
+    async fn look_up(&self, name: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+        let permit = Arc::clone(&self.lookups).acquire_owned().await;
+        let permit = permit.map_err(io::Error::other)?;
+        let name = name.to_owned();
+        let found = spawn_blocking(move || {
+            let found = (name.as_str(), port).to_socket_addrs();
+            drop(permit);
+            found.map(Iterator::collect)
+        });
+        found.await.map_err(io::Error::other)?
     }
 }
 
@@ -144,7 +167,7 @@ async fn connect(addresses: &[SocketAddr]) -> Result<TcpStream, Failure> {
 
 /// Trusts what the system trusts (also by `SSL_CERT_FILE` and `SSL_CERT_DIR`).
 async fn connector() -> TlsConnector {
-    let load = tokio::task::spawn_blocking(rustls_native_certs::load_native_certs);
+    let load = spawn_blocking(rustls_native_certs::load_native_certs);
     let mut roots = RootCertStore::empty();
     if let Ok(found) = load.await {
         roots.add_parsable_certificates(found.certs);
@@ -160,7 +183,7 @@ fn connector_with(roots: RootCertStore) -> TlsConnector {
         .with_root_certificates(roots)
         .with_no_client_auth();
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    TlsConnector::from(std::sync::Arc::new(config))
+    TlsConnector::from(Arc::new(config))
 }
 
 fn request(
@@ -218,8 +241,6 @@ where
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
@@ -270,6 +291,27 @@ mod tests {
         let lax = Sender::new(true);
         let local = lax.addresses(&uri("http://10.0.0.1:81/")).await.unwrap();
         assert_eq!(local, [SocketAddr::from(([10, 0, 0, 1], 81))]);
+    }
+
+    #[tokio::test]
+    async fn names_that_nobody_answers_for_hold_up_names_alone() {
+        let sender = Sender::new(true);
+        let all = u32::try_from(MAX_LOOKUPS).unwrap();
+        let stuck = sender.lookups.clone().acquire_many_owned(all).await;
+        let named = uri("http://localhost:81/");
+        let waits = timeout(Duration::from_millis(50), sender.addresses(&named));
+        assert!(waits.await.is_err());
+        let literal = sender.addresses(&uri("http://127.0.0.1:81/")).await;
+        assert_eq!(literal.unwrap().len(), 1);
+        drop(stuck);
+        let found = sender.addresses(&named).await.unwrap();
+        assert!(
+            found
+                .iter()
+                .all(|it| it.port() == 81 && it.ip().is_loopback())
+        );
+        assert!(!found.is_empty());
+        assert_eq!(sender.lookups.available_permits(), MAX_LOOKUPS);
     }
 
     /// A server that answers 204 to whatever it is sent; its port and root.

@@ -165,6 +165,25 @@ async fn many_at_once_make_one_room() {
     assert_eq!(server.rooms.joined_peers(), 20);
 }
 
+/// Defect p: free places are taken as they are counted.
+#[tokio::test]
+async fn the_last_seats_are_given_once() {
+    let server = TestServer::start().await;
+    let created = server.post("/rooms/small", r#"{"maxPeerCount":4}"#).await;
+    assert_eq!(created.status, 200);
+    let comes = (0..20).map(|index| {
+        let path = format!("/?roomId=small&peerId=p{index}");
+        let server = &server;
+        async move { server.upgrade(&path, Some("protoo")).await }
+    });
+    let came = futures_util::future::join_all(comes).await;
+    let (seated, refused): (Vec<_>, Vec<_>) = came.into_iter().partition(Result::is_ok);
+    assert_eq!((seated.len(), refused.len()), (4, 16));
+    for refused in refused {
+        assert_eq!(refused.err().unwrap().status, 403);
+    }
+}
+
 #[tokio::test]
 async fn a_seat_that_nobody_takes_is_given_back() {
     let server = TestServer::start().await;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use control::rooms::Timings;
+use proto::event::Event;
 use serde_json::{Value, json};
 use tonic::Status;
 
@@ -456,6 +457,52 @@ async fn broadcasters_keep_no_room_alive() {
     assert_eq!(server.rooms.joined_peers(), 0);
 }
 
+/// Waits until the broadcaster is gone for those who ask for it.
+async fn gone(server: &TestServer, id: &str) {
+    let path = format!("{BASE}/{id}/transports");
+    let gone = async { while server.post(&path, "{}").await.status != 404 {} };
+    tokio::time::timeout(Duration::from_secs(10), gone)
+        .await
+        .unwrap();
+}
+
+/// The worker closes this transport by itself.
+async fn lose(server: &TestServer, transport: &str) {
+    let closed = proto::TransportClosed {
+        transport_id: transport.rsplit('/').next().unwrap().to_owned(),
+        reason: "DTLS closed".into(),
+    };
+    server.worker_says(Event::TransportClosed(closed)).await;
+}
+
+#[tokio::test]
+async fn a_broadcaster_without_a_transport_is_removed() {
+    let timings = Timings {
+        broadcaster: Duration::from_millis(1500),
+        ..Timings::default()
+    };
+    let server = TestServer::start_with(config(), timings).await;
+    let mut alice = server.connect("room", "alice").await;
+    alice.join("Alice").await;
+    assert_eq!(create(&server, "film").await.status, 200);
+    let film = transport(&server, "film").await;
+    // Its script died before it made one.
+    assert_eq!(create(&server, "ghost").await.status, 200);
+    let closed = alice.notified("peerClosed").await;
+    assert_eq!(closed, json!({ "peerId": "ghost" }));
+    gone(&server, "ghost").await;
+    // One that has a transport stays, and may take its time for another.
+    produce(&server, &film, "audio").await;
+    lose(&server, &film).await;
+    let film = transport(&server, "film").await;
+    produce(&server, &film, "audio").await;
+    alice.not_told("peerClosed").await;
+    lose(&server, &film).await;
+    let closed = alice.notified("peerClosed").await;
+    assert_eq!(closed, json!({ "peerId": "film" }));
+    assert_eq!(create(&server, "film").await.status, 200);
+}
+
 #[tokio::test]
 async fn a_worker_that_fails() {
     let server = TestServer::start().await;
@@ -471,19 +518,7 @@ async fn a_worker_that_fails() {
     // A transport that its worker closes is gone for the broadcaster as well.
     let transport = transport(&server, "film").await;
     produce(&server, &transport, "audio").await;
-    let router = |call: &Call| match call {
-        Call::CreateRouter(request) => Some(request.router_id.clone()),
-        _ => None,
-    };
-    let router = server.worker.wait_for(router).await;
-    let closed = proto::TransportClosed {
-        transport_id: transport.rsplit('/').next().unwrap().to_owned(),
-        reason: "DTLS closed".into(),
-    };
-    server
-        .pool
-        .say(&router, proto::event::Event::TransportClosed(closed))
-        .await;
+    lose(&server, &transport).await;
     let connect = format!("{BASE}{transport}/connect");
     let body = json!({ "dtlsParameters": dtls_parameters() }).to_string();
     let gone = async { while server.post(&connect, &body).await.status != 404 {} };
@@ -515,7 +550,8 @@ async fn messages_of_a_broadcaster() {
     assert_eq!(offer["peerId"], "film");
     assert_eq!(offer["appData"], json!({ "a": 1, "peerId": "film" }));
     // Broadcasters get nothing that they did not ask for.
-    assert_eq!(server.worker.count("ConsumeData"), 1);
+    // Beside the bot's.
+    assert_eq!(server.worker.count("ConsumeData"), 2);
     for bad in [json!({ "label": "chat" }), json!({ "label": 1 }), body] {
         let answer = server
             .post(&format!("{BASE}{produce}"), &bad.to_string())

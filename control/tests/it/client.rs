@@ -122,9 +122,12 @@ impl Client {
         self.wait_for(method, is_it).await["data"].clone()
     }
 
-    /// The next request of the server, unanswered: its id and data.
+    /// The next request of the server, unanswered: its id and data. The bot's
+    /// data consumer, which everybody gets, is passed over.
     pub async fn asked(&mut self, method: &str) -> (u64, Value) {
-        let is_it = |message: &Value| message["request"] == true && message["method"] == method;
+        let is_it = |message: &Value| {
+            message["request"] == true && message["method"] == method && !is_of_bot(message)
+        };
         let request = self.wait_for(method, is_it).await;
         (request["id"].as_u64().unwrap(), request["data"].clone())
     }
@@ -156,14 +159,29 @@ impl Client {
         data
     }
 
+    /// Accepts the bot's data consumer and returns its data.
+    pub async fn take_bot(&mut self) -> Value {
+        let offer = self.wait_for("the bot", is_of_bot).await;
+        self.accept(offer["id"].as_u64().unwrap()).await;
+        offer["data"].clone()
+    }
+
+    /// Asserts that the bot was not offered, up to now.
+    pub async fn not_offered_the_bot(&mut self) {
+        self.ok("getRouterRtpCapabilities", json!({})).await;
+        let found = self.waiting.iter().find(|message| is_of_bot(message));
+        assert_eq!(found, None);
+    }
+
     /// Asserts that nothing of this method has come, up to now: whatever the
-    /// server had to say before it answers another request.
+    /// server had to say before it answers another request. The bot's data
+    /// consumer is passed over.
     pub async fn not_told(&mut self, method: &str) {
         self.ok("getRouterRtpCapabilities", json!({})).await;
         let found = self
             .waiting
             .iter()
-            .find(|message| message["method"] == method);
+            .find(|message| message["method"] == method && !is_of_bot(message));
         assert_eq!(found, None);
     }
 
@@ -215,6 +233,11 @@ impl Client {
             }
         }
     }
+}
+
+/// Whether this is the offer of the bot's data consumer.
+fn is_of_bot(message: &Value) -> bool {
+    message["method"] == "newDataConsumer" && message["data"]["peerId"].is_null()
 }
 
 /// What a browser says that it can receive.

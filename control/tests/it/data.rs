@@ -1,7 +1,7 @@
 //! Data channels: from `produceData` to everybody's data consumer, and the bot.
 
 use std::collections::HashSet;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use proto::event::Event;
 use proto::produce_data_request::On;
@@ -16,18 +16,38 @@ use tonic::Status;
 use crate::fake_worker::Call;
 use crate::server::{TestServer, caller};
 
+/// Calls that make data consumers; those of the bot, which everybody gets, are
+/// left out.
 fn consumes(server: &TestServer) -> Vec<ConsumeDataRequest> {
+    let bots: Vec<String> = bots(server)
+        .into_iter()
+        .map(|it| it.data_producer_id)
+        .collect();
     let consume = |call: Call| match call {
-        Call::ConsumeData(request) => Some(request),
+        Call::ConsumeData(mut request) => {
+            let consumers = &mut request.data_consumers;
+            consumers.retain(|it| !bots.contains(&it.data_producer_id));
+            (!consumers.is_empty()).then_some(request)
+        }
         _ => None,
     };
     let calls = server.worker.calls().into_iter();
     calls.filter_map(consume).collect()
 }
 
+/// Calls that make the bot's data producer.
+fn bots(server: &TestServer) -> Vec<ProduceDataRequest> {
+    let produce = |call: Call| match call {
+        Call::ProduceDirectData(request) => Some(request),
+        _ => None,
+    };
+    let calls = server.worker.calls().into_iter();
+    calls.filter_map(produce).collect()
+}
+
 fn produces(server: &TestServer) -> Vec<ProduceDataRequest> {
     let produce = |call: Call| match call {
-        Call::ProduceData(request) | Call::ProduceDirectData(request) => Some(request),
+        Call::ProduceData(request) => Some(request),
         _ => None,
     };
     let calls = server.worker.calls().into_iter();
@@ -77,7 +97,8 @@ async fn chat_reaches_everybody_who_joined() {
         "peerId": "alice",
         "dataProducerId": producer_id,
         "id": id(&offer),
-        "sctpStreamParameters": { "streamId": 0, "ordered": false, "maxRetransmits": 1 },
+        // Stream 0 is the bot's.
+        "sctpStreamParameters": { "streamId": 1, "ordered": false, "maxRetransmits": 1 },
         "label": "chat",
         "protocol": "text",
         "appData": { "info": "chat", "peerId": "alice" },
@@ -134,8 +155,11 @@ async fn a_newcomer_gets_all_chats_in_one_call() {
     bob.produce_data(&bob_send, "chat", 0).await;
     // Labels that mean nothing are accepted, and nobody receives them.
     bob.produce_data(&bob_send, "telemetry", 1).await;
-    let before = consumes(&server).len();
     let (mut carol, _, _) = caller(&server, "carol").await;
+    carol.take_bot().await;
+    let last = consumes(&server).pop().unwrap().data_consumers;
+    assert_eq!(last.len(), 3);
+    assert_eq!(server.worker.count("ConsumeData"), 6);
     let mut streams = HashSet::new();
     let mut senders = Vec::new();
     for _ in 0..3 {
@@ -145,7 +169,6 @@ async fn a_newcomer_gets_all_chats_in_one_call() {
     }
     assert_eq!(streams, HashSet::from([Some(0), Some(1), Some(2)]));
     assert_eq!(senders, ["alice", "alice", "bob"]);
-    assert_eq!(consumes(&server).len(), before + 1);
     carol.not_told("newDataConsumer").await;
 }
 
@@ -173,13 +196,14 @@ async fn streams_are_the_next_that_are_free() {
     let mut bob = server.connect("room", "bob").await;
     let data = json!({
         "consuming": true,
-        "sctpCapabilities": { "numStreams": { "OS": 16, "MIS": 3 } },
+        "sctpCapabilities": { "numStreams": { "OS": 16, "MIS": 4 } },
     });
     let answer = bob.ok("createWebRtcTransport", data).await;
     let recv = id(&answer);
     bob.join("Bob").await;
+    assert_eq!(bob.take_bot().await["sctpStreamParameters"]["streamId"], 0);
     // Bob sends on the transport that he receives on.
-    bob.produce_data(&recv, "telemetry", 1).await;
+    bob.produce_data(&recv, "telemetry", 2).await;
     let (refused, _) = bob
         .refused(
             "produceData",
@@ -195,10 +219,10 @@ async fn streams_are_the_next_that_are_free() {
     let stream_ids = taken
         .iter()
         .map(|offer| offer["sctpStreamParameters"]["streamId"].clone());
-    assert_eq!(stream_ids.collect::<Vec<_>>(), [0, 2]);
-    let taken_already = json!({ "transportId": recv, "sctpStreamParameters": { "streamId": 2 } });
+    assert_eq!(stream_ids.collect::<Vec<_>>(), [1, 3]);
+    let taken_already = json!({ "transportId": recv, "sctpStreamParameters": { "streamId": 3 } });
     let refused = bob.refused("produceData", taken_already).await;
-    let reason = "sctpStreamParameters.streamId 2 is in use".to_owned();
+    let reason = "sctpStreamParameters.streamId 3 is in use".to_owned();
     assert_eq!(refused, (500, reason));
     // None is left for a third, until one is free again.
     alice.produce_data(&send, "chat", 2).await;
@@ -210,7 +234,7 @@ async fn streams_are_the_next_that_are_free() {
     bob.notified("dataConsumerClosed").await;
     alice.produce_data(&send, "chat", 3).await;
     let offer = bob.take_data_consumer().await;
-    assert_eq!(offer["sctpStreamParameters"]["streamId"], 0);
+    assert_eq!(offer["sctpStreamParameters"]["streamId"], 1);
 }
 
 #[tokio::test]
@@ -265,8 +289,14 @@ async fn data_consumers_end_with_their_producer() {
         })
     };
     // The receiver's transport: another one takes over.
+    let bots = id(&bob.take_bot().await);
     server.worker_says(transport_closed(&recv)).await;
-    assert_eq!(bob.notified("dataConsumerClosed").await, closed(&first));
+    let both = HashSet::from([closed(&first), closed(&bots)]);
+    let told = [
+        bob.notified("dataConsumerClosed").await,
+        bob.notified("dataConsumerClosed").await,
+    ];
+    assert_eq!(HashSet::from(told), both);
     bob.recv_transport().await;
     let second = id(&bob.take_data_consumer().await);
     // The sender's transport.
@@ -336,25 +366,26 @@ fn message(data_producer_id: &str, binary: bool, payload: &[u8]) -> Event {
     })
 }
 
-/// Defect f: the bot speaks.
+/// Defect f: the bot is there for everybody who comes, without being asked.
 #[tokio::test]
-async fn the_bot_repeats_to_everybody_what_it_hears() {
+async fn everybody_hears_the_bot_from_the_join_on() {
     let server = TestServer::start().await;
-    let (mut alice, send, _) = caller(&server, "alice").await;
-    let (mut bob, bob_send, _) = caller(&server, "bob").await;
-    let to_bot = alice.produce_data(&send, "bot", 1).await;
-    let offers = [
-        alice.take_data_consumer().await,
-        bob.take_data_consumer().await,
-    ];
-    let produced = produces(&server);
-    assert!(produced[0].tell);
-    assert_eq!(produced[1].on, Some(On::RouterId(server.router_id().await)));
-    let of_bot = produced[1].data_producer_id.clone();
-    for offer in offers {
+    // Neither before the join nor before there is a transport to receive on.
+    let mut alice = server.connect("room", "alice").await;
+    alice.send_transport().await;
+    alice.join("Alice").await;
+    alice.not_offered_the_bot().await;
+    assert_eq!(server.worker.count("ProduceDirectData"), 0);
+    alice.recv_transport().await;
+    let (mut bob, _, _) = caller(&server, "bob").await;
+    let bots = bots(&server);
+    assert_eq!(bots.len(), 1);
+    assert_eq!(bots[0].on, Some(On::RouterId(server.router_id().await)));
+    for peer in [&mut alice, &mut bob] {
+        let offer = peer.take_bot().await;
         let expected = json!({
             "peerId": null,
-            "dataProducerId": of_bot,
+            "dataProducerId": bots[0].data_producer_id,
             "id": id(&offer),
             "sctpStreamParameters": { "streamId": 0, "ordered": true },
             "label": "bot",
@@ -362,19 +393,39 @@ async fn the_bot_repeats_to_everybody_what_it_hears() {
             "appData": {},
         });
         assert_eq!(offer, expected);
+        // Once.
+        peer.recv_transport().await;
+        peer.not_offered_the_bot().await;
     }
-    // One bot, one call, and who comes later hears it too.
-    assert_eq!(consumes(&server).len(), 1);
+    // One call to the worker for each who joins, and one for the room.
+    assert_eq!(server.worker.count("ConsumeData"), 2);
+}
+
+/// Defect f: the bot speaks.
+#[tokio::test]
+async fn the_bot_repeats_to_everybody_what_it_hears() {
+    let server = TestServer::start().await;
+    let (mut alice, send, _) = caller(&server, "alice").await;
+    let (mut bob, bob_send, _) = caller(&server, "bob").await;
+    let to_bot = alice.produce_data(&send, "bot", 1).await;
+    assert!(produces(&server)[0].tell);
+    let of_bot = bots(&server)[0].data_producer_id.clone();
+    for peer in [&mut alice, &mut bob] {
+        assert_eq!(peer.take_bot().await["dataProducerId"], of_bot.as_str());
+    }
+    // It has one voice, whoever turns to it.
     bob.produce_data(&bob_send, "bot", 1).await;
-    let (mut carol, _, _) = caller(&server, "carol").await;
-    assert_eq!(carol.take_data_consumer().await["label"], "bot");
-    assert_eq!(produces(&server).len(), 3);
+    assert_eq!(bots(&server).len(), 1);
 
     server.worker_says(message(&to_bot, true, b"binary")).await;
     server.worker_says(message(&to_bot, false, b"\xff")).await;
     server.worker_says(message("unknown", false, b"late")).await;
     server
         .worker_says(message(&to_bot, false, "héllo".as_bytes()))
+        .await;
+    let longest = "x".repeat(262_144 - "alice said me: \"\"".len());
+    server
+        .worker_says(message(&to_bot, false, longest.as_bytes()))
         .await;
     server.worker_says(message(&to_bot, false, b"")).await;
     let texts = |server: &TestServer| -> Vec<String> {
@@ -393,7 +444,11 @@ async fn the_bot_repeats_to_everybody_what_it_hears() {
         (last.data_producer_id, last.binary, last.data_consumer_id),
         (of_bot, false, String::new())
     );
-    let expected = ["alice said me: \"héllo\"", "alice said me: \"\""];
+    let expected = [
+        "alice said me: \"héllo\"".to_owned(),
+        format!("alice said me: \"{longest}\""),
+        "alice said me: \"\"".to_owned(),
+    ];
     assert_eq!(texts(&server), expected);
     // Leaving closes what the peer heard, not the bot.
     drop(alice);
@@ -406,8 +461,9 @@ async fn the_bot_does_not_answer_a_flood() {
     let server = TestServer::start().await;
     let (mut alice, send, _) = caller(&server, "alice").await;
     let to_bot = alice.produce_data(&send, "bot", 1).await;
-    alice.take_data_consumer().await;
+    alice.take_bot().await;
     let long = "x".repeat(262_144);
+    let begin = Instant::now();
     for _ in 0..500 {
         server
             .worker_says(message(&to_bot, false, long.as_bytes()))
@@ -418,35 +474,37 @@ async fn the_bot_does_not_answer_a_flood() {
     server.worker_says(silence).await;
     alice.notified("activeSpeaker").await;
     let answers = sent(&server);
-    assert!((1..100).contains(&answers.len()), "{}", answers.len());
-    assert!(answers.iter().all(|it| it.payload.len() < 5000));
+    // Four at once, and two a second.
+    let most = 5 + 2 * usize::try_from(begin.elapsed().as_secs()).unwrap();
+    assert!((1..=most).contains(&answers.len()), "{}", answers.len());
+    assert!(answers.iter().all(|it| it.payload.len() == 262_144));
 }
 
 #[tokio::test]
 async fn a_bot_that_could_not_speak_tries_again() {
     let server = TestServer::start().await;
+    let refusal = Status::resource_exhausted("no");
+    server.worker.refuse("ProduceDirectData", refusal);
     let (mut alice, send, _) = caller(&server, "alice").await;
     let other = alice.produce_data(&send, "telemetry", 0).await;
     // Messages of other channels are none of its business.
     server.worker_says(message(&other, false, b"hello")).await;
-    let refusal = Status::resource_exhausted("no");
-    server.worker.refuse("ProduceDirectData", refusal);
     let to_bot = alice.produce_data(&send, "bot", 1).await;
     server.worker_says(message(&to_bot, false, b"zero")).await;
-    let twice = async {
-        while server.worker.count("ProduceDirectData") < 2 {
+    let thrice = async {
+        while server.worker.count("ProduceDirectData") < 3 {
             tokio::task::yield_now().await;
         }
     };
-    timeout(Duration::from_secs(10), twice).await.unwrap();
-    alice.not_told("newDataConsumer").await;
+    timeout(Duration::from_secs(10), thrice).await.unwrap();
+    alice.not_offered_the_bot().await;
     assert_eq!(sent(&server).len(), 0);
     server.worker.behave();
     server
         .worker
         .refuse("SendDataMessage", Status::internal("no"));
     server.worker_says(message(&to_bot, false, b"one")).await;
-    alice.take_data_consumer().await;
+    alice.take_bot().await;
     let first = |call: &Call| matches!(call, Call::SendDataMessage(_)).then_some(());
     server.worker.wait_for(first).await;
     server.worker.behave();

@@ -258,6 +258,40 @@ async fn a_trusted_proxy_says_which_host_was_asked_for() {
     }
 }
 
+/// Defect p: the original's load balancer takes anybody's word on these paths.
+#[tokio::test]
+async fn there_is_nothing_to_register_at() {
+    let server = TestServer::start().await;
+    for path in ["/register", "/room-closed", "/rooms/room/closed"] {
+        let body = r#"{"roomId":"room","host":"evil.example","capacity":1000000}"#;
+        assert_eq!(server.post(path, body).await.status, 404, "{path}");
+        assert_eq!(server.get(path).await.status, 404, "{path}");
+    }
+    assert_eq!(server.rooms.open_rooms(), 0);
+}
+
+/// The socket decides who is on this machine, whomever proxies stand for.
+#[tokio::test]
+async fn config_where_proxies_are_trusted() {
+    let proxied = ("X-Forwarded-For", "127.0.0.1");
+    let by_proxy = &[proxied, ("X-Forwarded-Host", "localhost")][..];
+    for (trusted, headers, details) in [
+        ("10.0.0.0/8", &[][..], true),
+        ("10.0.0.0/8", by_proxy, false),
+        ("127.0.0.0/8", &[], false),
+        ("127.0.0.0/8", by_proxy, false),
+    ] {
+        let config = Config {
+            trusted_proxies: vec![trusted.parse().unwrap()],
+            ..config()
+        };
+        let server = TestServer::start_with(config, Timings::default()).await;
+        let answer = server.http("GET", "/config", headers, b"").await;
+        let has_details = answer.body.get("workers").is_some();
+        assert_eq!(has_details, details, "{trusted} {headers:?}");
+    }
+}
+
 #[tokio::test]
 async fn the_health_command_tells_who_takes_rooms() {
     let server = TestServer::start().await;

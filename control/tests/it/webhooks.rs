@@ -6,8 +6,12 @@ use aws_lc_rs::hmac;
 use control::config::{Config, Secret};
 use control::rooms::Timings;
 use control::webhooks::{Counts, Pace};
+use proto::ActiveSpeaker;
+use proto::event::Event;
 use serde_json::{Value, json};
 
+use crate::client::Client;
+use crate::fake_worker::Call;
 use crate::receiver::{Answer, Post, Receiver};
 use crate::server::{TestServer, config};
 
@@ -210,7 +214,7 @@ async fn an_answer_without_end_is_an_answer() {
 #[tokio::test]
 async fn an_event_is_given_up_and_the_next_one_sent() {
     let mut timings = timings();
-    timings.webhooks.give_up_after = Duration::from_millis(150);
+    timings.webhooks.give_up_after = Duration::from_secs(1);
     let server = TestServer::start_with(config(), timings).await;
     let receiver = Receiver::start(&vec![Answer::Status(503); 3]).await;
     // Nobody listens here.
@@ -232,6 +236,40 @@ async fn an_event_is_given_up_and_the_next_one_sent() {
     counted(&server, |counts| counts.queued == 0).await;
     let posts = receiver.posts();
     assert_eq!(posts.last().unwrap().body()["event"], "peer-left");
+}
+
+#[tokio::test]
+async fn what_waited_too_long_behind_others_is_not_tried() {
+    let mut timings = timings();
+    timings.webhooks.try_timeout = Duration::from_secs(1);
+    timings.webhooks.give_up_after = Duration::from_millis(900);
+    let server = TestServer::start_with(config(), timings).await;
+    let receiver = Receiver::start(&[Answer::Hang]).await;
+    create(&server, "room", &receiver.uri()).await;
+    let mut alice = server.connect("room", "alice").await;
+    alice.join("Alice").await;
+    receiver.wait(1).await;
+    let begin = std::time::Instant::now();
+    for _ in 0..10 {
+        let mut bob = server.connect("room", "bob").await;
+        bob.join("Bob").await;
+        bob.ok("leaveRoom", json!({})).await;
+    }
+    counted(&server, |counts| {
+        counts.undelivered > 1 && counts.queued == 0
+    })
+    .await;
+    // Only what came later than all of that is tried.
+    let counts = server.rooms.webhooks().counts();
+    let quick = begin.elapsed() < Duration::from_millis(1500);
+    let tried = 1 + usize::try_from(counts.delivered).unwrap();
+    assert_eq!(receiver.posts().len(), tried);
+    assert_eq!(counts.failed_tries, 1);
+    assert_eq!(counts.undelivered + counts.delivered, 21);
+    assert!(counts.undelivered > 1 || !quick, "{counts:?}");
+    let mut carol = server.connect("room", "carol").await;
+    carol.join("Carol").await;
+    counted(&server, |it| it.delivered == counts.delivered + 1).await;
 }
 
 /// Defect d: who is turned away is nobody's peer.
@@ -355,6 +393,59 @@ async fn the_end_of_the_server_is_told() {
     ];
     assert_eq!(events(&posts), expected);
     assert_eq!(posts[2].body()["reason"], "shutdown");
+}
+
+/// More events of the worker than the room, which waits for it, can hold.
+async fn overrun(server: &TestServer, peer: &mut Client) {
+    server.worker.hang("CreateTransport");
+    peer.start("createWebRtcTransport", json!({})).await;
+    let waits = |call: &Call| matches!(call, Call::CreateTransport(_)).then_some(());
+    server.worker.wait_for(waits).await;
+    for _ in 0..4200 {
+        let silence = Event::ActiveSpeaker(ActiveSpeaker::default());
+        server.worker_says(silence).await;
+    }
+}
+
+/// Defect k: whatever ends a room, each of its peers is told of once.
+#[tokio::test]
+async fn every_end_of_a_room_is_told_once() {
+    for (way, reason) in [
+        ("leaves", "left"),
+        ("breaks off", "disconnected"),
+        ("worker dies", "room-lost"),
+        ("too many events", "room-lost"),
+        ("shutdown", "shutdown"),
+    ] {
+        let server = start(config()).await;
+        let receiver = Receiver::start(&[]).await;
+        create(&server, "room", &receiver.uri()).await;
+        // One that nobody comes to has nothing to tell.
+        create(&server, "empty", &receiver.uri()).await;
+        let mut alice = server.connect("room", "alice").await;
+        alice.join("Alice").await;
+        let _unjoined = match way {
+            "leaves" | "breaks off" => None,
+            _ => Some(server.connect("room", "nobody").await),
+        };
+        match way {
+            "leaves" => drop(alice.ok("leaveRoom", json!({})).await),
+            "breaks off" => drop(alice),
+            "worker dies" => server.pool.kill_workers().await,
+            "too many events" => overrun(&server, &mut alice).await,
+            _ => server.rooms.shutdown(1012).await,
+        }
+        receiver.wait(2).await;
+        server.rooms.shutdown(1012).await;
+        server.rooms.webhooks().flush().await;
+        let posts = receiver.posts();
+        let expected = [
+            event("alice", "peer-joined", 1),
+            event("alice", "peer-left", 2),
+        ];
+        assert_eq!(events(&posts), expected, "{way}");
+        assert_eq!(posts[1].body()["reason"], reason, "{way}");
+    }
 }
 
 #[tokio::test]

@@ -276,6 +276,8 @@ async fn data_channels_that_a_late_worker_may_have_made_are_closed() {
     let worker = &server.worker;
     let (mut alice, send) = caller(&server, "alice").await;
     let (mut bob, _) = caller(&server, "bob").await;
+    // Who joins gets the bot's.
+    assert_eq!(worker.count("ConsumeData"), 2);
     worker.hang("ConsumeData");
     alice.produce_data(&send, "chat", 0).await;
     let closed = |call: &Call| match call {
@@ -287,7 +289,7 @@ async fn data_channels_that_a_late_worker_may_have_made_are_closed() {
         Call::ConsumeData(request) => Some(request.data_consumers[0].data_consumer_id.clone()),
         _ => None,
     };
-    assert_eq!(Some(closed), worker.calls().iter().find_map(asked));
+    assert_eq!(Some(closed), worker.calls().iter().rev().find_map(asked));
     bob.not_told("newDataConsumer").await;
 
     worker.hang("ProduceData");

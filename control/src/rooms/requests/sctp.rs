@@ -71,6 +71,8 @@ pub(super) fn sctp_parameters(streams: NumStreams) -> Value {
 
 /// `sctpStreamParameters` of a data producer, whose stream id has to be below
 /// `limit`. Where the order is left open, a limited reliability means without.
+/// A limit of 0 is none, as in mediasoup: its clients are told of no such limit,
+/// so the channels that they make to receive on have none either.
 pub(super) fn stream_parameters(data: &Value, limit: u16) -> Result<SctpStreamParameters, Error> {
     const NAME: &str = "sctpStreamParameters";
     let within = fields::within(NAME);
@@ -79,7 +81,10 @@ pub(super) fn stream_parameters(data: &Value, limit: u16) -> Result<SctpStreamPa
     let ids = 0..=u64::from(limit.saturating_sub(1));
     let id: Option<u16> = fields::integer(stream, "streamId", ids).map_err(&within)?;
     let id = id.ok_or_else(|| within(Error::field("streamId", "is missing")))?;
-    let integer = |name| fields::integer(stream, name, RELIABILITY).map_err(&within);
+    let integer = |name| -> Result<Option<u32>, Error> {
+        let limit = fields::integer(stream, name, RELIABILITY).map_err(&within)?;
+        Ok(limit.filter(|limit| *limit > 0))
+    };
     let max_packet_life_time = integer("maxPacketLifeTime")?;
     let max_retransmits = integer("maxRetransmits")?;
     let ordered = match fields::optional(stream, "ordered")? {
@@ -165,7 +170,23 @@ mod tests {
             ),
             (
                 json!({ "streamId": 1, "ordered": false, "maxRetransmits": 0 }),
-                parameters(1, false, None, Some(0)),
+                parameters(1, false, None, None),
+            ),
+            (
+                json!({ "streamId": 1, "ordered": true, "maxRetransmits": 0 }),
+                parameters(1, true, None, None),
+            ),
+            (
+                json!({ "streamId": 1, "maxPacketLifeTime": 0, "maxRetransmits": 0 }),
+                parameters(1, true, None, None),
+            ),
+            (
+                json!({ "streamId": 1, "maxPacketLifeTime": 0, "maxRetransmits": 1 }),
+                parameters(1, false, None, Some(1)),
+            ),
+            (
+                json!({ "streamId": 1, "maxPacketLifeTime": 65_535, "maxRetransmits": 0 }),
+                parameters(1, false, Some(65_535), None),
             ),
             (
                 json!({ "streamId": 1, "maxPacketLifeTime": 2000, "maxRetransmits": null }),

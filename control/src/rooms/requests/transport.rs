@@ -57,7 +57,7 @@ pub(super) async fn create(
         Ok(created) => created,
         Err(error) => {
             room.undo(Made::Transport(id.clone()), &error);
-            room.peer(session)?.transports.retain(|it| it.id != id);
+            room.peer(session)?.remove_transport(&id);
             return Err(error.into());
         }
     };
