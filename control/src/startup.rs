@@ -219,8 +219,7 @@ mod tests {
             pid: Some(100 + index as u32),
             cpu,
             ports,
-            ready: true,
-            restarts: 0,
+            ..WorkerStatus::default()
         };
         vec![
             status(0, Some(0), (40_000, 44_999)),

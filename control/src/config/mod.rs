@@ -68,6 +68,20 @@ pub struct Config {
     /// What workers are pinned to; `None`: the CPUs that this process may use,
     /// or nothing under a CPU quota without a cpuset (`MEDIASOUP_WORKER_CPUS`).
     pub worker_cpus: Option<WorkerCpus>,
+    /// How long a worker's media thread may stall before it is killed
+    /// (`WORKER_TIMEOUT`), 1 second to 10 minutes.
+    pub worker_timeout: Duration,
+    /// Most rooms (`MAX_ROOMS`).
+    pub max_rooms: u32,
+    /// Most peers in all rooms (`MAX_PEERS`).
+    pub max_peers: u32,
+    /// Most transports on a worker (`WORKER_MAX_TRANSPORTS`).
+    pub worker_max_transports: u32,
+    /// Most consumers on a worker (`WORKER_MAX_CONSUMERS`).
+    pub worker_max_consumers: u32,
+    /// Time that calls have to end by themselves when the server ends
+    /// (`DRAIN_TIMEOUT`), at most 1 day.
+    pub drain_timeout: Duration,
     /// Bearer token of the admin paths (`ADMIN_TOKEN`).
     pub admin_token: Option<Secret>,
     /// Address of the admin paths, which are then not on the public port
@@ -277,6 +291,18 @@ impl Config {
                 v::number(raw, 1..=s::MAX_WORKERS)
             })?,
             worker_cpus: sources.optional(&s::MEDIASOUP_WORKER_CPUS, v::worker_cpus)?,
+            worker_timeout: sources.required(&s::WORKER_TIMEOUT, |raw| {
+                v::number(raw, 1..=s::MAX_STALL_SECONDS).map(Duration::from_secs)
+            })?,
+            max_rooms: sources.required(&s::MAX_ROOMS, |raw| v::number(raw, 1..=s::MOST))?,
+            max_peers: sources.required(&s::MAX_PEERS, |raw| v::number(raw, 1..=s::MOST))?,
+            worker_max_transports: sources
+                .required(&s::WORKER_MAX_TRANSPORTS, |raw| v::number(raw, 1..=s::MOST))?,
+            worker_max_consumers: sources
+                .required(&s::WORKER_MAX_CONSUMERS, |raw| v::number(raw, 1..=s::MOST))?,
+            drain_timeout: sources.required(&s::DRAIN_TIMEOUT, |raw| {
+                v::number(raw, 0..=s::MAX_SECONDS).map(Duration::from_secs)
+            })?,
             admin_token: sources.optional(&s::ADMIN_TOKEN, v::token)?,
             admin_listen: sources.optional(&s::ADMIN_LISTEN, v::socket_address)?,
             api_token: sources.optional(&s::API_TOKEN, v::token)?,
@@ -299,8 +325,9 @@ impl Config {
                     v::number(raw, 1..=s::MAX_TURN_SECONDS).map(Duration::from_secs)
                 })?,
             },
-            room_max_peers: sources
-                .required(&s::ROOM_MAX_PEERS, |raw| v::number(raw, 2..=s::MAX_PEERS))?,
+            room_max_peers: sources.required(&s::ROOM_MAX_PEERS, |raw| {
+                v::number(raw, 2..=s::MOST_ROOM_PEERS)
+            })?,
             room_max_broadcasters: sources.required(&s::ROOM_MAX_BROADCASTERS, |raw| {
                 v::number(raw, 0..=s::MAX_BROADCASTERS)
             })?,
@@ -398,6 +425,14 @@ impl Config {
                 "numWorkers": self.num_workers,
                 "workerCpus": self.worker_cpus.as_ref().map(WorkerCpus::to_string),
             },
+            "workers": {
+                "timeoutSeconds": self.worker_timeout.as_secs(),
+                "maxTransports": self.worker_max_transports,
+                "maxConsumers": self.worker_max_consumers,
+            },
+            "maxRooms": self.max_rooms,
+            "maxPeers": self.max_peers,
+            "drainTimeoutSeconds": self.drain_timeout.as_secs(),
             "iceServer": {
                 "enabled": self.ice_server.enabled,
                 "host": turn::listed(&self.ice_server.hosts),
@@ -464,6 +499,12 @@ impl Default for Config {
             max_port: 49_999,
             num_workers: None,
             worker_cpus: None,
+            worker_timeout: Duration::from_secs(10),
+            max_rooms: 10_000,
+            max_peers: 10_000,
+            worker_max_transports: 10_000,
+            worker_max_consumers: 50_000,
+            drain_timeout: Duration::from_secs(30),
             admin_token: None,
             admin_listen: None,
             api_token: None,

@@ -23,7 +23,11 @@ const CHECK: &str = "check";
 /// would keep the machine from doing anything else.
 pub const MAX_WORKERS: u16 = 256;
 /// Most peers that a room can be given.
-pub const MAX_PEERS: u32 = 10_000;
+pub const MOST_ROOM_PEERS: u32 = 10_000;
+/// Most of anything that can be counted in a limit of the server.
+pub const MOST: u32 = 1_000_000;
+/// Longest stall of a worker that can be put up with, seconds.
+pub const MAX_STALL_SECONDS: u64 = 600;
 /// Most broadcasters that a room can be given.
 pub const MAX_BROADCASTERS: u32 = 1000;
 /// Most extra consumers of each producer that a client can be granted.
@@ -161,6 +165,37 @@ settings! {
                list, the CPU quota of a container does not matter",
         unset: "those that this process may use; none under a CPU quota without a cpuset",
         allowed: "none, or numbers and ranges, each CPU once, for example 2-5,8",
+    }
+    WORKER_TIMEOUT {
+        help: "Seconds that a media worker may stall before it is killed and replaced",
+        default: "10",
+        allowed: "1 to 600",
+    }
+    WORKER_MAX_TRANSPORTS {
+        help: "Most transports on one media worker; more are refused",
+        default: "10000",
+        allowed: "1 to 1000000",
+    }
+    WORKER_MAX_CONSUMERS {
+        help: "Most consumers on one media worker; more are not made",
+        default: "50000",
+        allowed: "1 to 1000000",
+    }
+    MAX_ROOMS {
+        help: "Most rooms at a time; more are refused",
+        default: "10000",
+        allowed: "1 to 1000000",
+    }
+    MAX_PEERS {
+        help: "Most joined peers in all rooms; more are refused",
+        default: "10000",
+        allowed: "1 to 1000000",
+    }
+    DRAIN_TIMEOUT {
+        help: "Seconds that calls may go on after SIGTERM, in which no new rooms are taken; 0 \
+               ends them at once",
+        default: "30",
+        allowed: "0 to 86400",
     }
     MEDIASOUP_CLIENT_ENABLE_ICESERVER {
         help: "Whether clients are told about the TURN server",

@@ -10,7 +10,7 @@ use super::AppState;
 use super::admin_access::AdminAccess;
 use super::rooms::{RoomPath, room_id};
 use super::schemas::{
-    AdminPeerErrors, AdminRoomBody, AdminRoomErrors, AdminRoomsBody, ForAdmins, Nothing,
+    AdminPeerErrors, AdminRoomBody, AdminRoomErrors, AdminRoomsBody, Draining, ForAdmins, Nothing,
 };
 use crate::error::Error;
 use crate::rooms::PeerId;
@@ -86,4 +86,23 @@ pub(super) async fn remove_peer(
     let peer = PeerId::parse(&peer)?;
     state.rooms.remove_peer(&room, peer).await?;
     Ok(Json(json!({})))
+}
+
+/// End the server once its calls have ended, or `DRAIN_TIMEOUT` is over. From now
+/// on it takes no rooms.
+#[utoipa::path(
+    post,
+    path = "/admin/drain",
+    tag = "admin",
+    security((), ("adminToken" = [])),
+    responses((status = 200, description = "It drains", body = Draining), ForAdmins)
+)]
+pub(super) async fn drain(_: AdminAccess, State(state): State<AppState>) -> Json<Value> {
+    state.rooms.drain();
+    state.drain.cancel();
+    Json(json!({
+        "status": "draining",
+        "rooms": state.rooms.open_rooms(),
+        "timeoutSeconds": state.config.drain_timeout.as_secs(),
+    }))
 }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::AppState;
 use super::admin_access::IsAdmin;
 use super::schemas::{AdminErrors, ConfigBody};
-use crate::workers::WorkerStatus;
+use super::workers::workers_json;
 
 /// The part of the configuration that the seed documents, for anyone to see.
 const SEED_PART: &str = "https";
@@ -32,6 +32,7 @@ pub(super) async fn get(IsAdmin(details): IsAdmin, State(state): State<AppState>
         let rooms = json!({
             "open": state.rooms.open_rooms(),
             "joinedPeers": state.rooms.joined_peers(),
+            "quarantined": state.rooms.quarantined(),
         });
         fields.insert("rooms".into(), rooms);
         fields.insert("webhooks".into(), webhooks_json(&state));
@@ -48,55 +49,5 @@ fn webhooks_json(state: &AppState) -> Value {
         "undelivered": counts.undelivered,
         "dropped": counts.dropped,
         "queued": counts.queued,
-    })
-}
-
-/// Every worker slot; the live ones with their own numbers.
-async fn workers_json(state: &AppState) -> Value {
-    let dumps = state.workers.live().into_iter().map(async |worker| {
-        let dump = worker.client.dump(proto::DumpRequest {}).await;
-        (worker.index, dump.ok())
-    });
-    let dumps = futures_util::future::join_all(dumps).await;
-    let status = state.workers.status();
-    let workers = status.iter().map(|worker| {
-        let dump = dumps.iter().find(|(index, _)| *index == worker.index);
-        worker_json(worker, dump.and_then(|(_, dump)| dump.as_ref()))
-    });
-    workers.collect()
-}
-
-fn stats_json(dump: &proto::DumpResponse) -> Value {
-    json!({
-        "routers": dump.routers,
-        "transports": dump.transports,
-        "producers": dump.producers,
-        "consumers": dump.consumers,
-        "dataProducers": dump.data_producers,
-        "dataConsumers": dump.data_consumers,
-        "rtpPacketsReceived": dump.rtp_packets_received,
-        "rtpPacketsForwarded": dump.rtp_packets_forwarded,
-        "datagramsReceived": dump.datagrams_received,
-        "datagramsSent": dump.datagrams_sent,
-        "datagramsDropped": dump.datagrams_dropped,
-        "sendErrors": dump.send_errors,
-        "cpuUserMicros": dump.cpu_user_us,
-        "cpuSystemMicros": dump.cpu_system_us,
-        "rssBytes": dump.rss_bytes,
-        "panics": dump.panics,
-        "calls": dump.calls,
-    })
-}
-
-fn worker_json(worker: &WorkerStatus, dump: Option<&proto::DumpResponse>) -> Value {
-    json!({
-        "stats": dump.map(stats_json),
-        "index": worker.index,
-        "pid": worker.pid,
-        "cpu": worker.cpu,
-        "minPort": worker.ports.0,
-        "maxPort": worker.ports.1,
-        "ready": worker.ready,
-        "restarts": worker.restarts,
     })
 }

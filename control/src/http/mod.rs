@@ -17,6 +17,7 @@ mod rooms;
 mod schemas;
 pub mod serve;
 mod signaling;
+mod workers;
 mod ws_url;
 
 use std::sync::Arc;
@@ -27,16 +28,17 @@ use axum::routing::post;
 use axum::{Json, Router, middleware};
 use http::StatusCode;
 use ipnet::IpNet;
-use serde_json::json;
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use self::schemas::{StatusOk, Unavailable};
+use self::schemas::{Healthy, Unavailable};
 use crate::config::Config;
 use crate::error::Error;
 use crate::rooms::Rooms;
-use crate::workers::WorkerPool;
+use crate::workers::{WorkerPool, WorkerState};
 
 /// What every handler needs. Cheap to clone. The address that a request came
 /// from is in its extensions, as axum's `ConnectInfo<SocketAddr>`.
@@ -48,6 +50,8 @@ pub struct AppState {
     pub rooms: Rooms,
     /// The media workers.
     pub workers: Arc<dyn WorkerPool>,
+    /// Cancelled when an admin wants the server to let calls end, and to end then.
+    pub drain: CancellationToken,
 }
 
 /// Every route of the public port. A WebSocket upgrade is accepted on any path,
@@ -125,6 +129,9 @@ fn admin() -> OpenApiRouter<AppState> {
         .routes(routes!(admin::rooms))
         .routes(routes!(admin::room, admin::close_room))
         .routes(routes!(admin::remove_peer))
+        .routes(routes!(admin::drain))
+        .routes(routes!(workers::list))
+        .routes(routes!(workers::drain))
 }
 
 /// Whether the server takes rooms and peers; if not, why.
@@ -133,13 +140,22 @@ fn admin() -> OpenApiRouter<AppState> {
     path = "/health",
     tag = "server",
     responses(
-        (status = 200, description = "It does", body = StatusOk),
+        (status = 200, description = "It does", body = Healthy),
         (status = 503, description = "It does not", body = Unavailable),
     )
 )]
 async fn health(State(state): State<AppState>) -> Response {
     match state.rooms.health() {
-        Ok(()) => Json(json!({ "status": "ok" })).into_response(),
+        Ok(()) => {
+            let mut body = json!({ "status": "ok" });
+            let workers = state.workers.status();
+            let failed = workers.iter().filter(|it| it.state == WorkerState::Failed);
+            let failed: Vec<usize> = failed.map(|it| it.index).collect();
+            if let (false, Value::Object(fields)) = (failed.is_empty(), &mut body) {
+                fields.insert("failedWorkers".into(), failed.into());
+            }
+            Json(body).into_response()
+        }
         Err(error) => {
             let body = json!({ "status": "unavailable", "error": error.to_string() });
             (StatusCode::SERVICE_UNAVAILABLE, Json(body)).into_response()
@@ -153,7 +169,7 @@ async fn health(State(state): State<AppState>) -> Response {
     path = "/rooms/health",
     tag = "server",
     responses(
-        (status = 200, description = "It does", body = StatusOk),
+        (status = 200, description = "It does", body = Healthy),
         (status = 503, description = "It does not", body = Unavailable),
     )
 )]

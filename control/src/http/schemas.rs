@@ -72,6 +72,16 @@ pub(super) struct StatusOk {
     status: String,
 }
 
+/// The server takes rooms.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub(super) struct Healthy {
+    /// Always `ok`.
+    status: String,
+    /// Media workers that were taken out because they kept ending.
+    failed_workers: Option<Vec<u32>>,
+}
+
 /// The server takes no rooms.
 #[derive(ToSchema)]
 pub(super) struct Unavailable {
@@ -93,6 +103,26 @@ pub(super) struct ConfigBody {
     rooms: Option<Value>,
     #[schema(value_type = Option<Object>)]
     webhooks: Option<Value>,
+}
+
+/// Something that ends when calls have ended.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub(super) struct Draining {
+    /// Always `draining`.
+    status: String,
+    /// How many rooms there are still.
+    rooms: u32,
+    /// Seconds that they have.
+    timeout_seconds: u64,
+}
+
+/// Every media worker.
+#[derive(ToSchema)]
+pub(super) struct AdminWorkersBody {
+    /// As in `/config`.
+    #[schema(value_type = Vec<Object>)]
+    workers: Value,
 }
 
 /// Every room.

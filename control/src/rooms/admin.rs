@@ -1,7 +1,7 @@
 //! What admins see of rooms, and do to them.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
@@ -13,6 +13,7 @@ use super::mailbox::{Command, Stop};
 use super::peer::{Peer, Producer};
 use super::registry::Rooms;
 use super::room::{Departure, Room};
+use super::usage::Usage;
 use crate::error::Error;
 use crate::protoo::connection::Close;
 
@@ -34,6 +35,11 @@ pub(super) enum AdminRequest {
 pub(super) struct Vitals {
     worker: usize,
     since: Instant,
+    /// What all rooms of the worker hold.
+    pub usage: Arc<Usage>,
+    /// Until when the room waits for somebody to join it, if nobody ever did.
+    waits_until: Mutex<Option<Instant>>,
+    transports: AtomicUsize,
     peers: AtomicUsize,
     broadcasters: AtomicUsize,
     producers: AtomicUsize,
@@ -43,11 +49,14 @@ pub(super) struct Vitals {
 }
 
 impl Vitals {
-    /// Those of a new room on the worker of this slot.
-    pub fn new(worker: usize) -> Arc<Self> {
+    /// Those of a new room on the worker of this slot, whose rooms hold `usage`.
+    pub fn new(worker: usize, usage: Arc<Usage>) -> Arc<Self> {
         Arc::new(Self {
             worker,
             since: Instant::now(),
+            usage,
+            waits_until: Mutex::new(None),
+            transports: AtomicUsize::new(0),
             peers: AtomicUsize::new(0),
             broadcasters: AtomicUsize::new(0),
             producers: AtomicUsize::new(0),
@@ -55,6 +64,36 @@ impl Vitals {
             data_producers: AtomicUsize::new(0),
             data_consumers: AtomicUsize::new(0),
         })
+    }
+}
+
+impl Vitals {
+    /// Until when the room waits for somebody to join it, if nobody ever did.
+    pub fn waits_until(&self) -> Option<Instant> {
+        *self
+            .waits_until
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes note of that.
+    pub fn set_waits_until(&self, until: Option<Instant>) {
+        *self
+            .waits_until
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = until;
+    }
+
+    /// What its worker holds for it.
+    fn held(&self) -> (usize, usize) {
+        let count = |it: &AtomicUsize| it.load(Ordering::Relaxed);
+        (count(&self.transports), count(&self.consumers))
+    }
+}
+
+impl Drop for Vitals {
+    fn drop(&mut self) {
+        self.usage.changed(self.held(), (0, 0));
     }
 }
 
@@ -185,17 +224,20 @@ impl Room {
     /// Writes down what the outside may know.
     pub fn tell_vitals(&self) {
         let mut broadcasters = 0;
-        let (mut producers, mut consumers) = (0, 0);
+        let (mut transports, mut producers, mut consumers) = (0, 0, 0);
         let (mut data_producers, mut data_consumers) = (0, 0);
         for peer in self.peers.values() {
             broadcasters += usize::from(peer.is_broadcaster);
+            transports += peer.transports.len();
             producers += peer.producers.len();
             consumers += peer.consumers.len();
             data_producers += peer.data_producers.len();
             data_consumers += peer.data_consumers.len();
         }
         let vitals = &self.vitals;
+        vitals.usage.changed(vitals.held(), (transports, consumers));
         let peers = self.peers.len() - broadcasters;
+        vitals.transports.store(transports, Ordering::Relaxed);
         vitals.peers.store(peers, Ordering::Relaxed);
         vitals.broadcasters.store(broadcasters, Ordering::Relaxed);
         vitals.producers.store(producers, Ordering::Relaxed);

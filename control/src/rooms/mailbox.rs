@@ -156,10 +156,10 @@ impl Events {
     }
 }
 
-/// The two ends of a new room's mailbox; the worker by its run and its slot.
+/// The two ends of a new room's mailbox.
 pub(super) fn channel(
     worker_id: WorkerId,
-    worker: usize,
+    vitals: Arc<Vitals>,
     options: Arc<RoomOptions>,
 ) -> (RoomHandle, Mailbox) {
     let (inbox_sender, inbox) = mpsc::channel(INBOX);
@@ -170,7 +170,7 @@ pub(super) fn channel(
         router_id: Uuid::new_v4().to_string(),
         worker_id,
         options,
-        vitals: Vitals::new(worker),
+        vitals,
         inbox: inbox_sender,
         events: events_sender,
         message_bytes: Arc::clone(&message_bytes),
@@ -248,7 +248,8 @@ mod tests {
 
     #[tokio::test]
     async fn messages_that_wait_are_bounded_in_number_and_bytes() {
-        let (handle, mut mailbox) = channel(WorkerId(1), 0, Arc::default());
+        let (handle, mut mailbox) =
+            channel(WorkerId(1), Vitals::new(0, Arc::default()), Arc::default());
         assert_eq!(waiting(&handle, 1000, 100), 64);
         for _ in 0..64 {
             mailbox.events.recv().await.unwrap();

@@ -20,9 +20,11 @@ mod requests;
 mod room;
 mod router_media;
 mod stream_ids;
+mod suspects;
 mod table;
 mod tenure;
 mod undo;
+mod usage;
 mod worker_events;
 
 pub use admin::RoomSummary;

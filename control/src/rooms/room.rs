@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep_until};
@@ -26,6 +26,8 @@ use crate::protoo::connection::{Close, Handle, Inbound, Notification, SessionId}
 use crate::webhooks::{Event as WebhookEvent, LeftReason, Reporter, Webhooks};
 use crate::workers::{Worker, WorkerError};
 
+const TOO_MANY_PEERS: Error = Error::Unavailable("too many peers (MAX_PEERS)");
+
 /// Who made a room; decides when an empty one closes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Origin {
@@ -45,6 +47,8 @@ pub(super) struct Setup {
     pub config: Arc<Config>,
     pub options: Arc<RoomOptions>,
     pub origin: Origin,
+    /// How long it waits for its first peer, where that is not as usual.
+    pub waits_until: Option<Instant>,
     pub timings: Timings,
     pub joined_peers: Arc<AtomicUsize>,
     pub webhooks: Webhooks,
@@ -115,6 +119,10 @@ impl Room {
             Origin::Http => setup.timings.unused_room,
             Origin::Peer => setup.timings.join,
         };
+        let unused_until = setup.waits_until.unwrap_or_else(|| Instant::now() + waits);
+        if setup.origin == Origin::Http {
+            setup.vitals.set_waits_until(Some(unused_until));
+        }
         let uri = setup.options.event_notification_uri.clone();
         let reporter = uri.map(|uri| setup.webhooks.reporter(setup.id.as_str(), uri));
         Self {
@@ -132,7 +140,7 @@ impl Room {
             reporter,
             origin: setup.origin,
             timings: setup.timings,
-            unused_until: Instant::now() + waits,
+            unused_until,
             ever_joined: false,
             waiting: setup.waiting,
             reserved: HashMap::new(),
@@ -294,10 +302,22 @@ impl Room {
         let peers = self.peers.values().filter(|peer| !peer.is_broadcaster);
         let present = peers.map(|peer| &peer.id);
         let seated: HashSet<&PeerId> = present.chain(self.reserved.values()).collect();
-        if !seated.contains(peer) && seated.len() >= self.max_peers {
+        if seated.contains(peer) {
+            return Ok(());
+        }
+        if seated.len() >= self.max_peers {
             return Err(Error::RoomFull);
         }
-        Ok(())
+        let all = self.joined_peers.load(Ordering::Relaxed);
+        if all >= usize::try_from(self.config.max_peers).unwrap_or(usize::MAX) {
+            return Err(TOO_MANY_PEERS);
+        }
+        self.check_worker()
+    }
+
+    /// Errors when the worker of this room is not to have more.
+    pub fn check_worker(&self) -> Result<(), Error> {
+        self.vitals.usage.check(&self.config)
     }
 
     /// Whether somebody of this id is here or about to come.
@@ -406,6 +426,7 @@ impl Room {
         let (peer, event) = match event {
             RoomEvent::PeerJoined(peer) => {
                 self.ever_joined = true;
+                self.vitals.set_waits_until(None);
                 self.waiting = None;
                 info!(room = %self.id, %peer, webhook, "peer joined");
                 (peer, WebhookEvent::PeerJoined)

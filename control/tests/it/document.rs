@@ -130,7 +130,7 @@ async fn everything_described_is_there() {
             assert!(operation["summary"].is_string(), "{method} {path}");
         }
     }
-    assert_eq!(operations, 22);
+    assert_eq!(operations, 25);
     check_references(document, document);
 }
 

@@ -21,6 +21,7 @@ mod document;
 mod fake_worker;
 mod http_api;
 mod newest;
+mod operations;
 mod patience;
 mod quality;
 mod receiver;

@@ -30,6 +30,8 @@ pub struct TestServer {
     pub pool: Arc<FakePool>,
     pub worker: FakeWorker,
     pub shutdown: CancellationToken,
+    /// Cancelled when an admin wants the end.
+    pub drain: CancellationToken,
     /// Listener of the admin paths, if they have one.
     pub admin: Option<SocketAddr>,
     tls: Arc<ClientConfig>,
@@ -94,12 +96,14 @@ impl TestServer {
         let config = Arc::new(config);
         let rooms =
             Rooms::start_with(config.clone(), pool.clone(), notices_receiver, timings).unwrap();
+        let drain = CancellationToken::new();
         let listener = serve::bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
         let address = listener.local_addr().unwrap();
         let state = AppState {
             config,
             rooms: rooms.clone(),
             workers: pool.clone(),
+            drain: drain.clone(),
         };
         let shutdown = CancellationToken::new();
         let admin = state.config.admin_listen.map(|address| {
@@ -122,6 +126,7 @@ impl TestServer {
             pool,
             worker,
             shutdown,
+            drain,
             admin,
             tls: Arc::new(client_tls),
         }
