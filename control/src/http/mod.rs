@@ -10,6 +10,7 @@ mod body;
 mod broadcasters;
 mod config;
 mod forwarded;
+mod metrics;
 mod openapi;
 pub mod page;
 mod progress;
@@ -126,6 +127,7 @@ fn public() -> OpenApiRouter<AppState> {
 fn admin() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
         .routes(routes!(config::get))
+        .routes(routes!(metrics::get))
         .routes(routes!(admin::rooms))
         .routes(routes!(admin::room, admin::close_room))
         .routes(routes!(admin::remove_peer))

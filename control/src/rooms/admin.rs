@@ -97,6 +97,15 @@ impl Drop for Vitals {
     }
 }
 
+/// What waits for the rooms that are furthest behind.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Depths {
+    /// Most commands that wait for one room.
+    pub commands: usize,
+    /// Most events of a worker that wait for one room.
+    pub events: usize,
+}
+
 /// A room in the list of rooms.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RoomSummary {

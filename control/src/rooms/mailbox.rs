@@ -117,6 +117,15 @@ impl RoomHandle {
         self.events.try_send(event)
     }
 
+    /// How many commands and events wait.
+    pub fn depths(&self) -> (usize, usize) {
+        let waiting = |max: usize, free: usize| max.saturating_sub(free);
+        (
+            waiting(self.inbox.max_capacity(), self.inbox.capacity()),
+            waiting(self.events.max_capacity(), self.events.capacity()),
+        )
+    }
+
     /// Ends the room at once, whatever it is waiting for.
     pub fn stop(&self, stop: Stop) {
         self.stop.send_replace(Some(stop));

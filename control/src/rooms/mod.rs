@@ -27,7 +27,7 @@ mod undo;
 mod usage;
 mod worker_events;
 
-pub use admin::RoomSummary;
+pub use admin::{Depths, RoomSummary};
 pub use broadcaster::BroadcasterRequest;
 pub use ids::{PeerId, RoomId};
 pub use peer::PeerOptions;

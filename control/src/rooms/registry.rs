@@ -14,7 +14,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{error, warn};
 use url::Url;
 
-use super::admin::{RoomSummary, Vitals};
+use super::admin::{Depths, RoomSummary, Vitals};
 use super::counted::Counted;
 use super::ids::{PeerId, RoomId};
 use super::mailbox::{self, Command, RoomHandle, Stop};
@@ -25,6 +25,7 @@ use super::suspects;
 use super::table::Table;
 use crate::config::Config;
 use crate::error::Error;
+use crate::metrics::Metrics;
 use crate::ortc::OrtcError;
 use crate::protoo::connection::{self, Close, Identity, SessionId};
 use crate::webhooks::{Pace, Webhooks};
@@ -112,6 +113,7 @@ struct Inner {
     draining: AtomicBool,
     joined_peers: Arc<AtomicUsize>,
     webhooks: Webhooks,
+    metrics: Arc<Metrics>,
     /// Rooms made over HTTP that nobody has joined.
     waiting_rooms: Arc<AtomicUsize>,
     /// When no worker took a room, and why, if none took one since.
@@ -159,6 +161,7 @@ impl Rooms {
             draining: AtomicBool::new(false),
             joined_peers: Arc::default(),
             webhooks,
+            metrics: Arc::default(),
             waiting_rooms: Arc::default(),
             refusal: Mutex::default(),
             tasks: TaskTracker::new(),
@@ -363,6 +366,21 @@ impl Rooms {
         &self.inner.webhooks
     }
 
+    /// What was counted so far.
+    pub fn metrics(&self) -> &Metrics {
+        &self.inner.metrics
+    }
+
+    /// What waits for the rooms that are furthest behind.
+    pub fn deepest_queues(&self) -> Depths {
+        let table = self.table();
+        let depths = table.rooms.values().map(RoomHandle::depths);
+        depths.fold(Depths::default(), |deepest, (commands, events)| Depths {
+            commands: deepest.commands.max(commands),
+            events: deepest.events.max(events),
+        })
+    }
+
     /// Takes nobody in any more, closes every room and its sockets with this
     /// WebSocket close code, and waits for them, for 0.7 s at most.
     pub async fn shutdown(&self, code: u16) {
@@ -493,6 +511,7 @@ impl Rooms {
             timings: self.inner.timings,
             joined_peers: self.inner.joined_peers.clone(),
             webhooks: self.inner.webhooks.clone(),
+            metrics: self.inner.metrics.clone(),
             waiting: (origin == Origin::Http && waits_until.is_none())
                 .then(|| Counted::new(&self.inner.waiting_rooms)),
         });
@@ -560,6 +579,7 @@ impl Rooms {
             );
         }
         for (_, room) in lost {
+            self.inner.metrics.rooms_lost.inc();
             room.stop(Stop::WorkerDied);
         }
     }

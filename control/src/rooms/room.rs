@@ -22,6 +22,7 @@ use super::router_media::RouterMedia;
 use super::tenure::Tenure;
 use crate::config::Config;
 use crate::error::Error;
+use crate::metrics::Metrics;
 use crate::protoo::connection::{Close, Handle, Inbound, Notification, SessionId};
 use crate::webhooks::{Event as WebhookEvent, LeftReason, Reporter, Webhooks};
 use crate::workers::{Worker, WorkerError};
@@ -52,6 +53,7 @@ pub(super) struct Setup {
     pub timings: Timings,
     pub joined_peers: Arc<AtomicUsize>,
     pub webhooks: Webhooks,
+    pub metrics: Arc<Metrics>,
     /// Counts the room until somebody joins it, if it is to be counted.
     pub waiting: Option<Counted>,
 }
@@ -89,11 +91,12 @@ pub(super) struct Room {
     pub ssrcs: HashSet<u32>,
     pub bot: Bot,
     pub joined_peers: Arc<AtomicUsize>,
+    pub metrics: Arc<Metrics>,
     pub max_peers: usize,
     /// Where [`RoomEvent`]s are reported, if they are.
     pub reporter: Option<Reporter>,
     origin: Origin,
-    timings: Timings,
+    pub timings: Timings,
     /// When to give up waiting for a first peer.
     unused_until: Instant,
     ever_joined: bool,
@@ -136,6 +139,7 @@ impl Room {
             ssrcs: HashSet::new(),
             bot: Bot::default(),
             joined_peers: setup.joined_peers,
+            metrics: setup.metrics,
             max_peers: usize::try_from(max_peers).unwrap_or(usize::MAX),
             reporter,
             origin: setup.origin,

@@ -64,6 +64,16 @@ pub enum WorkerState {
 }
 
 impl WorkerState {
+    /// Every state.
+    pub const ALL: [WorkerState; 6] = [
+        WorkerState::Starting,
+        WorkerState::Ready,
+        WorkerState::Stuck,
+        WorkerState::Draining,
+        WorkerState::Restarting,
+        WorkerState::Failed,
+    ];
+
     /// Its name in `GET /config`.
     pub fn name(self) -> &'static str {
         match self {

@@ -126,7 +126,7 @@ async fn admin_paths_answer_no_page() {
         }
         let server = TestServer::start_with(config, Timings::default()).await;
         let origin = ("Origin", "https://app.example");
-        for path in ["/config", "/admin/rooms", "/admin/rooms/r"] {
+        for path in ["/config", "/metrics", "/admin/rooms", "/admin/rooms/r"] {
             let answer = server.http("GET", path, &[origin], b"").await;
             let preflight = preflight(&server, "https://app.example", path).await;
             assert_eq!(preflight.status, 405);

@@ -11,7 +11,13 @@ use crate::receiver::Receiver;
 use crate::server::{TestServer, caller, config};
 
 /// Admin paths that only tell.
-const READING: [&str; 3] = ["/admin/rooms", "/admin/rooms/room", "/admin/rooms/none"];
+const READING: [&str; 5] = [
+    "/metrics",
+    "/admin/rooms/room",
+    "/admin/rooms",
+    "/admin/workers",
+    "/admin/rooms/none",
+];
 
 async fn with_token() -> TestServer {
     let mut config = config();

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use control::config::Config;
 use control::rooms::Timings;
+use proto::event::Event;
 use serde_json::{Value, json};
 
 use crate::fake_worker::{Call, FakeWorker};
@@ -300,4 +301,132 @@ async fn the_configuration_tells_of_each_worker() {
     );
     let workers = server.get("/admin/workers").await.body["workers"].clone();
     assert_eq!(workers, told["workers"]);
+}
+
+/// What a metric has, by its name with labels; every line is looked at.
+fn metrics(text: &str) -> std::collections::HashMap<String, f64> {
+    let mut found = std::collections::HashMap::new();
+    let mut described = std::collections::HashSet::new();
+    assert!(text.ends_with("# EOF\n"), "{text}");
+    for line in text.lines() {
+        if let Some(rest) = line.strip_prefix("# TYPE ") {
+            let name = rest.split(' ').next().unwrap();
+            assert!(described.insert(name.to_owned()), "{name} is there twice");
+        }
+        if line.starts_with('#') {
+            continue;
+        }
+        let (name, value) = line.rsplit_once(' ').unwrap();
+        let value: f64 = value.parse().unwrap();
+        assert!(name.starts_with("webrtc_"), "{line}");
+        assert!(found.insert(name.to_owned(), value).is_none(), "{line}");
+    }
+    found
+}
+
+#[tokio::test]
+async fn metrics_tell_what_is_and_what_was() {
+    let server = TestServer::start().await;
+    let (mut alice, send, _) = caller(&server, "alice").await;
+    alice.produce(&send, "audio").await;
+    alice.refused("produce", json!({})).await;
+    alice.refused("evil{label=\"x\"}", json!({})).await;
+    server.get("/admin/rooms/room").await;
+    let answer = server.get("/metrics").await;
+    assert_eq!(answer.status, 200);
+    let text = answer.body.as_str().unwrap();
+    let metrics = metrics(text);
+    for (name, want) in [
+        ("webrtc_rooms", 1.0),
+        ("webrtc_peers", 1.0),
+        ("webrtc_rooms_quarantined", 0.0),
+        ("webrtc_join_seconds_count", 1.0),
+        (
+            "webrtc_protoo_request_seconds_count{method=\"join\",result=\"ok\"}",
+            1.0,
+        ),
+        (
+            "webrtc_protoo_request_seconds_count{method=\"produce\",result=\"ok\"}",
+            1.0,
+        ),
+        (
+            "webrtc_protoo_request_seconds_count{method=\"produce\",result=\"400\"}",
+            1.0,
+        ),
+        (
+            "webrtc_protoo_request_seconds_count{method=\"other\",result=\"500\"}",
+            1.0,
+        ),
+        ("webrtc_worker_state{worker=\"0\",state=\"ready\"}", 1.0),
+        ("webrtc_worker_state{worker=\"0\",state=\"failed\"}", 0.0),
+        ("webrtc_worker_restarts_total{worker=\"0\"}", 2.0),
+        ("webrtc_worker_cpu_cores{worker=\"0\"}", 0.25),
+        ("webrtc_worker_cpu_seconds_total{worker=\"0\"}", 2.5),
+        ("webrtc_worker_transports{worker=\"0\"}", 8.0),
+        (
+            "webrtc_worker_datagrams_dropped_total{worker=\"0\",reason=\"unknown\"}",
+            2.0,
+        ),
+        ("webrtc_worker_tick_seconds_count{worker=\"0\"}", 78.0),
+        ("webrtc_worker_tick_seconds_sum{worker=\"0\"}", 1.5),
+        // Buckets are summed up.
+        (
+            "webrtc_worker_tick_seconds_bucket{le=\"0.00005\",worker=\"0\"}",
+            1.0,
+        ),
+        (
+            "webrtc_worker_tick_seconds_bucket{le=\"0.1\",worker=\"0\"}",
+            66.0,
+        ),
+        (
+            "webrtc_worker_tick_seconds_bucket{le=\"+Inf\",worker=\"0\"}",
+            78.0,
+        ),
+        ("webrtc_webhooks_total{result=\"delivered\"}", 0.0),
+        ("webrtc_webhooks_queued", 0.0),
+        ("webrtc_room_commands_waiting", 0.0),
+    ] {
+        assert_eq!(metrics.get(name), Some(&want), "{name} in {text}");
+    }
+    assert!(!text.contains("evil"));
+}
+
+/// What the dashboard shows has to be there.
+#[tokio::test]
+async fn the_dashboard_asks_for_metrics_that_there_are() {
+    let server = TestServer::start().await;
+    let (_alice, ..) = caller(&server, "alice").await;
+    let state = proto::TransportStateChanged::default();
+    server.worker_says(Event::TransportState(state)).await;
+    // A family without a member is not listed.
+    let text = loop {
+        let answer = server.get("/metrics").await;
+        let text = answer.body.as_str().unwrap().to_owned();
+        if text.contains("webrtc_dtls_states") {
+            break text;
+        }
+    };
+    let dashboard = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../docs/grafana-dashboard.json"
+    );
+    let dashboard = std::fs::read_to_string(dashboard).unwrap();
+    let dashboard: Value = serde_json::from_str(&dashboard).unwrap();
+    let mut asked = 0;
+    for panel in dashboard["panels"].as_array().unwrap() {
+        for target in panel["targets"].as_array().into_iter().flatten() {
+            let query = target["expr"].as_str().unwrap();
+            let words = query.split(|c: char| !(c.is_alphanumeric() || c == '_'));
+            for name in words.filter(|word| word.starts_with("webrtc_")) {
+                let family = ["_bucket", "_sum", "_count", "_total"]
+                    .iter()
+                    .find_map(|suffix| name.strip_suffix(suffix));
+                let family = family.unwrap_or(name);
+                let line = format!("# TYPE {family} ");
+                assert!(text.contains(&line), "{name} of {:?}", panel["title"]);
+                asked += 1;
+            }
+        }
+    }
+    assert!(asked > 20, "{asked}");
 }
