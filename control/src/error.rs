@@ -139,7 +139,9 @@ impl Error {
             | Error::AdminOnly
             | Error::Forbidden(_)
             | Error::NoSubprotocol => StatusCode::FORBIDDEN,
-            Error::IdTaken(_) | Error::NotPossible(_) => StatusCode::CONFLICT,
+            Error::IdTaken(_) | Error::NotPossible(_) | Error::NotJoined | Error::AlreadyJoined => {
+                StatusCode::CONFLICT
+            }
             Error::UnknownRoom(_) | Error::UnknownEntity { .. } | Error::UnknownPath => {
                 StatusCode::NOT_FOUND
             }

@@ -9,18 +9,15 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::eventfd::EventFd;
 use nix::sys::time::TimeSpec;
-use tokio::sync::mpsc;
 
 use crate::engine::Engine;
+use crate::event_channel::{EventSender, NotSent};
 use crate::net::udp::MediaSockets;
 use crate::ticks::Ticks;
 use crate::transport::Tuple;
 
 /// Longest sleep: what is noticed only by looking is noticed this soon.
 const MAX_SLEEP: Duration = Duration::from_secs(1);
-/// Events under way to the control plane; more wait in the engine.
-pub const EVENT_CHANNEL: usize = 1024;
-
 /// Jobs done in one tick. A job takes up to 1.5 ms (a new `Rtc`), and packets
 /// wait meanwhile.
 const MAX_JOBS: usize = 16;
@@ -39,7 +36,7 @@ pub struct Worker {
     /// How long ticks took.
     pub ticks: Ticks,
     /// Where events go, once the control plane listens.
-    pub events: Option<mpsc::Sender<proto::Event>>,
+    pub events: Option<EventSender>,
     /// An event that did not fit yet.
     held: Option<proto::Event>,
 }
@@ -151,11 +148,11 @@ impl Worker {
         while let Some(event) = self.held.take().or_else(|| self.engine.poll_event()) {
             match channel.try_send(event) {
                 Ok(()) => {}
-                Err(mpsc::error::TrySendError::Full(event)) => {
+                Err(NotSent::Full(event)) => {
                     self.held = Some(event);
                     return;
                 }
-                Err(mpsc::error::TrySendError::Closed(event)) => {
+                Err(NotSent::Closed(event)) => {
                     self.held = Some(event);
                     self.events = None;
                     return;

@@ -9,12 +9,12 @@ use nix::sys::eventfd::EventFd;
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
 use proto::media_worker_server::MediaWorker;
-use tokio::sync::{mpsc, oneshot};
-use tokio_stream::wrappers::ReceiverStream;
+use tokio::sync::oneshot;
 use tonic::{Request, Response, Status};
 
 use crate::engine::CommandError;
-use crate::event_loop::{EVENT_CHANNEL, Job, Worker};
+use crate::event_channel::{self, EventStream};
+use crate::event_loop::{Job, Worker};
 use crate::transport::TransportError;
 
 /// Calls that wait for the media thread. When it is full the thread is stuck,
@@ -117,7 +117,7 @@ type Answer<T> = Result<Response<T>, Status>;
 
 #[tonic::async_trait]
 impl MediaWorker for Service {
-    type EventsStream = futures_map::Events;
+    type EventsStream = EventStream;
 
     async fn handshake(
         &self,
@@ -138,13 +138,11 @@ impl MediaWorker for Service {
     }
 
     async fn events(&self, _: Request<proto::EventsRequest>) -> Answer<Self::EventsStream> {
-        let (sender, receiver) = mpsc::channel(EVENT_CHANNEL);
+        let (sender, stream) = event_channel::channel();
         self.jobs
             .call(move |worker, _| worker.events = Some(sender))
             .await?;
-        Ok(Response::new(futures_map::events(ReceiverStream::new(
-            receiver,
-        ))))
+        Ok(Response::new(stream))
     }
 
     async fn dump(&self, _: Request<proto::DumpRequest>) -> Answer<proto::DumpResponse> {
@@ -395,19 +393,6 @@ impl MediaWorker for Service {
         let request = request.into_inner();
         self.done(move |w, now| w.engine.set_network_throttle(now, &request))
             .await
-    }
-}
-
-/// The stream type of [`Service::events`].
-mod futures_map {
-    use tokio_stream::{StreamExt, adapters::Map, wrappers::ReceiverStream};
-    use tonic::Status;
-
-    type Wrap = fn(proto::Event) -> Result<proto::Event, Status>;
-    pub type Events = Map<ReceiverStream<proto::Event>, Wrap>;
-
-    pub fn events(receiver: ReceiverStream<proto::Event>) -> Events {
-        receiver.map(Ok as Wrap)
     }
 }
 

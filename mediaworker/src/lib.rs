@@ -4,6 +4,7 @@
 //! no JSON. See ARCHITECTURE.md for the way of a packet.
 
 pub mod engine;
+pub mod event_channel;
 pub mod event_loop;
 pub mod grpc;
 pub mod net;

@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use serde_json::json;
+use test_peer::str0m::format::Codec;
 use test_peer::str0m::media::MediaKind;
+use test_peer::{Packet, PeerCodec, PeerConfig};
 
-use crate::client::{Client, Consumer};
+use crate::client::{Client, Consumer, Media};
 use crate::protoo::Protoo;
-use crate::server::{DEADLINE, Server};
+use crate::server::{DEADLINE, Options, Server};
 
 /// Waits for a condition without blocking the sockets.
 async fn until(what: &str, mut holds: impl FnMut() -> bool) {
@@ -22,6 +24,72 @@ async fn until(what: &str, mut holds: impl FnMut() -> bool) {
 pub async fn flows(client: &Client, consumer: &Consumer, n: usize) {
     let what = format!("{n} packets of {} {}", consumer.kind, consumer.id);
     until(&what, || client.receive.packets(consumer.ssrc).len() > n).await;
+}
+
+/// Telephone sound and AV1, where the operator chose them.
+#[tokio::test(flavor = "multi_thread")]
+async fn other_codecs_are_routed_where_they_are_chosen() {
+    let server = Options::new().env("ROUTER_CODECS", "av1,pcmu").start();
+    let mut a = Client::join(server.address(), "room", "alice").await;
+    let mut b = Client::join(server.address(), "room", "bob").await;
+    let codecs = |pcmu, av1| {
+        let codec = |codec, pt| PeerCodec {
+            codec,
+            pt,
+            rtx: None,
+        };
+        vec![codec(Codec::PCMU, pcmu), codec(Codec::Av1, av1)]
+    };
+    let config = |pcmu, av1| PeerConfig {
+        codecs: codecs(pcmu, av1),
+        extensions: Vec::new(),
+        certificate: None,
+    };
+    // What the client has, and what the router has.
+    a.send = Media::start(&config(0, 45));
+    b.receive = Media::start(&config(0, 100));
+    for (kind, mime_type, clock_rate, pt, router_pt, ssrc) in [
+        (MediaKind::Audio, "audio/PCMU", 8000, 0, 0, 1000),
+        (MediaKind::Video, "video/AV1", 90_000, 45, 100, 2000),
+    ] {
+        let parameters = json!({
+            "mid": if kind.is_audio() { "0" } else { "1" },
+            "codecs": [{"mimeType": mime_type, "payloadType": pt, "clockRate": clock_rate,
+                "parameters": {}, "rtcpFeedback": []}],
+            "headerExtensions": [], "encodings": [{"ssrc": ssrc}], "rtcp": {"cname": "c"},
+        });
+        a.produce_as(kind, ssrc, &parameters).await;
+        let consumer = b.accept_consumer().await;
+        let codec = &consumer.rtp_parameters["codecs"][0];
+        assert_eq!(
+            (&codec["mimeType"], &codec["payloadType"]),
+            (&json!(mime_type), &json!(router_pt))
+        );
+        until("a connected transport", || a.send.state().connected).await;
+        let received = || b.receive.packets(consumer.ssrc);
+        let mut sequence = 0_u64;
+        until(mime_type, || {
+            let packet = Packet {
+                pt,
+                sequence,
+                timestamp: u32::try_from(sequence).unwrap() * clock_rate / 100,
+                marker: true,
+                // The N bit of AV1's aggregation header: a keyframe.
+                payload: vec![0x18; 100],
+                ..Packet::default()
+            };
+            sequence += 1;
+            let now = std::time::Instant::now();
+            a.send.with(move |peer| peer.write(ssrc, &packet, now));
+            received().len() > 10
+        })
+        .await;
+        let first = received().remove(0);
+        assert_eq!(
+            (*first.header.payload_type, first.payload.len()),
+            (router_pt, 100)
+        );
+    }
 }
 
 /// Defect g: the original makes a socket for each transport, and enables UDP for

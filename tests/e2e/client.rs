@@ -29,19 +29,27 @@ pub struct MediaState {
     pub closed: Option<String>,
     pub received: Vec<ReceivedRtp>,
     pub key_frame_requests: usize,
+    /// It has sent as many DTLS records as it may, and is not heard of any more.
+    pub silent: bool,
     pub rtcp_received: Vec<&'static str>,
     pub messages: Vec<Message>,
 }
 
 impl Media {
     pub fn start(config: &PeerConfig) -> Self {
+        Self::start_until(config, usize::MAX)
+    }
+
+    /// One that is not heard of any more instead of sending more datagrams of its
+    /// handshake than that.
+    pub fn start_until(config: &PeerConfig, records: usize) -> Self {
         let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         let address = socket.local_addr().unwrap();
         let peer = Peer::new(Instant::now(), config, address);
         let (jobs, queue) = channel();
         let state = Arc::new(Mutex::new(MediaState::default()));
         let shared = Arc::clone(&state);
-        let thread = std::thread::spawn(move || drive(peer, &socket, &queue, &shared));
+        let thread = std::thread::spawn(move || drive(peer, &socket, &queue, &shared, records));
         Self {
             jobs: Some(jobs),
             thread: Some(thread),
@@ -144,7 +152,9 @@ fn drive(
     socket: &std::net::UdpSocket,
     jobs: &Receiver<Job>,
     state: &Mutex<MediaState>,
+    mut records: usize,
 ) {
+    let mut silent = false;
     let mut buffer = [0; 2048];
     let mut server: Option<SocketAddr> = None;
     loop {
@@ -158,14 +168,19 @@ fn drive(
         server = server.or(peer.remote());
         peer.advance(Instant::now());
         while let Some(datagram) = peer.poll_datagram() {
-            if let Some(server) = server {
+            // DTLS by its first octet (RFC 7983 §7).
+            let is_record = datagram.first().is_some_and(|b| (20..64).contains(b));
+            silent |= is_record && records == 0;
+            if let Some(server) = server.filter(|_| !silent) {
                 let _ = socket.send_to(&datagram, server);
+                records -= usize::from(is_record);
             }
         }
         {
             let mut state = state.lock().unwrap();
             state.connected = peer.connected;
             state.closed = peer.closed.clone();
+            state.silent = silent;
             state.received.append(&mut peer.received);
             state.key_frame_requests = peer.key_frame_requests.len();
             state.rtcp_received.append(&mut peer.rtcp_received);
@@ -235,6 +250,38 @@ impl Client {
             "rtpCapabilities": router_capabilities,
         });
         let joined = protoo.request("join", join).await.unwrap();
+        Self::with_transports(protoo, send_transport, receive_transport, joined)
+    }
+
+    /// As [`Client::join`], in the newest dialect.
+    pub async fn join_newest(server: SocketAddr, room: &str, id: &str) -> Self {
+        let query = format!("roomId={room}&peerId={id}&dialect=newest");
+        let mut protoo = Protoo::connect(server, &query).await.unwrap();
+        let answer = protoo.request("getRouterRtpCapabilities", json!({})).await;
+        let router_capabilities = answer.unwrap()["routerRtpCapabilities"].clone();
+        let mut create = async |direction: &str| {
+            let data = json!({ "forceTcp": false, "appData": {"direction": direction} });
+            let mut made = protoo.request("createWebRtcTransport", data).await.unwrap();
+            made["id"] = made["transportId"].take();
+            made
+        };
+        let send_transport = create("producer").await;
+        let receive_transport = create("consumer").await;
+        let join = json!({
+            "displayName": format!("name of {id}"),
+            "device": {"flag": "chrome", "name": "Chrome", "version": "156"},
+            "rtpCapabilities": router_capabilities,
+        });
+        let joined = protoo.request("join", join).await.unwrap();
+        Self::with_transports(protoo, send_transport, receive_transport, joined)
+    }
+
+    fn with_transports(
+        protoo: Protoo,
+        send_transport: Value,
+        receive_transport: Value,
+        joined: Value,
+    ) -> Self {
         Self {
             protoo,
             send: Media::start(&PeerConfig::sending()),
@@ -249,6 +296,12 @@ impl Client {
 
     /// Creates a producer; connects its transport first if need be.
     pub async fn produce(&mut self, kind: MediaKind, ssrc: u32) -> String {
+        self.produce_as(kind, ssrc, &rtp_parameters(kind, ssrc))
+            .await
+    }
+
+    /// Creates a producer with parameters of its own.
+    pub async fn produce_as(&mut self, kind: MediaKind, ssrc: u32, parameters: &Value) -> String {
         let transport = self.send_transport.clone();
         if !self.sending {
             self.sending = true;
@@ -257,10 +310,10 @@ impl Client {
         self.send.send_stream(kind, ssrc);
         let data = json!({
             "transportId": transport["id"], "kind": if kind.is_audio() { "audio" } else { "video" },
-            "rtpParameters": rtp_parameters(kind, ssrc), "appData": {"source": "test"},
+            "rtpParameters": parameters, "appData": {"source": "test"},
         });
         let produced = self.protoo.request("produce", data).await.unwrap();
-        produced["id"].as_str().unwrap().to_owned()
+        id_of(&produced, "producerId")
     }
 
     /// Connects the transport to receive on, unless it is.
@@ -316,7 +369,7 @@ impl Client {
         let answer = json!({"response": true, "id": announced["id"], "ok": true, "data": {}});
         self.protoo.send_text(&answer.to_string()).await;
         Consumer {
-            id: data["id"].as_str().unwrap().into(),
+            id: id_of(&data, "consumerId"),
             producer_id: data["producerId"].as_str().unwrap().into(),
             peer_id: data["peerId"].as_str().unwrap().into(),
             kind,
@@ -324,6 +377,12 @@ impl Client {
             rtp_parameters: parameters,
         }
     }
+}
+
+/// The `id` of something, which has another name in the newest dialect.
+fn id_of(data: &Value, newest: &str) -> String {
+    let id = data["id"].as_str().or(data[newest].as_str());
+    id.unwrap().to_owned()
 }
 
 /// MID of a stream that is sent.
@@ -366,7 +425,7 @@ pub fn rtp_parameters(kind: MediaKind, ssrc: u32) -> Value {
 }
 
 /// Connects a transport: DTLS parameters to the server, ICE and DTLS towards it.
-async fn connect(protoo: &mut Protoo, media: &Media, transport: &Value) {
+pub async fn connect(protoo: &mut Protoo, media: &Media, transport: &Value) {
     let data = json!({
         "transportId": transport["id"],
         "dtlsParameters": media.dtls_parameters(),

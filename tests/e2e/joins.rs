@@ -121,6 +121,11 @@ async fn joins_stay_quick_while_a_room_fills_up() {
         }
         // Debug builds on a busy machine; the figure is what counts.
         assert!(join.joined < Duration::from_secs(2), "{:?}", join.joined);
+        // Two transports, consumers and data consumers (the bot's) in a call each,
+        // two producers and their consumers; and a resume for each stream that
+        // somebody has accepted, of the one who came before as well.
+        let most = 8 + u64::try_from(4 * others).unwrap();
+        assert!(join.calls <= most, "{} calls, {others} others", join.calls);
         peers.push(protoo);
     }
 }

@@ -14,6 +14,7 @@ mod https;
 mod protoo;
 mod server;
 
+mod admin;
 mod api;
 mod bench;
 mod broadcaster;
@@ -22,7 +23,9 @@ mod call;
 mod certificates;
 mod clients;
 mod defects;
+mod handshakes;
 mod joins;
+mod newest;
 mod operations;
 mod processes;
 mod quality;

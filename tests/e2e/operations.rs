@@ -321,7 +321,8 @@ fn a_check_lists_every_problem() {
         .env("WEBRTC_SERVER_CONFIG", "server.toml")
         .env("HTTPS_CERT_FULLCHAIN", "fullchain.pem")
         .env("HTTPS_CERT_PRIVKEY", "privkey.pem");
-    let file = "room_max_peers = 1\nmediasoup_worker_cpu = 1\nlog_level = \"a=loud\"\n";
+    let file = "room_max_peers = 1\nmediasoup_worker_cpu = 1\nlog_level = \"a=loud\"\n\
+                router_codecs = \"opus,vp10\"\n";
     std::fs::write(options.dir().join("server.toml"), file).unwrap();
     rotate(options.dir(), EC);
     std::fs::write(options.dir().join("privkey.pem"), "garbage").unwrap();
@@ -332,6 +333,7 @@ fn a_check_lists_every_problem() {
         "server.toml: there is no setting \"mediasoup_worker_cpu\"".to_owned(),
         "ROOM_MAX_PEERS=\"1\" ".to_owned(),
         "LOG_LEVEL=\"a=loud\" ".to_owned(),
+        "ROUTER_CODECS=\"opus,vp10\" ".to_owned(),
         "PROTOO_LISTEN_PORT: cannot listen on 127.0.0.1:".to_owned(),
         format!("MEDIASOUP_MIN_PORT, MEDIASOUP_MAX_PORT: no UDP port of {min}"),
         "HTTPS_CERT_PRIVKEY: privkey.pem: ".to_owned(),
@@ -339,7 +341,7 @@ fn a_check_lists_every_problem() {
         let found = stderr.lines().filter(|line| line.starts_with(&start));
         assert_eq!(found.count(), 1, "{start}: {stderr}");
     }
-    assert_eq!(stderr.lines().count(), 6, "{stderr}");
+    assert_eq!(stderr.lines().count(), 7, "{stderr}");
     drop(slice);
 }
 

@@ -45,9 +45,23 @@ impl Random {
     }
 }
 
+/// What clients of the newest dialect want done without an answer.
+const ACTIONS: [&str; 8] = [
+    "closeProducer",
+    "pauseProducer",
+    "resumeProducer",
+    "pauseConsumer",
+    "resumeConsumer",
+    "requestConsumerKeyFrame",
+    "setConsumerPreferredLayers",
+    "changeDisplayName",
+];
+
 /// One session: what it knows of what it has made.
 struct Session {
     protoo: Protoo,
+    /// It speaks the newest dialect.
+    newest: bool,
     random: Random,
     next_id: u64,
     /// Methods of requests under way, by id.
@@ -70,8 +84,13 @@ impl Session {
             1 => ("join", self.join()),
             2..=4 => {
                 let sends = self.random.below(2) == 0;
-                let data = json!({"forceTcp": false, "producing": sends, "consuming": !sends,
-                    "sctpCapabilities": {"numStreams": {"OS": 1024, "MIS": 1024}}});
+                let direction = if sends { "producer" } else { "consumer" };
+                let data = if self.newest {
+                    json!({"forceTcp": false, "appData": {"direction": direction}})
+                } else {
+                    json!({"forceTcp": false, "producing": sends, "consuming": !sends,
+                        "sctpCapabilities": {"numStreams": {"OS": 1024, "MIS": 1024}}})
+                };
                 ("createWebRtcTransport", data)
             }
             5 => ("connectWebRtcTransport", connect(transport)),
@@ -100,6 +119,10 @@ impl Session {
     }
 
     async fn ask(&mut self, method: &'static str, data: Value) {
+        if self.newest && ACTIONS.contains(&method) {
+            let action = json!({"notification": true, "method": method, "data": data});
+            return self.protoo.send_unwelcome(&action.to_string()).await;
+        }
         let id = self.next_id;
         self.next_id += 1;
         self.asked.push((id, method));
@@ -134,7 +157,7 @@ impl Session {
             self.note(method, message);
         } else if message["request"] == true {
             if message["method"] == "newConsumer" {
-                let id = message["data"]["id"].as_str().unwrap().to_owned();
+                let id = self.id_of(&message["data"], "consumerId");
                 self.consumers.push(id);
                 CONSUMED.fetch_add(1, Ordering::Relaxed);
             }
@@ -154,15 +177,21 @@ impl Session {
             assert!(!reason.contains("does not answer"), "{method}: {reason}");
             return;
         }
-        let id = || message["data"]["id"].as_str().unwrap().to_owned();
+        let data = &message["data"];
         match method {
-            "createWebRtcTransport" => self.transports.push(id()),
+            "createWebRtcTransport" => self.transports.push(self.id_of(data, "transportId")),
             "produce" => {
-                self.producers.push(id());
+                self.producers.push(self.id_of(data, "producerId"));
                 PRODUCED.fetch_add(1, Ordering::Relaxed);
             }
             _ => {}
         }
+    }
+
+    /// The id of something, which has its own name in the newest dialect.
+    fn id_of(&self, data: &Value, newest: &str) -> String {
+        let name = if self.newest { newest } else { "id" };
+        data[name].as_str().unwrap().to_owned()
     }
 
     /// Goes in one of the ways that clients go.
@@ -224,13 +253,18 @@ async fn live(server: std::net::SocketAddr, capabilities: Value, mut random: Ran
     // Some share a name, so that they replace each other.
     let name = random.below(ACTORS * 2 / 3);
     let replicas = random.below(3);
-    let query = format!("roomId=race{room}&peerId=peer{name}&consumerReplicas={replicas}");
+    let newest = random.below(2) == 0;
+    let dialect = if newest { "newest" } else { "seed" };
+    let query = format!(
+        "roomId=race{room}&peerId=peer{name}&consumerReplicas={replicas}&dialect={dialect}"
+    );
     let Ok(protoo) = Protoo::connect(server, &query).await else {
         return;
     };
     let steps = 2 + random.below(30);
     let mut session = Session {
         protoo,
+        newest,
         random,
         next_id: 1,
         asked: Vec::new(),
@@ -323,6 +357,38 @@ fn answer(mut stream: TcpStream, fails: bool) -> std::io::Result<()> {
     )
 }
 
+/// The same over the newest API; some never join.
+fn cast_newest(room: &str, id: &str, joins: bool) {
+    let body = json!({"peerId": id, "displayName": id, "device": {"name": "races"}});
+    let base = format!("{room}/broadcasters");
+    let post = |path: &str, body: Value| {
+        let (status, answer) = https::request("POST", path, &[], &body.to_string());
+        assert!(
+            [200, 201, 404, 409].contains(&status),
+            "{path}: {status} {answer}"
+        );
+        (status < 300).then_some(answer)
+    };
+    if post(&base, body).is_none() {
+        return;
+    }
+    let own = format!("{base}/{id}");
+    let sends = json!({"type": "webrtc", "direction": "producer"});
+    let transport = post(&format!("{own}/transports"), sends);
+    if joins {
+        post(&format!("{own}/join"), json!({}));
+    }
+    if let Some(transport) = transport {
+        let transport = transport["transportId"].as_str().unwrap().to_owned();
+        post(
+            &format!("{own}/producers"),
+            produce(Some(transport), 4_000_000_000),
+        );
+    }
+    let (status, answer) = https::request("DELETE", &own, &[], "");
+    assert!([204, 404].contains(&status), "{status} {answer}");
+}
+
 /// Whether nothing is there but so many rooms with one idle peer each.
 fn is_empty(config: &Value, rooms: u64) -> bool {
     let workers = config["workers"].as_array().unwrap();
@@ -331,7 +397,7 @@ fn is_empty(config: &Value, rooms: u64) -> bool {
         values.sum()
     };
     let media = ["transports", "producers", "consumers", "dataConsumers"];
-    config["rooms"] == json!({"open": rooms, "joinedPeers": rooms})
+    config["rooms"] == json!({"open": rooms, "joinedPeers": rooms, "quarantined": 0})
         && config["webhooks"]["queued"] == 0
         && all("routers") == rooms
         && media.iter().all(|kind| all(kind) == 0)
@@ -340,7 +406,7 @@ fn is_empty(config: &Value, rooms: u64) -> bool {
 }
 
 /// Waits until nothing is left but so many rooms.
-fn wait_until_empty(server: &Server, seed: u64, rooms: u64) {
+pub fn wait_until_empty(server: &Server, seed: u64, rooms: u64) {
     let mut config = Value::Null;
     wait_until(&format!("empty tables, seed {seed}"), || {
         config = https::get(&server.url("/config")).1;
@@ -357,6 +423,12 @@ async fn race(server: &Server, seed: u64, receiver: &str) {
     assert_eq!(body["roomId"], "capable", "seed {seed}: {body}");
     let (_, capabilities) = https::get(&server.url("/rooms/capable"));
     let address = server.address();
+    let body = json!({"eventNotificationUri": receiver}).to_string();
+    for room in 0..ROOMS {
+        let url = server.url(&format!("/rooms/race{room}"));
+        let (status, answer) = https::request("POST", &url, &[], &body);
+        assert_eq!(status, 200, "seed {seed}: {answer}");
+    }
     // With somebody who stays, rooms outlive what happens in them, and what a
     // room forgets to close is not closed with it.
     let mut stay = Vec::new();
@@ -372,7 +444,7 @@ async fn race(server: &Server, seed: u64, receiver: &str) {
     let actors = (0..ACTORS).map(|actor| {
         let capabilities = capabilities.clone();
         let url = server.url(&format!("/rooms/race{}", actor % ROOMS));
-        let body = json!({"eventNotificationUri": receiver}).to_string();
+        let body = body.clone();
         tokio::spawn(async move {
             let mut random = Random::new(seed, actor);
             for _ in 0..LIVES {
@@ -383,11 +455,14 @@ async fn race(server: &Server, seed: u64, receiver: &str) {
                     assert!([200, 500].contains(&status), "{status}");
                 }
                 if random.below(6) == 0 {
-                    let room = url.clone();
                     let id = format!("caster{}", random.below(4));
-                    tokio::task::spawn_blocking(move || cast(&room, &id))
-                        .await
-                        .unwrap();
+                    let (newest, joins) = (random.below(2) == 0, random.below(4) > 0);
+                    let room = url.clone();
+                    let casting = move || match newest {
+                        true => cast_newest(&room.replace("/rooms/", "/v2/rooms/"), &id, joins),
+                        false => cast(&room, &id),
+                    };
+                    tokio::task::spawn_blocking(casting).await.unwrap();
                 }
                 let next = Random(random.below(u64::MAX) | 1);
                 live(address, capabilities.clone(), next).await;

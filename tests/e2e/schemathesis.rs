@@ -74,6 +74,7 @@ fn so_they_are_for_a_broadcaster_that_exists() {
     let transport = post(transports, r#"{"type": "webrtc"}"#);
     let config = format!(
         "[parameters]\n\"path.roomId\" = \"fuzz\"\n\"path.broadcasterId\" = \"ann\"\n\
+         \"path.peerId\" = \"ann\"\n\
          \"path.transportId\" = {}\n",
         transport["id"]
     );
@@ -82,7 +83,7 @@ fn so_they_are_for_a_broadcaster_that_exists() {
         &config,
         &[
             "--include-path-regex",
-            "transports",
+            "transports|producers|consumers|peerProducersInfos",
             "--exclude-method",
             "DELETE",
         ],

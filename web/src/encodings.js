@@ -21,11 +21,9 @@ export function produceOptions(track, device, { codec, simulcast }) {
   if (track.kind === 'audio') {
     return { ...common, codecOptions: { opusStereo: false, opusDtx: true, opusFec: true } };
   }
-  const mimeType = `video/${codec}`;
-  const chosen = device.sendRtpCapabilities.codecs.find(
-    (candidate) => candidate.mimeType.toLowerCase() === mimeType,
-  );
-  if (!chosen) throw new Error(`This browser and the server have no ${codec.toUpperCase()} in common.`);
+  const isIt = ({ mimeType }) => mimeType.toLowerCase() === `video/${codec}`;
+  const chosen = codec ? device.sendRtpCapabilities.codecs.find(isIt) : undefined;
+  if (codec && !chosen) throw new Error(`This browser and the server have no ${codec.toUpperCase()} in common.`);
   return {
     ...common,
     codec: chosen,

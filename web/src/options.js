@@ -6,7 +6,7 @@
 //   join=1            join at once, without the first screen
 //   produce=0         receive only
 //   audio=0, video=0  do not send that kind
-//   codec=vp8|h264|…  video codec to send; VP8 when absent
+//   codec=vp8|h264|…  video codec to send; the first that the server has when absent
 //   simulcast=1       send the video in three sizes
 //   resolution=       hd (1280×720, the default), vga (640×480) or qvga (320×240)
 
@@ -35,7 +35,7 @@ export function readOptions(location, localStore, tabStore) {
     joinAtOnce: on('join'),
     audio: produce && !off('audio'),
     video: produce && !off('video'),
-    codec: (query.get('codec') || 'vp8').toLowerCase(),
+    codec: (query.get('codec') || '').toLowerCase(),
     simulcast: on('simulcast'),
     resolution: RESOLUTIONS[query.get('resolution')] ?? RESOLUTIONS.hd,
   };

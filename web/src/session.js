@@ -161,7 +161,7 @@ export class Session {
   }
 
   async #onRequest({ method, data }) {
-    // Chat and the bot of other clients come as newDataConsumer, which this page
+    // The chat of other clients, and the bot, come as newDataConsumer, which this page
     // has no place for: declining it is all that the server wants to hear.
     if (method !== 'newConsumer') throw new Error(`This page does not know the request "${method}".`);
     const { peerId, producerId, id, kind, rtpParameters, appData, producerPaused } = data;

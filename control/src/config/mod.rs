@@ -20,6 +20,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde_json::{Value, json};
 
+use crate::ortc::CodecName;
 use crate::workers::ports;
 
 pub use settings::{Origin, SECRET_VARIABLES, Setting};
@@ -82,6 +83,9 @@ pub struct Config {
     /// Time that calls have to end by themselves when the server ends
     /// (`DRAIN_TIMEOUT`), at most 1 day.
     pub drain_timeout: Duration,
+    /// Codecs that rooms route, preferred ones first (`ROUTER_CODECS`); not
+    /// empty, each once.
+    pub router_codecs: Vec<CodecName>,
     /// Bearer token of the admin paths (`ADMIN_TOKEN`).
     pub admin_token: Option<Secret>,
     /// Address of the admin paths, which are then not on the public port
@@ -303,6 +307,7 @@ impl Config {
             drain_timeout: sources.required(&s::DRAIN_TIMEOUT, |raw| {
                 v::number(raw, 0..=s::MAX_SECONDS).map(Duration::from_secs)
             })?,
+            router_codecs: sources.required(&s::ROUTER_CODECS, v::router_codecs)?,
             admin_token: sources.optional(&s::ADMIN_TOKEN, v::token)?,
             admin_listen: sources.optional(&s::ADMIN_LISTEN, v::socket_address)?,
             api_token: sources.optional(&s::API_TOKEN, v::token)?,
@@ -433,6 +438,7 @@ impl Config {
             "maxRooms": self.max_rooms,
             "maxPeers": self.max_peers,
             "drainTimeoutSeconds": self.drain_timeout.as_secs(),
+            "routerCodecs": self.router_codecs.iter().map(|it| it.name()).collect::<Vec<_>>(),
             "iceServer": {
                 "enabled": self.ice_server.enabled,
                 "host": turn::listed(&self.ice_server.hosts),
@@ -505,6 +511,7 @@ impl Default for Config {
             worker_max_transports: 10_000,
             worker_max_consumers: 50_000,
             drain_timeout: Duration::from_secs(30),
+            router_codecs: CodecName::DEFAULT.to_vec(),
             admin_token: None,
             admin_listen: None,
             api_token: None,

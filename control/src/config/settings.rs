@@ -90,6 +90,8 @@ const HOST: &str = "a host name or IP address, without scheme, port or path";
 const LOG_FILTER: &str = "a tracing filter, for example info or info,control=debug";
 const TEXT: &str = "at most 512 bytes without control characters";
 const TOKEN: &str = "at most 512 visible ASCII characters";
+const ROUTER_CODECS_ALLOWED: &str = "each at most once: opus, multiopus4, multiopus6, multiopus8, \
+     pcmu, pcma, g722, vp8, vp9, vp9-profile2, h264-baseline, h264-main and av1";
 const BOOLEAN: &str = "yes, true, 1, on, no, false, 0 or off";
 
 settings! {
@@ -196,6 +198,12 @@ settings! {
                ends them at once",
         default: "30",
         allowed: "0 to 86400",
+    }
+    ROUTER_CODECS {
+        help: "Codecs that rooms route, with commas between them. Clients that do not choose \
+               take the first that they have",
+        default: "opus,vp8,vp9-profile2,h264-main,h264-baseline",
+        allowed: ROUTER_CODECS_ALLOWED,
     }
     MEDIASOUP_CLIENT_ENABLE_ICESERVER {
         help: "Whether clients are told about the TURN server",

@@ -60,6 +60,7 @@ fn every_setting_is_read_from_its_variable_and_its_flag() {
         ("MAX_ROOMS", "9"),
         ("MAX_PEERS", "10"),
         ("DRAIN_TIMEOUT", "0"),
+        ("ROUTER_CODECS", "AV1, opus,vp9"),
         ("MEDIASOUP_CLIENT_ENABLE_ICESERVER", "No"),
         (
             "MEDIASOUP_CLIENT_ICESERVER_HOST",
@@ -114,6 +115,7 @@ fn every_setting_is_read_from_its_variable_and_its_flag() {
         max_rooms: 9,
         max_peers: 10,
         drain_timeout: Duration::ZERO,
+        router_codecs: vec![CodecName::Av1, CodecName::Opus, CodecName::Vp9],
         admin_token: Some(Secret::new("tok")),
         admin_listen: Some("127.0.0.1:9090".parse().unwrap()),
         api_token: Some(Secret::new("api")),
@@ -326,6 +328,23 @@ fn an_option_that_nothing_knows_is_refused() {
 }
 
 #[test]
+fn a_codec_that_nobody_knows_is_told_with_all_there_are() {
+    let error = refused(&[("ROUTER_CODECS", "opus,vp10")]);
+    let start = "ROUTER_CODECS=\"opus,vp10\" makes no sense; allowed: ";
+    let allowed = error.strip_prefix(start).expect("it names the setting");
+    let words: Vec<&str> = allowed.split([' ', ',']).collect();
+    for codec in CodecName::ALL {
+        assert!(words.contains(&codec.name()), "{} {error}", codec.name());
+        let got = config(&[], &[("ROUTER_CODECS", codec.name())]);
+        assert_eq!(got.router_codecs, [codec]);
+    }
+    let defaults = CodecName::DEFAULT.map(CodecName::name).join(",");
+    assert_eq!(super::settings::ROUTER_CODECS.default, defaults);
+    let shown = &config(&[], &[("ROUTER_CODECS", "pcmu,av1")]).redacted_json()["routerCodecs"];
+    assert_eq!(*shown, serde_json::json!(["pcmu", "av1"]));
+}
+
+#[test]
 fn lists_of_cpus_are_read_and_written() {
     for (raw, want, shown) in [
         ("0", vec![0], "0"),
@@ -408,6 +427,10 @@ fn values_that_make_no_sense_are_refused_by_name() {
         ("MEDIASOUP_WORKER_CPUS", "0-99999999999"),
         ("ROOM_MAX_PEERS", "1"),
         ("ROOM_MAX_BROADCASTERS", "1001"),
+        ("ROUTER_CODECS", "opus,vp10"),
+        ("ROUTER_CODECS", "opus,,vp8"),
+        ("ROUTER_CODECS", "opus,vp8,Opus"),
+        ("ROUTER_CODECS", "video/VP8"),
         ("ROOM_BROADCASTER_TIMEOUT", "0"),
         ("ROOM_EMPTY_TIMEOUT", "0"),
         ("ROOM_AUTO_CREATE", "sometimes"),

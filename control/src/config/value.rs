@@ -12,6 +12,7 @@ use tracing_subscriber::EnvFilter;
 use url::Url;
 
 use super::{LogFormat, Secret, WorkerCpus};
+use crate::ortc::CodecName;
 
 /// Longest part of a refused value that an error repeats, characters.
 const SHOWN: usize = 80;
@@ -209,6 +210,19 @@ pub fn networks(raw: &str) -> Option<Vec<IpNet>> {
     };
     let all: Option<Vec<IpNet>> = raw.split(',').map(|part| one(part.trim())).collect();
     all.filter(|all| all.len() <= MAX_NETWORKS)
+}
+
+/// Codecs by name, each once, at least one.
+pub fn router_codecs(raw: &str) -> Option<Vec<CodecName>> {
+    let mut codecs = Vec::new();
+    for name in raw.split(',') {
+        let codec = CodecName::parse(name.trim())?;
+        if codecs.contains(&codec) {
+            return None;
+        }
+        codecs.push(codec);
+    }
+    Some(codecs)
 }
 
 /// How log lines look.

@@ -64,6 +64,22 @@ fn check(state: &AppState, parts: &Parts) -> Result<(), Error> {
     }
 }
 
+/// As [`AdminAccess`], for what is no secret but serves admins alone: with a
+/// token configured anybody may load it.
+#[derive(Debug)]
+pub(super) struct AdminPageAccess;
+
+impl FromRequestParts<AppState> for AdminPageAccess {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, Error> {
+        match check(state, parts) {
+            Err(Error::AdminOnly) => Err(Error::AdminOnly),
+            _ => Ok(AdminPageAccess),
+        }
+    }
+}
+
 fn is_of_this_machine(state: &AppState, parts: &Parts) -> bool {
     let config = &state.config;
     let extensions = &parts.extensions;

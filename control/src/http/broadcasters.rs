@@ -1,9 +1,11 @@
 //! The routes of broadcasters. Each is answered by the room that it names.
 
-use axum::Json;
+use std::net::SocketAddr;
+
 use axum::body::Body;
 use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, State};
+use axum::extract::{ConnectInfo, Path, State};
+use axum::{Extension, Json};
 use http::Uri;
 use serde_json::Value;
 
@@ -17,15 +19,18 @@ use super::schemas::{
     ProduceDataBody, TransportBody, TransportMade,
 };
 use crate::error::Error;
-use crate::rooms::{BroadcasterRequest, RoomId};
+use crate::rooms::{BroadcasterRequest, ConsumeRequest, RoomId};
 
 type Answer = Result<Json<Value>, Error>;
 
 /// Room and broadcaster.
-type BroadcasterPath = Result<Path<(String, String)>, PathRejection>;
+pub(super) type BroadcasterPath = Result<Path<(String, String)>, PathRejection>;
 
-/// Room, broadcaster and transport.
-type TransportPath = Result<Path<(String, String, String)>, PathRejection>;
+/// Room, broadcaster and transport, or whatever else it has.
+pub(super) type TransportPath = Result<Path<(String, String, String)>, PathRejection>;
+
+/// Where a request comes from, as far as is known.
+pub(super) type Remote = Option<Extension<ConnectInfo<SocketAddr>>>;
 
 /// Make a broadcaster: a member of the room without a socket.
 #[utoipa::path(
@@ -40,12 +45,15 @@ type TransportPath = Result<Path<(String, String, String)>, PathRejection>;
 pub(super) async fn create(
     _: ApiAccess,
     State(state): State<AppState>,
+    remote: Remote,
     room: RoomPath,
     body: Body,
 ) -> Answer {
     let room = room_id(room)?;
     let body = read_body(body).await?;
-    ask(&state, &room, "", BroadcasterRequest::Create(body)).await
+    let remote = address_of(remote);
+    let request = BroadcasterRequest::Create { body, remote };
+    ask(&state, &room, "", request).await
 }
 
 /// Remove a broadcaster with everything it has.
@@ -127,7 +135,11 @@ pub(super) async fn produce(
     body: Body,
 ) -> Answer {
     let (room, broadcaster, transport_id) = of_transport(path)?;
-    let body = read_body(body).await?;
+    let mut body = read_body(body).await?;
+    // The original takes none here.
+    if let Value::Object(fields) = &mut body {
+        fields.remove("appData");
+    }
     let request = BroadcasterRequest::Produce { transport_id, body };
     ask(&state, &room, &broadcaster, request).await
 }
@@ -150,10 +162,11 @@ pub(super) async fn consume(
     let (room, broadcaster, transport_id) = of_transport(path)?;
     let producer_id = query(&uri, "producerId").filter(|id| !id.is_empty());
     let producer_id = producer_id.ok_or_else(|| Error::field("producerId", "is missing"))?;
-    let request = BroadcasterRequest::Consume {
+    let request = BroadcasterRequest::Consume(ConsumeRequest {
         transport_id,
         producer_id,
-    };
+        ..ConsumeRequest::default()
+    });
     ask(&state, &room, &broadcaster, request).await
 }
 
@@ -201,7 +214,11 @@ pub(super) async fn produce_data(
     ask(&state, &room, &broadcaster, request).await
 }
 
-async fn ask(
+pub(super) fn address_of(remote: Remote) -> Option<SocketAddr> {
+    remote.map(|Extension(ConnectInfo(address))| address)
+}
+
+pub(super) async fn ask(
     state: &AppState,
     room: &RoomId,
     broadcaster: &str,
@@ -211,16 +228,16 @@ async fn ask(
     Ok(Json(answer))
 }
 
-async fn read_body(body: Body) -> Result<Value, Error> {
+pub(super) async fn read_body(body: Body) -> Result<Value, Error> {
     read_object(body).await.map(Value::Object)
 }
 
-fn of_broadcaster(path: BroadcasterPath) -> Result<(RoomId, String), Error> {
+pub(super) fn of_broadcaster(path: BroadcasterPath) -> Result<(RoomId, String), Error> {
     let Path((room, broadcaster)) = path.map_err(|_| not_utf8())?;
     Ok((RoomId::parse(&room)?, broadcaster))
 }
 
-fn of_transport(path: TransportPath) -> Result<(RoomId, String, String), Error> {
+pub(super) fn of_transport(path: TransportPath) -> Result<(RoomId, String, String), Error> {
     let Path((room, broadcaster, transport)) = path.map_err(|_| not_utf8())?;
     Ok((RoomId::parse(&room)?, broadcaster, transport))
 }

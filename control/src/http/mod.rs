@@ -18,6 +18,7 @@ mod rooms;
 mod schemas;
 pub mod serve;
 mod signaling;
+mod v2;
 mod workers;
 mod ws_url;
 
@@ -95,7 +96,9 @@ pub fn admin_app(state: AppState) -> Router {
 
 fn admin_routes() -> Router<AppState> {
     let (admin, _) = admin().split_for_parts();
-    admin.method_not_allowed_fallback(async || Error::MethodNotAllowed)
+    admin
+        .merge(page::admin_routes())
+        .method_not_allowed_fallback(async || Error::MethodNotAllowed)
 }
 
 /// What [`openapi`] serves.
@@ -120,6 +123,7 @@ fn public() -> OpenApiRouter<AppState> {
         .routes(routes!(broadcasters::consume))
         .routes(routes!(broadcasters::consume_data))
         .routes(routes!(broadcasters::produce_data))
+        .merge(v2::routes())
         .routes(routes!(health))
         .routes(routes!(openapi::get))
 }

@@ -17,6 +17,8 @@ const JSON: &str = "application/json";
 pub(super) struct ErrorBody {
     /// Names the field or id that is wrong.
     error: String,
+    /// Of paths below `/v2`: which kind of error, for example `RoomNotFound`.
+    name: Option<String>,
 }
 
 /// Nothing.
@@ -382,7 +384,9 @@ fn error(status: u16) -> (String, RefOr<Response>) {
         400 => "A field is missing or wrong",
         401 => "A bearer token is required",
         403 => "The room is full, this page or id may not come in, or it is for admins",
-        404 => "There is no such room, peer, broadcaster, transport, producer or data producer",
+        404 => {
+            "There is no such room, peer, broadcaster, transport, producer, consumer or data producer"
+        }
         408 => "The body did not arrive in time",
         409 => "It cannot be done here: taken, too many, or not supported",
         413 => "The body is too long",

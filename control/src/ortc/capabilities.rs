@@ -4,7 +4,8 @@
 use super::codec_match::{CodecFormat, Strictness, codecs_match};
 use super::error::OrtcError;
 use super::supported::{
-    MediaCodec, SupportedCodec, VIDEO_RTX, supported_codecs, supported_header_extensions,
+    AV1, MediaCodec, SupportedCodec, VIDEO_RTX, dependency_descriptor, supported_codecs,
+    supported_header_extensions,
 };
 use super::types::{
     CodecParameters, MediaKind, ParameterValue, RtpCapabilities, RtpCodecCapability, is_rtx,
@@ -57,9 +58,12 @@ pub fn router_rtp_capabilities(media_codecs: &[MediaCodec]) -> Result<RtpCapabil
             codecs.push(rtx_codec(payload_type, matched, payload_types.next(&path)?));
         }
     }
+    let has_av1 = codecs.iter().any(|codec| codec.mime_type == AV1);
+    let mut header_extensions = supported_header_extensions();
+    header_extensions.extend(has_av1.then(dependency_descriptor));
     Ok(RtpCapabilities {
         codecs,
-        header_extensions: supported_header_extensions(),
+        header_extensions,
     })
 }
 

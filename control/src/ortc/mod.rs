@@ -22,6 +22,7 @@ pub mod dtls;
 pub mod error;
 mod field;
 mod h264;
+pub mod names;
 pub mod producer;
 pub mod receive_ids;
 pub mod scalability_mode;
@@ -38,12 +39,13 @@ pub use consumer::{
 };
 pub use dtls::parse_dtls_parameters;
 pub use error::OrtcError;
+pub use names::{CodecName, media_codecs};
 pub use producer::{
     MAX_SSRC, MIN_SSRC, NegotiatedProducer, ProducerMapping, consumable_rtp_parameters,
     impose_cname, negotiate_producer, producer_mapping, producer_type,
 };
 pub use receive_ids::ReceiveIds;
 pub use scalability_mode::ScalabilityMode;
-pub use supported::{MediaCodec, default_media_codecs};
+pub use supported::MediaCodec;
 pub use types::{DtlsParameters, MediaKind, ProducerType, RtpCapabilities, RtpParameters};
 pub use validate::{parse_media_kind, parse_rtp_capabilities, parse_rtp_parameters};

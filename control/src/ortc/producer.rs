@@ -5,7 +5,7 @@ use super::capabilities::apt;
 use super::codec_match::{Strictness, answer_profile_level_id, codecs_match};
 use super::error::OrtcError;
 use super::scalability_mode::ScalabilityMode;
-use super::supported::ABS_CAPTURE_TIME_URI;
+use super::supported::{ABS_CAPTURE_TIME_URI, AV1, DEPENDENCY_DESCRIPTOR_URI};
 use super::types::{
     CodecParameters, MediaKind, ParameterValue, ProducerType, RtcpParameters, RtpCapabilities,
     RtpCodecCapability, RtpCodecParameters, RtpEncodingParameters, RtpHeaderExtensionParameters,
@@ -285,16 +285,21 @@ fn consumable_header_extensions(
     rtp_parameters: &RtpParameters,
     router: &RtpCapabilities,
 ) -> Vec<RtpHeaderExtensionParameters> {
-    // The time of capture is known to the sender alone.
-    let has_capture_time = rtp_parameters
-        .header_extensions
-        .iter()
-        .any(|extension| extension.uri == ABS_CAPTURE_TIME_URI);
+    let of_producer = |uri: &str| {
+        let mut extensions = rtp_parameters.header_extensions.iter();
+        extensions.any(|extension| extension.uri == uri)
+    };
+    // These are known to the sender alone.
+    let is_told = |uri: &str| match uri {
+        ABS_CAPTURE_TIME_URI => of_producer(uri),
+        DEPENDENCY_DESCRIPTOR_URI => of_producer(uri) && is_av1(rtp_parameters),
+        _ => true,
+    };
     router
         .header_extensions
         .iter()
         .filter(|extension| extension.kind == Some(kind) && extension.direction.sends())
-        .filter(|extension| has_capture_time || extension.uri != ABS_CAPTURE_TIME_URI)
+        .filter(|extension| is_told(&extension.uri))
         .map(|extension| RtpHeaderExtensionParameters {
             uri: extension.uri.clone(),
             id: extension.preferred_id,
@@ -350,6 +355,13 @@ fn require(
         "rtpParameters.encodings[{index}]: {mime_type} cannot be routed as {}",
         producer_type.as_str()
     )))
+}
+
+/// Whether a producer may send AV1. Browsers describe dependencies in other
+/// codecs as well, which say by themselves what is needed of them.
+pub(super) fn is_av1(rtp_parameters: &RtpParameters) -> bool {
+    let mut codecs = rtp_parameters.codecs.iter();
+    codecs.any(|codec| codec.mime_type.eq_ignore_ascii_case(AV1))
 }
 
 /// The codec of a stream: the one that it names, else the first media codec.

@@ -1,10 +1,11 @@
-//! The codecs and header extensions that a router can route, and the media
-//! codecs that routers get by default.
+//! The codecs and header extensions that a router can route, and what the names
+//! of the setting stand for.
 //!
 //! Header-extension ids and payload types are data, not protocol: any set
 //! works with a conforming client. These are the ones that the clients of this
 //! server have always been given.
 
+use super::names::CodecName;
 use super::types::{
     CodecParameters, Direction, MediaKind, ParameterValue, RtcpFeedback, RtpHeaderExtension,
 };
@@ -114,7 +115,7 @@ pub(super) fn supported_codecs() -> Vec<SupportedCodec> {
         video("video/VP8"),
         video("video/VP9"),
         h264,
-        video("video/AV1"),
+        video(AV1),
     ]
 }
 
@@ -129,7 +130,27 @@ pub const TRANSPORT_CC_URI: &str =
 pub const ABS_CAPTURE_TIME_URI: &str =
     "http://www.webrtc.org/experiments/rtp-hdrext/abs-capture-time";
 
-/// Every header extension that can be routed, with its id and direction.
+/// URI of the extension that tells the layers of AV1 frames (AV1 RTP payload
+/// format, appendix A).
+pub const DEPENDENCY_DESCRIPTOR_URI: &str =
+    "https://aomediacodec.github.io/av1-rtp-spec/#dependency-descriptor-rtp-header-extension";
+
+/// MIME type of AV1.
+pub(super) const AV1: &str = "video/AV1";
+
+/// The dependency descriptor of AV1; for routers that have AV1 alone, so that
+/// others are as they have always been.
+pub(super) fn dependency_descriptor() -> RtpHeaderExtension {
+    RtpHeaderExtension {
+        kind: Some(MediaKind::Video),
+        uri: DEPENDENCY_DESCRIPTOR_URI.to_owned(),
+        preferred_id: 8,
+        preferred_encrypt: false,
+        direction: Direction::Sendrecv,
+    }
+}
+
+/// Every header extension that routers always have, with its id and direction.
 pub(super) fn supported_header_extensions() -> Vec<RtpHeaderExtension> {
     use Direction::{Recvonly, Sendrecv};
     use MediaKind::{Audio, Video};
@@ -177,25 +198,26 @@ pub(super) fn supported_header_extensions() -> Vec<RtpHeaderExtension> {
     .collect()
 }
 
-/// The media codecs of a router: Opus, VP8, VP9 profile 2, and H264 Main and
-/// Constrained Baseline. Video starts at 1000 kbit/s.
-pub fn default_media_codecs() -> Vec<MediaCodec> {
-    let start_bitrate = ("x-google-start-bitrate", ParameterValue::Integer(1000));
-    let h264 = |profile_level_id: &str| {
-        parameters([
-            ("packetization-mode", ParameterValue::Integer(1)),
-            (
-                "profile-level-id",
-                ParameterValue::Text(profile_level_id.to_owned()),
-            ),
-            ("level-asymmetry-allowed", ParameterValue::Integer(1)),
-            start_bitrate.clone(),
-        ])
+/// The codec that a name stands for. Video starts at 1000 kbit/s, as the
+/// clients of this server have always been told.
+pub(super) fn media_codec(name: CodecName) -> MediaCodec {
+    use ParameterValue::{Integer, Text};
+    let start_bitrate = || ("x-google-start-bitrate", Integer(1000));
+    let audio = |mime_type: &str, clock_rate, channels| MediaCodec {
+        mime_type: mime_type.to_owned(),
+        clock_rate,
+        channels: Some(channels),
+        preferred_payload_type: None,
+        parameters: CodecParameters::new(),
     };
-    let vp9 = parameters([
-        ("profile-id", ParameterValue::Integer(2)),
-        start_bitrate.clone(),
-    ]);
+    // How many streams there are for so many channels tells them apart.
+    let multiopus = |channels, streams, coupled| MediaCodec {
+        parameters: parameters([
+            ("num_streams", Integer(streams)),
+            ("coupled_streams", Integer(coupled)),
+        ]),
+        ..audio("audio/multiopus", 48_000, channels)
+    };
     let video = |mime_type: &str, parameters: CodecParameters| MediaCodec {
         mime_type: mime_type.to_owned(),
         clock_rate: 90_000,
@@ -203,19 +225,32 @@ pub fn default_media_codecs() -> Vec<MediaCodec> {
         preferred_payload_type: None,
         parameters,
     };
-    vec![
-        MediaCodec {
-            mime_type: "audio/opus".to_owned(),
-            clock_rate: 48_000,
-            channels: Some(2),
-            preferred_payload_type: None,
-            parameters: CodecParameters::new(),
-        },
-        video("video/VP8", parameters([start_bitrate.clone()])),
-        video("video/VP9", vp9),
-        video("video/H264", h264("4d0032")),
-        video("video/H264", h264("42e01f")),
-    ]
+    let vp9 = |profile: i64| {
+        let profile = ("profile-id", Integer(profile));
+        video("video/VP9", parameters([profile, start_bitrate()]))
+    };
+    let h264 = |profile_level_id: &str| {
+        let id = ("profile-level-id", Text(profile_level_id.to_owned()));
+        let mode = ("packetization-mode", Integer(1));
+        let asymmetry = ("level-asymmetry-allowed", Integer(1));
+        let parameters = parameters([mode, id, asymmetry, start_bitrate()]);
+        video("video/H264", parameters)
+    };
+    match name {
+        CodecName::Opus => audio("audio/opus", 48_000, 2),
+        CodecName::Multiopus4 => multiopus(4, 2, 2),
+        CodecName::Multiopus6 => multiopus(6, 4, 2),
+        CodecName::Multiopus8 => multiopus(8, 5, 3),
+        CodecName::Pcmu => audio("audio/PCMU", 8000, 1),
+        CodecName::Pcma => audio("audio/PCMA", 8000, 1),
+        CodecName::G722 => audio("audio/G722", 8000, 1),
+        CodecName::Vp8 => video("video/VP8", parameters([start_bitrate()])),
+        CodecName::Vp9 => vp9(0),
+        CodecName::Vp9Profile2 => vp9(2),
+        CodecName::H264Baseline => h264("42e01f"),
+        CodecName::H264Main => h264("4d0032"),
+        CodecName::Av1 => video(AV1, parameters([start_bitrate()])),
+    }
 }
 
 fn parameters<const N: usize>(entries: [(&str, ParameterValue); N]) -> CodecParameters {

@@ -2,7 +2,8 @@
 
 use super::capabilities::apt;
 use super::error::OrtcError;
-use super::producer::{NegotiatedProducer, ProducerMapping, codec_of};
+use super::producer::{NegotiatedProducer, ProducerMapping, codec_of, is_av1};
+use super::supported::DEPENDENCY_DESCRIPTOR_URI;
 use super::types::{
     DtlsFingerprint, DtlsRole, MediaKind, RtpCapabilities, RtpCodecParameters,
     RtpHeaderExtensionParameters, RtpParameters, is_rtx,
@@ -130,11 +131,13 @@ pub fn producer_header_extensions(
     rtp_parameters: &RtpParameters,
     router: &RtpCapabilities,
 ) -> Vec<proto::HeaderExtension> {
+    let has_layers = is_av1(rtp_parameters);
     let is_read = |extension: &&RtpHeaderExtensionParameters| {
-        router
-            .header_extensions
-            .iter()
-            .any(|it| it.kind == Some(kind) && it.uri == extension.uri && it.direction.receives())
+        let uri = &extension.uri;
+        let mut routed = router.header_extensions.iter();
+        let is_routed =
+            routed.any(|it| it.kind == Some(kind) && it.uri == *uri && it.direction.receives());
+        is_routed && (has_layers || uri != DEPENDENCY_DESCRIPTOR_URI)
     };
     let extensions = rtp_parameters.header_extensions.iter();
     extensions.filter(is_read).map(header_extension).collect()

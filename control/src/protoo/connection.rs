@@ -85,6 +85,9 @@ impl Close {
     /// Connected, but did not join in time. Not final: a page that sat behind a
     /// permission prompt may come back.
     pub const NOT_JOINED: Close = Close::new(1008, "not joined in time");
+    /// The media of a client that ends with it is gone. Not final: its network
+    /// may be back by now, and the client with it.
+    pub const MEDIA_LOST: Close = Close::new(1001, "media connection lost");
     /// The client reads slower than it is told things.
     pub const TOO_SLOW: Close = Close::new(1013, "too slow");
     const KEEPALIVE: Close = Close::new(1001, "keepalive timeout");

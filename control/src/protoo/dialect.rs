@@ -5,6 +5,7 @@
 //! the seed's, rooms say it too, and it is taken out for clients of the seed.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
@@ -22,7 +23,8 @@ pub enum Dialect {
 }
 
 /// What only the newest dialect tells, by the message that carries it.
-const NEWEST_ONLY: [(&str, &[&str]); 3] = [
+const NEWEST_ONLY: [(&str, &[&str]); 4] = [
+    ("activeSpeaker", &["peerVolumes"]),
     ("newConsumer", &["transportId", "consumerScore"]),
     ("newDataConsumer", &["transportId"]),
     ("newPeer", &["remoteAddress"]),
@@ -41,6 +43,13 @@ const ACTIONS: [&str; 9] = [
     "changeDisplayName",
 ];
 
+/// Time that clients of the newest dialect have to join, at most.
+const JOIN_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Seconds without a connectivity check after which ICE of the newest dialect's
+/// clients counts as disconnected; the worker's default is that of the seed.
+const ICE_CONSENT_TIMEOUT: u32 = 20;
+
 impl Dialect {
     /// The dialect of that name: `seed` or `newest`.
     pub fn parse(name: &str) -> Option<Self> {
@@ -51,6 +60,31 @@ impl Dialect {
         }
     }
 
+    /// Time between the WebSocket and its `join`, at most: what is configured, or
+    /// less where clients of this dialect know of a shorter one.
+    pub fn join_timeout(self, configured: Duration) -> Duration {
+        match self {
+            Self::Seed => configured,
+            Self::Newest => configured.min(JOIN_TIMEOUT),
+        }
+    }
+
+    /// Seconds without ICE consent after which the worker takes a client for
+    /// disconnected; `None` leaves it to the worker.
+    pub fn ice_consent_timeout(self) -> Option<u32> {
+        match self {
+            Self::Seed => None,
+            Self::Newest => Some(ICE_CONSENT_TIMEOUT),
+        }
+    }
+
+    /// Whether a client ends with any of its transports, as in the newest
+    /// mediasoup-demo: it is told of neither state, so it would wait for media that
+    /// never comes, where a fresh session brings it back.
+    pub fn ends_with_its_transports(self) -> bool {
+        self == Self::Newest
+    }
+
     /// A client's request in the seed's words.
     pub fn request(self, request: Request) -> Request {
         if self == Self::Seed {
@@ -59,7 +93,8 @@ impl Dialect {
         let Request { id, method, data } = request;
         let (method, data) = match method.as_str() {
             "createWebRtcTransport" => (method, directed(data)),
-            "applyNetworkThrottle" => (method, flattened(data, "options")),
+            "produceData" => (method, labelled(data)),
+            "applyNetworkThrottle" => (method, throttled(data)),
             "stopNetworkThrottle" => ("resetNetworkThrottle".to_owned(), data),
             _ => (method, data),
         };
@@ -95,7 +130,7 @@ impl Dialect {
         match (self, method) {
             (Self::Seed, _) => Cow::Owned(without(method, data)),
             (_, "newConsumer") => Cow::Owned(renamed(data, "id", "consumerId")),
-            (_, "newDataConsumer") => Cow::Owned(renamed(data, "id", "dataConsumerId")),
+            (_, "newDataConsumer") => Cow::Owned(data_offer(data)),
             _ => Cow::Borrowed(data),
         }
     }
@@ -109,6 +144,8 @@ impl Dialect {
         let one = |data| vec![(method, data)];
         match (self, method) {
             (Self::Seed, "mediasoupVersion") => Vec::new(),
+            // It knows no other word for a peer that is gone.
+            (Self::Newest, "peerLeft") => vec![("peerClosed", Cow::Borrowed(data))],
             (Self::Seed, _) => one(Cow::Owned(without(method, data))),
             (_, "newPeer") => one(Cow::Owned(json!({ "peer": renamed(data, "id", "peerId") }))),
             (_, "consumerLayersChanged") => one(Cow::Owned(layers(data))),
@@ -179,17 +216,56 @@ fn directed(data: Value) -> Value {
     Value::Object(fields)
 }
 
-/// The fields of one field beside it.
-fn flattened(data: Value, name: &str) -> Value {
+/// What a data channel is for: its label in the seed's words, `appData.channel`
+/// in the newest ones. The client's label stays where it says the same.
+fn labelled(data: Value) -> Value {
     let Value::Object(mut fields) = data else {
         return data;
     };
-    match fields.remove(name) {
-        Some(Value::Object(inner)) => fields.extend(inner),
-        // Refused by name where it is read.
-        Some(other) => drop(fields.insert(name.to_owned(), other)),
-        None => {}
+    let channel = fields.get("appData").and_then(|it| it.get("channel"));
+    if let Some(channel @ ("chat" | "bot")) = channel.and_then(Value::as_str) {
+        let label = Value::from(channel);
+        fields.insert("label".to_owned(), label);
     }
+    Value::Object(fields)
+}
+
+/// `newDataConsumer`: the bot's has no peer, and every one of them says what it
+/// is for.
+fn data_offer(data: &Value) -> Value {
+    let Value::Object(mut fields) = renamed(data, "id", "dataConsumerId") else {
+        return data.clone();
+    };
+    if fields.get("peerId").is_some_and(Value::is_null) {
+        fields.remove("peerId");
+    }
+    if let Some(label) = fields.get("label").cloned()
+        && let Some(Value::Object(app_data)) = fields.get_mut("appData")
+    {
+        app_data.entry("channel").or_insert(label);
+    }
+    Value::Object(fields)
+}
+
+/// What is in `options` beside the secret, the bitrates under the seed's names:
+/// the newest ones are those of sitespeed.io's throttle, which the original
+/// server hands them to.
+fn throttled(data: Value) -> Value {
+    let Value::Object(mut fields) = data else {
+        return data;
+    };
+    let mut options = match fields.remove("options") {
+        Some(Value::Object(options)) => options,
+        // Refused by name where it is read.
+        Some(other) => Map::from_iter([("options".to_owned(), other)]),
+        None => Map::new(),
+    };
+    for (newest, seed) in [("up", "uplink"), ("down", "downlink")] {
+        if let Some(bitrate) = options.remove(newest) {
+            options.entry(seed).or_insert(bitrate);
+        }
+    }
+    fields.extend(options);
     Value::Object(fields)
 }
 
@@ -206,13 +282,13 @@ fn layers(data: &Value) -> Value {
 
 /// `activeSpeaker` and `speakingPeers` of the newest dialect.
 fn speakers(data: &Value) -> (Value, Value) {
-    match data.get("peerId").filter(|peer| !peer.is_null()) {
-        Some(peer) => (
-            json!({ "peerId": peer }),
-            json!({ "peerVolumes": [{ "peerId": peer, "volume": data.get("volume") }] }),
-        ),
-        None => (json!({}), json!({ "peerVolumes": [] })),
-    }
+    let active = match data.get("peerId").filter(|peer| !peer.is_null()) {
+        Some(peer) => json!({ "peerId": peer }),
+        None => json!({}),
+    };
+    let volumes = data.get("peerVolumes").cloned();
+    let volumes = volumes.unwrap_or_else(|| json!([]));
+    (active, json!({ "peerVolumes": volumes }))
 }
 
 #[cfg(test)]
@@ -274,12 +350,23 @@ mod tests {
             (
                 (
                     "applyNetworkThrottle",
-                    json!({"secret": "s", "options": {"uplink": 1, "rtt": 2}}),
+                    json!({"secret": "s", "options": {"up": 1, "down": 3, "rtt": 2}}),
                 ),
                 (
                     "applyNetworkThrottle",
-                    json!({"secret": "s", "uplink": 1, "rtt": 2}),
+                    json!({"secret": "s", "uplink": 1, "downlink": 3, "rtt": 2}),
                 ),
+            ),
+            (
+                (
+                    "applyNetworkThrottle",
+                    json!({"secret": "s", "options": {"uplink": 1, "up": 2}}),
+                ),
+                ("applyNetworkThrottle", json!({"secret": "s", "uplink": 1})),
+            ),
+            (
+                ("applyNetworkThrottle", json!({"secret": "s"})),
+                ("applyNetworkThrottle", json!({"secret": "s"})),
             ),
             (
                 ("applyNetworkThrottle", json!({"secret": "s", "options": 1})),
@@ -289,6 +376,34 @@ mod tests {
                 ("stopNetworkThrottle", json!({"secret": "s"})),
                 ("resetNetworkThrottle", json!({"secret": "s"})),
             ),
+            (
+                ("produceData", json!({"appData": {"channel": "chat"}})),
+                (
+                    "produceData",
+                    json!({"appData": {"channel": "chat"}, "label": "chat"}),
+                ),
+            ),
+            (
+                (
+                    "produceData",
+                    json!({"appData": {"channel": "bot"}, "label": "my-bot"}),
+                ),
+                (
+                    "produceData",
+                    json!({"appData": {"channel": "bot"}, "label": "bot"}),
+                ),
+            ),
+            (
+                (
+                    "produceData",
+                    json!({"appData": {"channel": "x"}, "label": "chat"}),
+                ),
+                (
+                    "produceData",
+                    json!({"appData": {"channel": "x"}, "label": "chat"}),
+                ),
+            ),
+            (("produceData", json!([])), ("produceData", json!([]))),
             (("produce", json!([1])), ("produce", json!([1]))),
             (
                 ("createWebRtcTransport", json!("x")),
@@ -355,17 +470,40 @@ mod tests {
         );
         let seed = json!({"id": "c", "peerId": "a"});
         assert_eq!(*Dialect::Seed.server_request("newConsumer", &data), seed);
-        let data = json!({"id": "d", "peerId": null, "transportId": "t"});
-        let newest = json!({"dataConsumerId": "d", "peerId": null, "transportId": "t"});
+        let data = json!({"id": "d", "peerId": null, "transportId": "t", "label": "bot",
+            "appData": {}});
+        let newest = json!({"dataConsumerId": "d", "transportId": "t", "label": "bot",
+            "appData": {"channel": "bot"}});
         assert_eq!(
             *Dialect::Newest.server_request("newDataConsumer", &data),
             newest
         );
-        let seed = json!({"id": "d", "peerId": null});
+        let seed = json!({"id": "d", "peerId": null, "label": "bot", "appData": {}});
         assert_eq!(
             *Dialect::Seed.server_request("newDataConsumer", &data),
             seed
         );
+        let data = json!({"id": "d", "peerId": "a", "label": "chat", "appData": {"channel": 1}});
+        let newest = json!({"dataConsumerId": "d", "peerId": "a", "label": "chat",
+            "appData": {"channel": 1}});
+        assert_eq!(
+            *Dialect::Newest.server_request("newDataConsumer", &data),
+            newest
+        );
+    }
+
+    #[test]
+    fn what_the_clients_know_of_time() {
+        let configured = Duration::from_secs(30);
+        assert_eq!(Dialect::Seed.join_timeout(configured), configured);
+        assert_eq!(
+            Dialect::Newest.join_timeout(configured),
+            Duration::from_secs(10)
+        );
+        let short = Duration::from_secs(7);
+        assert_eq!(Dialect::Newest.join_timeout(short), short);
+        assert_eq!(Dialect::Seed.ice_consent_timeout(), None);
+        assert_eq!(Dialect::Newest.ice_consent_timeout(), Some(20));
     }
 
     #[test]
@@ -403,12 +541,16 @@ mod tests {
             ),
             (
                 "activeSpeaker",
-                json!({"peerId": "a", "volume": -30}),
+                json!({"peerId": "a", "volume": -30, "peerVolumes": [
+                    {"peerId": "a", "volume": -30}, {"peerId": "b", "volume": -31},
+                ]}),
                 vec![("activeSpeaker", json!({"peerId": "a", "volume": -30}))],
                 vec![
                     (
                         "speakingPeers",
-                        json!({"peerVolumes": [{"peerId": "a", "volume": -30}]}),
+                        json!({"peerVolumes": [
+                            {"peerId": "a", "volume": -30}, {"peerId": "b", "volume": -31},
+                        ]}),
                     ),
                     ("activeSpeaker", json!({"peerId": "a"})),
                 ],
@@ -421,6 +563,12 @@ mod tests {
                     ("speakingPeers", json!({"peerVolumes": []})),
                     ("activeSpeaker", json!({})),
                 ],
+            ),
+            (
+                "peerLeft",
+                json!({"peerId": "a"}),
+                vec![("peerLeft", json!({"peerId": "a"}))],
+                vec![("peerClosed", json!({"peerId": "a"}))],
             ),
             (
                 "mediasoupVersion",

@@ -290,6 +290,11 @@ impl Room {
                 "producerId": consumer.producer_id,
                 "peerId": sender.map(|it| it.id.as_str()),
                 "kind": producer.map(|it| it.kind.as_str()),
+                "type": producer.map(|it| it.producer_type.as_str()),
+                "layers": consumer.layers.map(|it| json!({
+                    "spatialLayer": it.spatial_layer,
+                    "temporalLayer": it.temporal_layer,
+                })),
                 "paused": consumer.paused_by_client,
                 "producerPaused": producer.map(|it| it.paused),
             })

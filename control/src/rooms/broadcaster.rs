@@ -1,7 +1,12 @@
 //! Broadcasters: members of a room that are driven over HTTP, typically by a
 //! script that feeds a file or a camera. Peers see one as they see each other.
 //! It takes no seat, keeps no room alive, has no webhook, and receives only what
-//! it asks for; such consumers flow at once, for nobody would resume them.
+//! it asks for; unless it wants them paused, such consumers flow at once.
+
+mod newest;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 use tokio::sync::oneshot;
@@ -28,8 +33,22 @@ const MAX_DEVICE_TEXT: usize = 256;
 /// What a broadcaster may ask for. Bodies are those of the HTTP API.
 #[derive(Debug)]
 pub enum BroadcasterRequest {
-    /// Come into being; the body has the `id`.
-    Create(Value),
+    /// Come into being as a member; the body has the `id`.
+    Create {
+        /// Who.
+        body: Value,
+        /// Where its requests come from.
+        remote: Option<SocketAddr>,
+    },
+    /// Come into being without joining yet; the body has the `peerId`.
+    Enter {
+        /// Who.
+        body: Value,
+        /// Where its requests come from.
+        remote: Option<SocketAddr>,
+    },
+    /// Become a member.
+    Join,
     /// Go, with everything it has.
     Delete,
     /// A transport.
@@ -49,12 +68,14 @@ pub enum BroadcasterRequest {
         body: Value,
     },
     /// Receive a producer.
-    Consume {
-        /// Where.
-        transport_id: String,
+    Consume(ConsumeRequest),
+    /// Go on with a consumer that is paused.
+    Resume {
         /// Which one.
-        producer_id: String,
+        consumer_id: String,
     },
+    /// Tell everybody's producers.
+    PeerProducersInfos,
     /// Send messages.
     ProduceData {
         /// Where.
@@ -69,6 +90,20 @@ pub enum BroadcasterRequest {
         /// Which; names the data producer.
         body: Value,
     },
+}
+
+/// What a broadcaster wants to receive.
+#[derive(Debug, Default)]
+pub struct ConsumeRequest {
+    /// Where.
+    pub transport_id: String,
+    /// Which producer.
+    pub producer_id: String,
+    /// `rtpCapabilities` for this consumer; those that the broadcaster came with
+    /// when `None`.
+    pub rtp_capabilities: Option<Value>,
+    /// It does not flow before it is resumed.
+    pub paused: bool,
 }
 
 /// A request on its way to the room.
@@ -122,25 +157,32 @@ impl Room {
             request,
             reply,
         } = asked;
-        if let BroadcasterRequest::Create(body) = request {
-            return drop(reply.send(self.create_broadcaster(&body)));
-        }
+        let request = match request {
+            BroadcasterRequest::Create { body, remote } => {
+                return drop(reply.send(self.create_broadcaster(&body, remote)));
+            }
+            BroadcasterRequest::Enter { body, remote } => {
+                return drop(reply.send(self.enter_broadcaster(&body, remote)));
+            }
+            request => request,
+        };
         let Some(session) = self.broadcaster_session(&broadcaster) else {
             return drop(reply.send(Err(Error::unknown("broadcaster", &broadcaster))));
         };
         let (method, data) = match request {
-            BroadcasterRequest::Create(_) => return,
+            // Served above.
+            BroadcasterRequest::Create { .. } | BroadcasterRequest::Enter { .. } => return,
             BroadcasterRequest::Delete => {
                 info!(room = %self.id, broadcaster, "broadcaster left");
                 drop(reply.send(Ok(json!({}))));
                 return self.remove_peer(session, Departure::Closed).await;
             }
-            BroadcasterRequest::Consume {
-                transport_id,
-                producer_id,
-            } => {
-                let made = self.consume_one(session, &transport_id, &producer_id).await;
-                return drop(reply.send(made));
+            BroadcasterRequest::Join => return drop(reply.send(self.join_broadcaster(session))),
+            BroadcasterRequest::PeerProducersInfos => {
+                return drop(reply.send(self.peer_producers_infos(session)));
+            }
+            BroadcasterRequest::Consume(wish) => {
+                return drop(reply.send(self.consume_one(session, &wish).await));
             }
             BroadcasterRequest::ConsumeData { transport_id, body } => {
                 let made = self.consume_data_one(session, &transport_id, &body).await;
@@ -155,23 +197,19 @@ impl Room {
                 ("connectWebRtcTransport", with(transport_id, body, &fields))
             }
             BroadcasterRequest::Produce { transport_id, body } => {
-                let fields = ["kind", "rtpParameters"];
+                let fields = ["kind", "rtpParameters", "appData"];
                 ("produce", with(transport_id, body, &fields))
             }
             BroadcasterRequest::ProduceData { transport_id, body } => {
                 let fields = ["label", "protocol", "sctpStreamParameters", "appData"];
                 ("produceData", with(transport_id, body, &fields))
             }
+            BroadcasterRequest::Resume { consumer_id } => {
+                ("resumeConsumer", json!({ "consumerId": consumer_id }))
+            }
         };
         let answer = |result: Result<Value, Error>| {
-            drop(reply.send(result.map(|mut answer| {
-                // The TURN server is for peers.
-                if let Value::Object(fields) = &mut answer {
-                    fields.remove("iceServer");
-                    fields.remove("iceServers");
-                }
-                answer
-            })));
+            drop(reply.send(result.map(without_turn_servers)));
         };
         requests::serve(self, session, method, &data, answer).await;
     }
@@ -183,12 +221,39 @@ impl Room {
     }
 
     /// Everything is checked before anything changes.
-    fn create_broadcaster(&mut self, body: &Value) -> Result<Value, Error> {
+    fn create_broadcaster(
+        &mut self,
+        body: &Value,
+        remote: Option<SocketAddr>,
+    ) -> Result<Value, Error> {
         let id = PeerId::parse_as("id", fields::string(body, "id")?)?;
-        let display_name = requests::display_name(body)?;
-        let device = device(body)?;
         let rtp_capabilities = requests::rtp_capabilities(body)?;
-        if self.is_present(&id) {
+        let joined = Joined {
+            rtp_capabilities: rtp_capabilities.clone(),
+            ..self.newcomer(&id, body)?
+        };
+        let peers = match &rtp_capabilities {
+            Some(capabilities) => self.consumable_by(capabilities),
+            None => Vec::new(),
+        };
+        info!(room = %self.id, broadcaster = %id, "broadcaster joined");
+        let session = SessionId::next();
+        let mut peer = Peer::broadcaster(id, session, remote);
+        peer.joined = Some(joined);
+        self.peers.insert(session, peer);
+        requests::introduce(self, session);
+        Ok(json!({ "peers": peers }))
+    }
+
+    /// What a new broadcaster tells of itself, if there is a place for it.
+    fn newcomer(&self, id: &PeerId, body: &Value) -> Result<Joined, Error> {
+        let joined = Joined {
+            display_name: requests::display_name(body)?,
+            device: Value::Object(device(body)?),
+            rtp_capabilities: None,
+            _counted: None,
+        };
+        if self.is_present(id) {
             return Err(Error::IdTaken(id.to_string()));
         }
         let broadcasters = self.peers.values().filter(|peer| peer.is_broadcaster);
@@ -197,22 +262,7 @@ impl Room {
             let text = format!("too many broadcasters, the limit is {most}");
             return Err(Error::NotPossible(text));
         }
-        let peers = match &rtp_capabilities {
-            Some(capabilities) => self.consumable_by(capabilities),
-            None => Vec::new(),
-        };
-        info!(room = %self.id, broadcaster = %id, "broadcaster joined");
-        let joined = Joined {
-            display_name,
-            device: Value::Object(device),
-            rtp_capabilities,
-            _counted: None,
-        };
-        let session = SessionId::next();
-        self.peers
-            .insert(session, Peer::broadcaster(id, session, joined));
-        requests::introduce(self, session);
-        Ok(json!({ "peers": peers }))
+        Ok(joined)
     }
 
     /// The joined peers, with those of their producers that can be consumed.
@@ -231,15 +281,20 @@ impl Room {
         described.collect()
     }
 
-    /// A consumer that flows at once.
     async fn consume_one(
         &mut self,
         session: SessionId,
-        transport_id: &str,
-        producer_id: &str,
+        wish: &ConsumeRequest,
     ) -> Result<Value, Error> {
-        self.peer(session)?.transport(transport_id)?;
-        let (consumer_id, spec, answer) = self.enter_one(session, transport_id, producer_id)?;
+        let given = wish.rtp_capabilities.as_ref();
+        let given = given.map(ortc::parse_rtp_capabilities).transpose()?;
+        let peer = self.peer(session)?;
+        let capabilities = given
+            .map(Arc::new)
+            .or_else(|| peer.joined.as_ref()?.rtp_capabilities.clone());
+        peer.joined()?;
+        peer.transport(&wish.transport_id)?;
+        let (consumer_id, spec, answer) = self.enter_one(session, wish, capabilities)?;
         if let Err(error) = self.create_consumer(spec).await {
             debug!(room = %self.id, %error, "no consumer for a broadcaster");
             self.take_back(session, &consumer_id);
@@ -253,9 +308,10 @@ impl Room {
     fn enter_one(
         &mut self,
         session: SessionId,
-        transport_id: &str,
-        producer_id: &str,
+        wish: &ConsumeRequest,
+        capabilities: Option<Arc<ortc::RtpCapabilities>>,
     ) -> Result<(String, proto::ConsumerSpec, Value), Error> {
+        let (transport_id, producer_id) = (&wish.transport_id, &wish.producer_id);
         let ssrc = self.free_ssrc();
         let (producer_session, producer) = self.producer_of_anybody(producer_id)?;
         if producer
@@ -271,7 +327,6 @@ impl Room {
         let consumable = producer.consumable.clone();
         let peer = self.peer(session)?;
         let no_capabilities = || Error::NotPossible("broadcaster has no rtpCapabilities".into());
-        let capabilities = peer.joined()?.rtp_capabilities.clone();
         let capabilities = capabilities.ok_or_else(no_capabilities)?;
         if !ortc::can_consume(&consumable, &capabilities) {
             let text = "the broadcaster cannot consume this producer";
@@ -289,13 +344,14 @@ impl Room {
             enable_rtx: true,
         };
         let (mut spec, rtp_parameters) = negotiate(ids, &consumable, &capabilities, &options)?;
-        spec.paused = false;
+        spec.paused = wish.paused;
         let consumer = Consumer {
-            transport_id: transport_id.to_owned(),
-            producer_id: producer_id.to_owned(),
+            transport_id: transport_id.clone(),
+            producer_id: producer_id.clone(),
             producer_session,
-            paused_by_client: false,
+            paused_by_client: wish.paused,
             ssrc,
+            layers: None,
         };
         peer.consumers.insert(consumer_id.clone(), consumer);
         self.ssrcs.extend([ssrc, ssrc.wrapping_add(1)]);
@@ -378,6 +434,15 @@ impl Room {
             }
         }
     }
+}
+
+/// The TURN server is for peers.
+fn without_turn_servers(mut answer: Value) -> Value {
+    if let Value::Object(fields) = &mut answer {
+        fields.remove("iceServer");
+        fields.remove("iceServers");
+    }
+    answer
 }
 
 /// The body's fields as a peer's request has them; others are ignored.

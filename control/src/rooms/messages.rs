@@ -101,9 +101,12 @@ pub(super) fn downlink_bwe(bwe: &DownlinkBwe) -> Value {
     })
 }
 
-/// `activeSpeaker`: who, and how loud in dBov.
-pub(super) fn active_speaker(peer_id: &str, volume: i32) -> Value {
-    json!({ "peerId": peer_id, "volume": volume })
+/// `activeSpeaker`: who, and how loud in dBov; then everybody who speaks, the
+/// loudest first.
+pub(super) fn active_speaker(peer_id: &str, volume: i32, volumes: &[(&str, i32)]) -> Value {
+    let peer_volume = |(id, volume): &(&str, i32)| json!({ "peerId": id, "volume": volume });
+    let volumes: Vec<Value> = volumes.iter().map(peer_volume).collect();
+    json!({ "peerId": peer_id, "volume": volume, "peerVolumes": volumes })
 }
 
 /// `activeSpeaker` when nobody speaks.

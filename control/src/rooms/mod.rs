@@ -28,7 +28,7 @@ mod usage;
 mod worker_events;
 
 pub use admin::{Depths, RoomSummary};
-pub use broadcaster::BroadcasterRequest;
+pub use broadcaster::{BroadcasterRequest, ConsumeRequest};
 pub use ids::{PeerId, RoomId};
 pub use peer::PeerOptions;
 pub use registry::{MAX_WAITING_ROOMS, RoomOptions, Rooms, Seat, Timings};

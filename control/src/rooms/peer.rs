@@ -50,6 +50,8 @@ pub(super) struct Peer {
     /// It is driven over HTTP, see [`broadcaster`](super::broadcaster).
     pub is_broadcaster: bool,
     pub options: PeerOptions,
+    /// What a broadcaster that has not joined yet will join with.
+    pub entering: Option<Joined>,
     /// When to give up on a client that does not join.
     pub join_deadline: Instant,
     /// When it came, or lost its last transport so far.
@@ -127,6 +129,8 @@ pub(super) struct Consumer {
     pub paused_by_client: bool,
     /// SSRC of the media; retransmissions have the next one.
     pub ssrc: u32,
+    /// What the worker said last that its client receives, of a layered producer.
+    pub layers: Option<proto::Layers>,
 }
 
 impl Peer {
@@ -141,6 +145,7 @@ impl Peer {
             connection,
             is_broadcaster: false,
             options,
+            entering: None,
             join_deadline,
             without_transport_since: Instant::now(),
             joined: None,
@@ -153,16 +158,15 @@ impl Peer {
         }
     }
 
-    /// A member without a socket: what it is told goes nowhere.
-    pub fn broadcaster(id: PeerId, session: SessionId, joined: Joined) -> Self {
+    /// One without a socket: what it is told goes nowhere. It has not joined.
+    pub fn broadcaster(id: PeerId, session: SessionId, remote: Option<SocketAddr>) -> Self {
         let (connection, _) = connection::channel(Identity {
             session,
             dialect: Dialect::default(),
-            remote: None,
+            remote,
         });
         Self {
             is_broadcaster: true,
-            joined: Some(joined),
             ..Self::new(id, connection, PeerOptions::default(), Instant::now())
         }
     }

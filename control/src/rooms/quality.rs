@@ -4,6 +4,7 @@
 
 use proto::{
     ActiveSpeaker, ConsumerLayersChanged, ConsumerScoreChanged, DownlinkBwe, ProducerScoreChanged,
+    ProducerVolume,
 };
 use serde_json::Value;
 
@@ -33,7 +34,12 @@ impl Room {
     }
 
     /// Tells the consumer's client.
-    pub fn on_consumer_layers(&self, changed: &ConsumerLayersChanged) {
+    pub fn on_consumer_layers(&mut self, changed: &ConsumerLayersChanged) {
+        let consumers = self.peers.values_mut();
+        let mut consumers = consumers.filter_map(|it| it.consumers.get_mut(&changed.consumer_id));
+        if let Some(consumer) = consumers.next() {
+            consumer.layers = changed.layers;
+        }
         if let Some(peer) = self.consuming_peer(&changed.consumer_id) {
             let data = messages::consumer_layers_changed(changed);
             tell(peer, "consumerLayersChanged", &data);
@@ -48,12 +54,15 @@ impl Room {
         }
     }
 
-    /// Tells everybody, the speaker too.
+    /// Tells everybody, the speakers too.
     pub fn on_active_speaker(&self, speaker: &ActiveSpeaker) {
         let data = match &speaker.producer_id {
             None => messages::silence(),
             Some(producer_id) => match self.producing_peer(producer_id) {
-                Some(peer) => messages::active_speaker(peer.id.as_str(), speaker.volume),
+                Some(peer) => {
+                    let volumes = self.peer_volumes(&speaker.volumes);
+                    messages::active_speaker(peer.id.as_str(), speaker.volume, &volumes)
+                }
                 None => return,
             },
         };
@@ -61,6 +70,19 @@ impl Room {
         for peer in self.peers.values().filter(|peer| peer.joined.is_some()) {
             peer.connection.notify(&notification);
         }
+    }
+
+    /// How loud each speaking peer is: as loud as the loudest of its producers.
+    fn peer_volumes(&self, volumes: &[ProducerVolume]) -> Vec<(&str, i32)> {
+        let mut peers: Vec<(&str, i32)> = Vec::with_capacity(volumes.len());
+        for volume in volumes {
+            if let Some(peer) = self.producing_peer(&volume.producer_id)
+                && !peers.iter().any(|(id, _)| *id == peer.id.as_str())
+            {
+                peers.push((peer.id.as_str(), volume.volume));
+            }
+        }
+        peers
     }
 
     fn producing_peer(&self, producer_id: &str) -> Option<&Peer> {

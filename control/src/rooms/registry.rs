@@ -152,10 +152,11 @@ impl Rooms {
     ) -> Result<Rooms, OrtcError> {
         let webhooks = Webhooks::new(&config, timings.webhooks);
         let table = Table::new(config.room_auto_create);
+        let router = Arc::new(RouterMedia::new(&config.router_codecs)?);
         let inner = Arc::new(Inner {
             config,
             workers,
-            router: Arc::new(RouterMedia::new()?),
+            router,
             timings,
             table: Mutex::new(table),
             draining: AtomicBool::new(false),

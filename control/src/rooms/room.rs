@@ -346,7 +346,7 @@ impl Room {
         debug!(room = %self.id, peer = %id, ?session, "connected");
         let earlier = self.peers.iter().find(|(_, peer)| peer.id == id);
         let earlier = earlier.map(|(session, _)| *session);
-        let join_deadline = Instant::now() + self.timings.join;
+        let join_deadline = Instant::now() + options.dialect.join_timeout(self.timings.join);
         let data = json!({ "version": concat!("webrtc-server/", env!("CARGO_PKG_VERSION")) });
         connection.notify(&Notification::new("mediasoupVersion", &data));
         let peer = Peer::new(id, connection, options, join_deadline);
@@ -455,6 +455,11 @@ impl Room {
         self.peers.values().all(|peer| peer.is_broadcaster) && self.reserved.is_empty()
     }
 
+    /// When a broadcaster that comes now has to have joined.
+    pub fn join_deadline(&self) -> Instant {
+        Instant::now() + self.timings.join
+    }
+
     /// When [`Room::on_deadline`] has something to do next.
     fn next_deadline(&self) -> Instant {
         let patience = self.peers.values().filter_map(|peer| self.patience(peer));
@@ -463,15 +468,15 @@ impl Room {
         patience.chain(unused).min().unwrap_or_else(far)
     }
 
-    /// When the room gives up on a peer that does not join, or on a broadcaster
+    /// When the room gives up on somebody who does not join, or on a broadcaster
     /// without a transport: its script is gone, or never got that far.
     fn patience(&self, peer: &Peer) -> Option<Instant> {
-        if peer.is_broadcaster {
-            let since = peer.without_transport_since()?;
-            return Some(since + self.timings.broadcaster);
-        }
-        let joins_until = || peer.join_deadline;
-        peer.joined.is_none().then(joins_until)
+        let joins_until = peer.joined.is_none().then_some(peer.join_deadline);
+        let since = peer
+            .without_transport_since()
+            .filter(|_| peer.is_broadcaster);
+        let connects_until = since.map(|since| since + self.timings.broadcaster);
+        joins_until.into_iter().chain(connects_until).min()
     }
 
     async fn on_deadline(&mut self, now: Instant) {
@@ -479,7 +484,7 @@ impl Room {
         let late = self.peers.iter().filter(|(_, peer)| is_late(peer));
         for session in late.map(|(session, _)| *session).collect::<Vec<_>>() {
             if let Some(peer) = self.peers.get(&session).filter(|it| it.is_broadcaster) {
-                info!(room = %self.id, broadcaster = %peer.id, "broadcaster without transport removed");
+                info!(room = %self.id, broadcaster = %peer.id, "broadcaster given up");
             }
             self.close_peer(session, Close::NOT_JOINED).await;
         }

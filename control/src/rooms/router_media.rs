@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-use crate::ortc::{self, OrtcError, RtpCapabilities};
+use crate::ortc::{self, CodecName, OrtcError, RtpCapabilities};
 
 /// The media of a router; the same for all rooms.
 #[derive(Debug)]
@@ -18,8 +18,12 @@ pub(super) struct RouterMedia {
 }
 
 impl RouterMedia {
-    pub fn new() -> Result<Self, OrtcError> {
-        let capabilities = ortc::router_rtp_capabilities(&ortc::default_media_codecs())?;
+    /// What a router with these codecs routes.
+    ///
+    /// # Errors
+    /// [`OrtcError`] where they cannot be routed together.
+    pub fn new(codecs: &[CodecName]) -> Result<Self, OrtcError> {
+        let capabilities = ortc::router_rtp_capabilities(&ortc::media_codecs(codecs))?;
         let unserialisable = |error: serde_json::Error| OrtcError::Unsupported(error.to_string());
         Ok(Self {
             capabilities_json: serde_json::to_value(&capabilities).map_err(unserialisable)?,

@@ -2,13 +2,14 @@
 //! transport, producer or consumer ends: bookkeeping, and telling the clients.
 
 use proto::event::Event;
+use proto::{DtlsState, IceState, TransportStateChanged};
 use serde_json::json;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use super::data::{DataConsumer, DataProducer};
 use super::peer::{Consumer, Peer, Producer};
 use super::room::Room;
-use crate::protoo::connection::{Notification, SessionId};
+use crate::protoo::connection::{Close, Notification, SessionId};
 
 impl Room {
     /// An event of the worker. One that names something unknown is late: the
@@ -38,28 +39,54 @@ impl Room {
             Some(Event::ConsumerLayers(changed)) => self.on_consumer_layers(&changed),
             Some(Event::DownlinkBwe(bwe)) => self.on_downlink_bwe(&bwe),
             Some(Event::ActiveSpeaker(speaker)) => self.on_active_speaker(&speaker),
-            Some(Event::TransportState(state)) => debug!(
-                room = %self.id,
-                transport = state.transport_id,
-                ice = ?state.ice_state(),
-                dtls = ?state.dtls_state(),
-                "transport state"
-            ),
+            Some(Event::TransportState(state)) => self.on_transport_state(&state).await,
             None => warn!(room = %self.id, "unknown event of the worker"),
         }
     }
 
-    /// The worker closed a transport. The peer stays: its client may make
-    /// another, and what it received goes on there at once if it has done so.
+    /// A peer that ends with its transports ends when one of them has lost its
+    /// client. The worker keeps such a transport, and others may wait for ICE to
+    /// come back.
+    async fn on_transport_state(&mut self, state: &TransportStateChanged) {
+        let (ice, dtls) = (state.ice_state(), state.dtls_state());
+        let transport = state.transport_id.as_str();
+        debug!(room = %self.id, transport, ?ice, ?dtls, "transport state");
+        let lost =
+            ice == IceState::Disconnected || matches!(dtls, DtlsState::Failed | DtlsState::Closed);
+        let Some(session) = self.owner_of_transport(transport).filter(|_| lost) else {
+            return;
+        };
+        if self.ends_with_its_transports(session) {
+            info!(room = %self.id, transport, ?ice, ?dtls, "peer lost with its transport");
+            self.close_peer(session, Close::MEDIA_LOST).await;
+        }
+    }
+
+    /// The worker closed a transport. Unless the peer ends with it, its client may
+    /// make another, and what it received goes on there at once if it has done so.
     async fn on_transport_closed(&mut self, transport_id: &str, reason: &str) {
-        let has_it = |peer: &Peer| peer.transports.iter().any(|t| t.id == transport_id);
-        let owner = self.peers.iter().find(|(_, peer)| has_it(peer));
-        let Some(session) = owner.map(|(session, _)| *session) else {
+        let Some(session) = self.owner_of_transport(transport_id) else {
             return;
         };
         debug!(room = %self.id, transport = transport_id, reason, "transport closed by the worker");
+        let ends = self.ends_with_its_transports(session);
         self.forget_transport(session, transport_id);
+        if ends {
+            info!(room = %self.id, transport = transport_id, reason, "peer lost with its transport");
+            return self.close_peer(session, Close::MEDIA_LOST).await;
+        }
         self.receive(session).await;
+    }
+
+    fn owner_of_transport(&self, transport_id: &str) -> Option<SessionId> {
+        let has_it = |peer: &Peer| peer.transports.iter().any(|t| t.id == transport_id);
+        let owner = self.peers.iter().find(|(_, peer)| has_it(peer));
+        owner.map(|(session, _)| *session)
+    }
+
+    fn ends_with_its_transports(&self, session: SessionId) -> bool {
+        let peer = self.peers.get(&session);
+        peer.is_some_and(|peer| peer.options.dialect.ends_with_its_transports())
     }
 
     fn on_consumer_closed(&mut self, consumer_id: &str) {

@@ -114,6 +114,8 @@ pub struct Reloader {
     key: PathBuf,
     current: Arc<Current>,
     changes: Changes<[Stamp; 2]>,
+    /// What was told of the last try to read, if that failed.
+    told: Option<String>,
 }
 
 impl Reloader {
@@ -127,6 +129,7 @@ impl Reloader {
             key: key.to_owned(),
             current: Arc::new(Current::new(pair.certified.clone())),
             changes,
+            told: None,
         };
         Ok((reloader, pair))
     }
@@ -151,11 +154,13 @@ impl Reloader {
     /// Reads the files, changed or not.
     pub(super) fn reload(&mut self) {
         self.changes = Changes::new([stamp(&self.cert), stamp(&self.key)]);
+        self.told = None;
         self.read();
     }
 
     /// Puts the files' pair in use if it is any good, else keeps the one in
-    /// use; one log line either way, and one for each thing odd about it.
+    /// use; one log line either way, and one for each thing odd about it. What
+    /// is still wrong at another try is not told again.
     fn read(&mut self) {
         let pair = Pair::read(&self.cert, &self.key);
         self.changes.done(pair.is_ok());
@@ -165,9 +170,16 @@ impl Reloader {
                     warn!("{note}");
                 }
                 self.current.replace(pair.certified);
+                self.told = None;
                 info!(certificate = %self.cert.display(), "certificate reloaded");
             }
-            Err(error) => error!("the certificate in use is kept: {error}"),
+            Err(error) => {
+                let reason = Some(error.to_string());
+                if self.told != reason {
+                    error!("the certificate in use is kept: {error}");
+                    self.told = reason;
+                }
+            }
         }
     }
 }

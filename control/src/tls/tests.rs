@@ -504,6 +504,26 @@ fn files_that_have_gone_bad_leave_the_old_certificate_in_use() {
 }
 
 #[test]
+fn files_that_cannot_be_used_are_read_again_until_they_can() {
+    let dir = Directory::new();
+    rotate(&dir, EC);
+    let mut tls = dir.load().unwrap();
+    let key = fs::read(dir.path("privkey.pem")).unwrap();
+    dir.write("privkey.pem", &key[..key.len() / 2]);
+    let reads: Vec<bool> = (0..9).map(|_| tls.reloader.poll()).collect();
+    let expected = [false, true, true, false, true, false, false, false, true];
+    assert_eq!(reads, expected);
+    // After SIGHUP as well.
+    tls.reloader.reload();
+    assert!(tls.reloader.poll());
+    // Written to the end.
+    dir.write("privkey.pem", &key);
+    assert!(!tls.reloader.poll() && tls.reloader.poll());
+    assert!((0..300).all(|_| !tls.reloader.poll()));
+    assert_eq!(served(&tls), certificate_in(&dir));
+}
+
+#[test]
 fn a_check_finds_what_a_start_would_and_makes_nothing() {
     let dir = Directory::new();
     let config = default_pair(&dir);

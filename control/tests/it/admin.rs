@@ -151,7 +151,18 @@ async fn rooms_are_listed_with_what_is_in_them() {
     let consumer = &bob["consumers"][0];
     assert_eq!(consumer["peerId"], "alice");
     assert_eq!(consumer["producerId"], alice["producers"][0]["id"]);
-    assert_eq!(consumer["kind"], "audio");
+    assert_eq!(
+        (&consumer["kind"], &consumer["type"]),
+        (&json!("audio"), &json!("simple"))
+    );
+    // Asked of the worker.
+    for stats in [&consumer["stats"], &alice["producers"][0]["stats"][0]] {
+        assert_eq!(stats["mimeType"], "video/VP8", "{stats}");
+        assert!(
+            stats["bitrate"].is_u64() && stats["lossPercent"].is_f64(),
+            "{stats}"
+        );
+    }
 
     let unknown = server.get("/admin/rooms/none").await;
     assert_eq!(unknown.status, 404);
@@ -226,4 +237,56 @@ async fn a_room_is_closed() {
         _ => None,
     };
     server.worker.wait_for(closed).await;
+}
+
+#[tokio::test]
+async fn numbers_that_the_worker_does_not_tell_are_left_out() {
+    let server = TestServer::start().await;
+    let (mut alice, send, _) = caller(&server, "alice").await;
+    alice.produce(&send, "audio").await;
+    server
+        .worker
+        .refuse("GetProducerStats", tonic::Status::not_found("gone"));
+    let room = server.get("/admin/rooms/room").await;
+    assert_eq!(room.status, 200);
+    let producer = &room.body["members"][0]["producers"][0];
+    assert_eq!(
+        (&producer["kind"], &producer["stats"]),
+        (&json!("audio"), &Value::Null)
+    );
+}
+
+/// The page is no secret, but where nobody can use it, nobody sees it.
+#[tokio::test]
+async fn the_page_is_for_whom_the_admin_paths_answer() {
+    let pages = ["/admin", "/admin/admin.js", "/admin/admin.css"];
+    let open = TestServer::start().await;
+    let guarded = with_token().await;
+    for path in pages {
+        let here = open.http("GET", path, &[], b"").await;
+        assert_eq!(here.status, 200, "{path}");
+        assert!(here.headers["content-security-policy"].is_string());
+        let elsewhere = [("X-Forwarded-For", "192.0.2.1")];
+        assert_eq!(open.http("GET", path, &elsewhere, b"").await.status, 403);
+        // It asks for the token itself.
+        assert_eq!(guarded.http("GET", path, &elsewhere, b"").await.status, 200);
+    }
+    let html = open.get("/admin").await.body.as_str().unwrap().to_owned();
+    for inline in [
+        "<style",
+        " style=",
+        "<script>",
+        " onclick=",
+        "http://",
+        "https://",
+    ] {
+        assert!(!html.contains(inline), "{inline}");
+    }
+    let mut config = config();
+    config.admin_listen = Some("127.0.0.1:0".parse().unwrap());
+    let apart = TestServer::start_with(config, Timings::default()).await;
+    for path in pages {
+        assert_eq!(apart.admin_http("GET", path, &[]).await.status, 200);
+        assert_eq!(apart.raw("GET", path, &[], b"").await.status, 404);
+    }
 }

@@ -1,10 +1,12 @@
 //! The HTTP routes.
 
 use control::config::{Config, Secret};
+use control::ortc::CodecName;
 use control::rooms::Timings;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use crate::fake_worker::Call;
 use crate::server::{TestServer, config};
 
 /// Defects seed 2 (the first POST succeeds), seed 8 and h (the error's body) and
@@ -256,6 +258,49 @@ async fn a_trusted_proxy_says_which_host_was_asked_for() {
         let answer = server.http("GET", "/config", &forwarded, b"").await;
         assert!(answer.body.get("workers").is_none());
     }
+}
+
+#[tokio::test]
+async fn rooms_route_the_codecs_that_were_chosen() {
+    let config = Config {
+        router_codecs: vec![CodecName::Pcmu, CodecName::Av1],
+        ..config()
+    };
+    let server = TestServer::start_with(config, Timings::default()).await;
+    server.post("/rooms/room", "").await;
+    let capabilities = server.get("/rooms/room").await.body;
+    let codecs = capabilities["codecs"].as_array().unwrap().iter();
+    let codecs: Vec<_> = codecs
+        .map(|it| {
+            (
+                it["mimeType"].as_str().unwrap(),
+                it["preferredPayloadType"].as_u64().unwrap(),
+            )
+        })
+        .collect();
+    let expected = [("audio/PCMU", 0), ("video/AV1", 100), ("video/rtx", 101)];
+    assert_eq!(codecs, expected);
+    let is_descriptor = |uri: &str| uri.ends_with("#dependency-descriptor-rtp-header-extension");
+    let extensions = capabilities["headerExtensions"].as_array().unwrap();
+    let descriptor = extensions.last().unwrap();
+    assert!(is_descriptor(descriptor["uri"].as_str().unwrap()));
+    assert_eq!(descriptor["preferredId"], 8);
+    let router = |call: &Call| match call {
+        Call::CreateRouter(request) => Some(request.clone()),
+        _ => None,
+    };
+    let told = server.worker.wait_for(router).await;
+    let types = told
+        .codecs
+        .iter()
+        .map(|it| (it.payload_type, it.rtx_payload_type));
+    assert_eq!(types.collect::<Vec<_>>(), [(0, None), (100, Some(101))]);
+    let told = told.header_extensions.iter().find(|it| it.id == 8);
+    assert!(told.is_some_and(|it| is_descriptor(&it.uri)));
+    // Who connects is told the same.
+    let mut alice = server.connect("room", "alice").await;
+    let same = alice.ok("getRouterRtpCapabilities", json!({})).await;
+    assert_eq!(same, capabilities);
 }
 
 /// Defect p: the original's load balancer takes anybody's word on these paths.

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use axum::extract::ws::Message;
 use control::config::Config;
-use control::rooms::{PeerId, PeerOptions, RoomId, Rooms};
+use control::protoo::dialect::Dialect;
+use control::rooms::{BroadcasterRequest, PeerId, PeerOptions, RoomId, Rooms};
 use futures_util::{Sink, Stream};
 use proto::DataMessage;
 use proto::event::Event;
@@ -62,6 +63,10 @@ struct Peer {
 
 impl Peer {
     async fn connect(rooms: &Rooms, peer: &str) -> Self {
+        Self::connect_with(rooms, peer, PeerOptions::default()).await
+    }
+
+    async fn connect_with(rooms: &Rooms, peer: &str, options: PeerOptions) -> Self {
         let room = RoomId::parse("room").unwrap();
         let peer = PeerId::parse(peer).unwrap();
         let seat = rooms.admit(&room, &peer).await.unwrap();
@@ -71,7 +76,7 @@ impl Peer {
             incoming: from_client,
             outgoing: to_client,
         };
-        tokio::spawn(seat.occupy(socket, PeerOptions::default()));
+        tokio::spawn(seat.occupy(socket, options));
         Self {
             incoming: from_server,
             outgoing: to_server,
@@ -161,6 +166,60 @@ async fn as_long_to_join_as_configured() {
     let mut late = Peer::connect(&rooms, "late").await;
     assert!(matches!(late.read().await, Message::Close(Some(_))));
     assert_eq!(begin.elapsed().as_secs(), 7);
+}
+
+/// The newest mediasoup-demo waits for ten seconds; a shorter time of the
+/// operator's counts.
+#[tokio::test(start_paused = true)]
+async fn ten_seconds_to_join_in_the_newest_dialect() {
+    for (configured, expected) in [(30, 10), (7, 7)] {
+        let mut config = config();
+        config.room_join_timeout = Duration::from_secs(configured);
+        let (rooms, _, _pool) = rooms_with(config).await;
+        let options = PeerOptions {
+            dialect: Dialect::Newest,
+            ..PeerOptions::default()
+        };
+        let begin = Instant::now();
+        let mut late = Peer::connect_with(&rooms, "late", options).await;
+        let Message::Text(_) = late.read().await else {
+            panic!("no mediasoupVersion");
+        };
+        let Message::Close(Some(frame)) = late.read().await else {
+            panic!("not closed");
+        };
+        // Not final: it may come back.
+        assert_eq!(frame.code, 1008);
+        assert_eq!(begin.elapsed().as_secs(), expected);
+    }
+}
+
+/// A broadcaster of the newest HTTP API has as long as a peer.
+#[tokio::test(start_paused = true)]
+async fn a_broadcaster_that_does_not_join_is_removed() {
+    let (rooms, worker, _pool) = rooms().await;
+    let mut alice = Peer::connect(&rooms, "alice").await;
+    alice.join().await;
+    let room = RoomId::parse("room").unwrap();
+    let ask = |peer: &'static str, request| rooms.broadcaster(&room, peer, request);
+    let enter = |peer: &str| BroadcasterRequest::Enter {
+        body: json!({ "peerId": peer, "displayName": "F", "device": { "name": "ffmpeg" } }),
+        remote: None,
+    };
+    ask("", enter("late")).await.unwrap();
+    ask("", enter("joined")).await.unwrap();
+    ask("joined", BroadcasterRequest::Join).await.unwrap();
+    let transport = BroadcasterRequest::CreateTransport(json!({ "type": "webrtc" }));
+    ask("late", transport).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(29)).await;
+    assert_eq!(worker.count("CloseTransport"), 0);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(worker.count("CloseTransport"), 1);
+    let gone = ask("late", BroadcasterRequest::Join).await.unwrap_err();
+    let text = "broadcaster with id \"late\" not found";
+    assert_eq!(gone.to_string(), text);
+    let infos = ask("joined", BroadcasterRequest::PeerProducersInfos).await;
+    assert_eq!(infos.unwrap(), json!({ "peerProducersInfos": [] }));
 }
 
 #[tokio::test(start_paused = true)]

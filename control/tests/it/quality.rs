@@ -119,6 +119,7 @@ async fn who_speaks() {
         Event::ActiveSpeaker(ActiveSpeaker {
             producer_id: producer_id.map(str::to_owned),
             volume: -42,
+            volumes: Vec::new(),
         })
     };
     server.worker_says(speaks(Some(&producer_id))).await;

@@ -7,6 +7,7 @@ use serde_json::json;
 use tonic::Status;
 
 use crate::fake_worker::Call;
+use crate::newest::newest_caller;
 use crate::server::{TestServer, caller, config};
 
 async fn server() -> TestServer {
@@ -105,6 +106,32 @@ async fn before_there_is_a_transport() {
     let throttle = json!({ "secret": "slow down", "rtt": 200 });
     let refused = alice.refused("applyNetworkThrottle", throttle).await;
     assert_eq!(refused, (500, "no".into()));
+}
+
+/// The newest dialect has the names of the tool that the original server calls.
+#[tokio::test]
+async fn in_the_newest_dialect() {
+    let server = server().await;
+    let (mut new, send, recv) = newest_caller(&server).await;
+    let options = json!({ "up": 500, "down": 1000, "rtt": 200, "packetLoss": 10 });
+    let data = json!({ "secret": "slow down", "options": options });
+    assert_eq!(new.ok("applyNetworkThrottle", data).await, json!({}));
+    let data = json!({ "secret": "slow down", "options": "slow" });
+    let refused = new.refused("applyNetworkThrottle", data).await;
+    assert_eq!(refused, (400, "options must be an object".into()));
+    let data = json!({ "secret": "slow down" });
+    assert_eq!(new.ok("stopNetworkThrottle", data).await, json!({}));
+    let expected = NetworkThrottle {
+        uplink_bitrate: 500_000,
+        downlink_bitrate: 1_000_000,
+        rtt_ms: 200,
+        packet_loss: 0.1,
+    };
+    let throttles = throttles(&server);
+    assert_eq!(throttles.len(), 2, "{throttles:?}");
+    assert_eq!(throttles[0].transport_ids, [send, recv]);
+    assert_eq!(throttles[0].throttle, Some(expected));
+    assert_eq!(throttles[1].throttle, None);
 }
 
 #[tokio::test]

@@ -49,7 +49,8 @@
 //! those flows, the lowest that does is as good as it gets. Until the keyframe of the new stream is
 //! there, the old one is forwarded. [`Action::TellLayer`] says what came of it.
 //!
-//! *Speakers.* [`Action::TellSpeaker`] names the loudest producer of every [`SPEAKER_INTERVAL`].
+//! *Speakers.* [`Action::TellSpeaker`] names the loudest producer of every [`SPEAKER_INTERVAL`],
+//! [`Router::speakers`] all that are told.
 
 mod consumer;
 mod error;
@@ -79,7 +80,7 @@ pub use crate::layers::{LayerCosts, Layers, MAX_TEMPORAL_LAYERS};
 pub use crate::replay::{REPLAY_WINDOW, RESTART_AFTER};
 pub use crate::selection::{STEADY_AFTER, STREAM_TIMEOUT};
 pub use crate::sequence::DROP_HISTORY;
-pub use crate::speakers::{MIN_PACKETS, SPEAKER_INTERVAL, THRESHOLD};
+pub use crate::speakers::{MAX_SPEAKERS, MIN_PACKETS, SPEAKER_INTERVAL, THRESHOLD};
 pub use crate::timestamp::CAPTURE_TRUST;
 pub use crate::types::{
     Action, Codec, ConsumerConfig, ConsumerKey, Forward, MAX_STREAMS, MediaKind, PreferredLayers,
@@ -461,6 +462,13 @@ impl Router {
             .filter_map(|(key, stream)| self.producers.get(*key)?.request(*stream)?.deadline())
             .chain(self.speakers.deadline())
             .min()
+    }
+
+    /// Who spoke in the last interval, the loudest first, with their mean levels in dBov: at most
+    /// [`MAX_SPEAKERS`]. One of them may have been closed since.
+    #[must_use]
+    pub fn speakers(&self) -> &[(ProducerKey, i8)] {
+        self.speakers.loudest()
     }
 
     /// What is to be done, one at a time. Poll after every call that takes `now` or pauses, until

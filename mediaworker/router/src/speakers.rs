@@ -2,9 +2,10 @@
 //!
 //! The rules are those of mediasoup's audio level observer: a producer counts when at least
 //! [`MIN_PACKETS`] of its packets in the interval carried a level and their mean reaches
-//! [`THRESHOLD`]; the loudest one is told at the end of every interval, and silence once, when it
-//! begins. Nothing is timed while nobody sends audio.
+//! [`THRESHOLD`]; those who speak are told at the end of every interval, the loudest first, and
+//! silence once, when it begins. Nothing is timed while nobody sends audio.
 
+use std::cmp::Reverse;
 use std::time::{Duration, Instant};
 
 use crate::types::ProducerKey;
@@ -18,6 +19,9 @@ pub const THRESHOLD: i8 = -80;
 /// Least number of packets with a level in an interval: a producer that has just begun, or whose
 /// packets hardly arrive, is not judged.
 pub const MIN_PACKETS: u32 = 10;
+
+/// Most speakers of an interval that are told; who is less loud than those is not.
+pub const MAX_SPEAKERS: usize = 10;
 
 /// The lowest level that RFC 6464 can express, dBov.
 const LOWEST: i8 = -127;
@@ -59,6 +63,8 @@ pub(crate) enum Verdict {
 pub(crate) struct Speakers {
     deadline: Option<Instant>,
     speaking: bool,
+    /// The speakers of the last interval, the loudest first.
+    loudest: Vec<(ProducerKey, i8)>,
 }
 
 impl Speakers {
@@ -71,6 +77,11 @@ impl Speakers {
         self.deadline
     }
 
+    /// Who spoke in the last interval, the loudest first, with their mean levels in dBov.
+    pub(crate) fn loudest(&self) -> &[(ProducerKey, i8)] {
+        &self.loudest
+    }
+
     /// Ends the interval if its time has come. `levels`: every producer's.
     pub(crate) fn handle_timeout<'a>(
         &mut self,
@@ -80,14 +91,15 @@ impl Speakers {
         if self.deadline.is_none_or(|deadline| now < deadline) {
             return None;
         }
-        let mut loudest: Option<(ProducerKey, i8)> = None;
+        self.loudest.clear();
         for (producer, levels) in levels {
-            if let Some(mean) = levels.take().filter(|mean| *mean >= THRESHOLD)
-                && loudest.is_none_or(|(_, louder)| mean > louder)
-            {
-                loudest = Some((producer, mean));
+            if let Some(mean) = levels.take().filter(|mean| *mean >= THRESHOLD) {
+                self.loudest.push((producer, mean));
             }
         }
+        self.loudest.sort_by_key(|(_, mean)| Reverse(*mean));
+        self.loudest.truncate(MAX_SPEAKERS);
+        let loudest = self.loudest.first().copied();
         let was_speaking = std::mem::replace(&mut self.speaking, loudest.is_some());
         // In silence the next level begins the next interval.
         self.deadline = self.speaking.then_some(now + SPEAKER_INTERVAL);
@@ -165,5 +177,43 @@ mod tests {
             assert_eq!(heard(&mut noted, &mut speakers, now), verdict, "{index}");
         }
         assert_eq!(speakers.deadline(), None, "nothing to wait for");
+    }
+
+    #[test]
+    fn the_loudest_ten_are_told_in_order() {
+        let mut keys = SlotMap::<ProducerKey, ()>::with_key();
+        let keys: Vec<_> = (0..12).map(|_| keys.insert(())).collect();
+        let mut speakers = Speakers::default();
+        let now = Instant::now();
+        // The last one is the loudest; two are equally loud, and one is too low.
+        let volume = |index: usize| match index {
+            0 => -90,
+            1 => -40,
+            index => -42 + i8::try_from(index).unwrap(),
+        };
+        let mut noted: Vec<_> = keys
+            .iter()
+            .enumerate()
+            .map(|(index, key)| (*key, levels(&[volume(index); 20])))
+            .collect();
+        speakers.arm(now);
+        let all = noted.iter_mut().map(|(key, levels)| (*key, levels));
+        let verdict = speakers.handle_timeout(now + SPEAKER_INTERVAL, all);
+        let (producer, loudest) = (keys[11], -31);
+        let volume_of = |index: usize| (keys[index], volume(index));
+        let expected: Vec<_> = (3..12).rev().chain([1]).map(volume_of).collect();
+        assert_eq!(speakers.loudest(), expected);
+        assert_eq!(
+            verdict,
+            Some(Verdict::Speaks {
+                producer,
+                volume: loudest
+            })
+        );
+        // Silence empties the list.
+        let silent = noted.iter_mut().map(|(key, levels)| (*key, levels));
+        let verdict = speakers.handle_timeout(now + 2 * SPEAKER_INTERVAL, silent);
+        assert_eq!(verdict, Some(Verdict::Silence));
+        assert_eq!(speakers.loudest(), []);
     }
 }

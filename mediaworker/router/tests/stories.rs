@@ -742,6 +742,7 @@ fn the_loudest_speaker_is_told() {
     );
     room.wait(SPEAKER_INTERVAL);
     assert_eq!(room.told(), [tell(Some(bob), -30)]);
+    assert_eq!(room.router.speakers(), [(bob, -30), (ann, -40)]);
     // Who is paused is not heard, and who is closed is not named.
     speak(&mut room, bob, &mut b, -30);
     room.router.pause_producer(room.now, bob).unwrap();

@@ -1,7 +1,8 @@
 //! What the control plane can ask for.
 
+use std::ops::RangeInclusive;
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use proto::event::Event;
 use router::{ConsumerConfig, ProducerConfig, Router, Sink};
@@ -16,9 +17,9 @@ use super::{
 use crate::transport::TransportError;
 use crate::transport::crypto::Fingerprint;
 use crate::transport::data::DataChannels;
-use crate::transport::extensions;
 use crate::transport::slots::PayloadType;
 use crate::transport::webrtc::{Role, RouterMedia, WebRtcTransport};
+use crate::transport::{extensions, ice};
 
 /// Type preference of host candidates in mediasoup's priorities; a whole 64 of
 /// the 126 that RFC 8445 §5.1.2.2 recommends, so that it never wins over one
@@ -28,6 +29,10 @@ const HOST_TYPE_PREFERENCE: u32 = 64;
 /// `LOCAL_PREFERENCE_STEP` less.
 const FIRST_LOCAL_PREFERENCE: u32 = 10_000;
 const LOCAL_PREFERENCE_STEP: u32 = 100;
+
+/// Consent timeouts that can be asked for, seconds. Clients check every 5 seconds
+/// or so (RFC 7675 §5.1).
+const CONSENT_TIMEOUTS: RangeInclusive<u32> = 5..=300;
 
 type Result<T> = std::result::Result<T, CommandError>;
 
@@ -91,7 +96,9 @@ impl Engine {
             _ => None,
         };
         let channels = DataChannels::new(data::sctp_limits(request.sctp.as_ref())?);
-        let inner = WebRtcTransport::new(self.cert.clone(), media, role, channels);
+        let consent_timeout = consent_timeout(request.ice_consent_timeout)?;
+        let mut inner = WebRtcTransport::new(self.cert.clone(), media, role, channels);
+        inner.set_consent_timeout(consent_timeout);
         let credentials = inner.ice().credentials().clone();
         let key = self.transports.insert(TransportEntry {
             id: request.transport_id.clone(),
@@ -484,6 +491,18 @@ impl Engine {
     pub(super) fn consumer(&self, id: &str) -> Result<(RouterKey, router::ConsumerKey)> {
         let key = self.consumer_ids.get(id).copied();
         key.ok_or_else(|| not_found("consumer", id))
+    }
+}
+
+fn consent_timeout(seconds: Option<u32>) -> std::result::Result<Duration, TransportError> {
+    match seconds {
+        None => Ok(ice::CONSENT_TIMEOUT),
+        Some(seconds) if CONSENT_TIMEOUTS.contains(&seconds) => {
+            Ok(Duration::from_secs(seconds.into()))
+        }
+        Some(seconds) => Err(TransportError::Invalid(format!(
+            "ice_consent_timeout: {seconds} is not in 5..=300"
+        ))),
     }
 }
 

@@ -444,6 +444,13 @@ impl Engine {
             received.binary,
             &received.payload,
         );
+        let entry = self.data.producers.get(received.producer);
+        if let Some((transport, consumers)) =
+            entry.and_then(|entry| Some((entry.on?.0, entry.consumers.len())))
+        {
+            let len = received.payload.len();
+            self.call(transport, |t| t.data().charge(now, len, consumers));
+        }
     }
 
     /// Sends a message to all data consumers of a data producer, or to one.

@@ -118,18 +118,27 @@ impl Engine {
         }
     }
 
-    /// Tells who speaks loudest.
+    /// Tells who speaks, the loudest first.
     pub(super) fn tell_speaker(
         &mut self,
         router: RouterKey,
         producer: Option<ProducerKey>,
         volume: i8,
     ) {
-        let room = self.routers.get(router);
-        let id = producer.and_then(|key| Some(room?.producers.get(key)?.id.clone()));
+        let Some(room) = self.routers.get(router) else {
+            return;
+        };
+        let id_of = |key| room.producers.get(key).map(|producer| producer.id.clone());
+        let volumes = room.graph.speakers().iter().filter_map(|(key, volume)| {
+            Some(proto::ProducerVolume {
+                producer_id: id_of(*key)?,
+                volume: (*volume).into(),
+            })
+        });
         let told = proto::ActiveSpeaker {
-            producer_id: id,
+            producer_id: producer.and_then(id_of),
             volume: volume.into(),
+            volumes: volumes.collect(),
         };
         self.event(router, Event::ActiveSpeaker(told));
     }

@@ -187,9 +187,7 @@ fn stream(stats: StreamStats, kind: MediaKind, mime_type: &str) -> proto::RtpStr
         packets_retransmitted: stats.packets_retransmitted,
         packets_repaired: stats.packets_repaired,
         nack_count: stats.feedback.nacks,
-        // str0m tells the messages only. Each names at least one packet, and each
-        // retransmission was asked for.
-        nack_packet_count: stats.feedback.nacks.max(stats.packets_retransmitted),
+        nack_packet_count: stats.feedback.nack_packets,
         pli_count: stats.feedback.plis,
         fir_count: stats.feedback.firs,
         score: stats.score.into(),

@@ -17,6 +17,7 @@ use str0m::crypto::dtls::{DtlsImplError, DtlsInstance, DtlsOutput, DtlsProvider,
 use str0m::crypto::{CryptoError, CryptoProvider, from_feature_flags};
 
 use super::sctp::SctpGuard;
+use super::srtcp::ListeningProvider;
 
 thread_local! {
     /// Certificate (DER) that the last polled DTLS instance received. The
@@ -30,10 +31,12 @@ thread_local! {
 
 static PROVIDER: LazyLock<CryptoProvider> = LazyLock::new(|| CryptoProvider {
     dtls_provider: &CapturingProvider,
+    srtp_provider: &ListeningProvider,
     ..from_feature_flags()
 });
 
-/// The crypto of this process: str0m's default, with the DTLS instances wrapped.
+/// The crypto of this process: str0m's default, with the DTLS instances and the
+/// SRTP ciphers wrapped.
 pub fn provider() -> &'static CryptoProvider {
     &PROVIDER
 }

@@ -14,7 +14,10 @@
 //! reset of a channel that was taken over is that of the earlier one, and it is
 //! opened again; otherwise a channel that the client has reset stays closed.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+mod backlog;
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Instant;
 
 use slotmap::new_key_type;
 use str0m::Rtc;
@@ -24,6 +27,7 @@ use str0m::channel::{ChannelConfig, ChannelData, ChannelId, Reliability};
 use super::receive::RemoteIce;
 use super::webrtc::{DtlsState, WebRtcTransport};
 use super::{TransportError, offer, sctp};
+use backlog::{Backlog, Budget};
 
 new_key_type! {
     /// A data producer.
@@ -50,8 +54,10 @@ pub const MAX_BACKLOG: usize = 1 << 20;
 pub const MAX_BACKLOG_MESSAGES: usize = 2048;
 /// The same for all data consumers of one transport.
 const MAX_TRANSPORT_BACKLOG_MESSAGES: usize = 8192;
-/// Most data producers and data consumers of one transport. str0m looks at each
-/// of them whenever a packet comes.
+/// Most streams of one transport, and so most data producers and data consumers.
+/// One whose user is gone counts until its channel is closed, which is up to the
+/// client. str0m looks at each of them whenever a packet comes, and adds up what
+/// it holds for each whenever a message is written.
 const MAX_CHANNELS: usize = 1024;
 
 /// What the client and we have agreed on.
@@ -139,36 +145,9 @@ struct Stream {
     taken_over: bool,
     /// The client has closed it.
     ended: bool,
+    /// It is in [`DataChannels::unsettled`].
+    listed: bool,
     backlog: Backlog,
-}
-
-/// The messages that str0m holds for a stream.
-#[derive(Debug, Default)]
-struct Backlog {
-    /// Their lengths, oldest first.
-    messages: VecDeque<usize>,
-    bytes: usize,
-}
-
-impl Backlog {
-    /// Takes out what is not held any more; `held` bytes still are.
-    fn shrink(&mut self, held: usize) {
-        while let Some(oldest) = self.messages.front()
-            && self.bytes - oldest >= held
-        {
-            self.bytes -= oldest;
-            self.messages.pop_front();
-        }
-    }
-
-    fn fits(&self, held: usize, len: usize) -> bool {
-        held + len <= MAX_BACKLOG && self.messages.len() < MAX_BACKLOG_MESSAGES
-    }
-
-    fn push(&mut self, len: usize) {
-        self.messages.push_back(len);
-        self.bytes += len;
-    }
 }
 
 /// The data channels of one transport.
@@ -177,8 +156,14 @@ pub struct DataChannels {
     limits: Option<SctpLimits>,
     streams: BTreeMap<u16, Stream>,
     by_channel: HashMap<ChannelId, u16>,
-    /// Streams whose channel may not be what is wanted.
+    /// Streams whose channel may not be what is wanted, each of them once. Those
+    /// that wait for str0m are not listed before it tells that they may go on.
     unsettled: Vec<u16>,
+    /// Messages that are held for all streams, as far as is known: those of a
+    /// stream are counted anew when it is written to, and when nothing of it is
+    /// held any more.
+    held_messages: usize,
+    budget: Budget,
     established: bool,
     /// Something that [`DataChannels::settle`] has waited for has happened.
     woken: bool,
@@ -256,9 +241,10 @@ impl DataChannels {
                 stream.id
             )));
         }
-        if self.users().count() >= MAX_CHANNELS {
+        if !self.streams.contains_key(&stream.id) && self.streams.len() >= MAX_CHANNELS {
             return Err(TransportError::Limit(format!(
-                "more than {MAX_CHANNELS} data producers and data consumers on one transport"
+                "more than {MAX_CHANNELS} data producers, data consumers and closing streams \
+                 on one transport"
             )));
         }
         Ok(())
@@ -293,6 +279,9 @@ impl DataChannels {
     pub fn settle(&mut self, rtc: &mut Rtc) {
         self.woken = false;
         for id in std::mem::take(&mut self.unsettled) {
+            if let Some(stream) = self.streams.get_mut(&id) {
+                stream.listed = false;
+            }
             if !self.settle_one(rtc, id) {
                 self.look_at(id);
             }
@@ -301,18 +290,21 @@ impl DataChannels {
 
     /// Lists a stream to be settled, once.
     fn look_at(&mut self, id: u16) {
-        if !self.unsettled.contains(&id) {
+        if let Some(stream) = self.streams.get_mut(&id)
+            && !std::mem::replace(&mut stream.listed, true)
+        {
             self.unsettled.push(id);
         }
     }
 
-    /// True when nothing is left to be done for a stream.
+    /// True when nothing is left to be done for a stream, or an event of str0m
+    /// will list it again.
     fn settle_one(&mut self, rtc: &mut Rtc, id: u16) -> bool {
         let Some(stream) = self.streams.get_mut(&id) else {
             return true;
         };
         match (stream.channel, &stream.user) {
-            (Some(_), _) if stream.closing => false,
+            (Some(_), _) if stream.closing => true,
             (Some(channel), _) if stream.stale => {
                 // One that is not open yet would forget that it has to close, and
                 // what a closed one still holds would count nowhere.
@@ -323,7 +315,7 @@ impl DataChannels {
                     rtc.direct_api().close_data_channel(channel);
                     stream.closing = true;
                 }
-                false
+                true
             }
             (Some(_), _) => true,
             (None, Some((_, wanted))) if !stream.ended => {
@@ -364,8 +356,8 @@ impl DataChannels {
     /// str0m has opened a channel. One that the client opens in-band is not
     /// wanted: it is closed.
     pub fn handle_open(&mut self, rtc: &mut Rtc, channel: ChannelId) {
-        self.woken = true;
-        if self.by_channel.contains_key(&channel) {
+        if let Some(id) = self.by_channel.get(&channel).copied() {
+            self.go_on(id);
             return;
         }
         if let Some(id) = rtc.direct_api().sctp_stream_id_by_channel_id(channel) {
@@ -374,13 +366,30 @@ impl DataChannels {
             stream.channel = Some(channel);
             stream.made = None;
             stream.stale = true;
-            self.look_at(id);
+            self.go_on(id);
         }
     }
 
     /// A channel holds nothing any more: it may be waiting to be closed.
-    pub fn handle_drained(&mut self) {
-        self.woken = true;
+    pub fn handle_drained(&mut self, rtc: &mut Rtc, channel: ChannelId) {
+        let Some(id) = self.by_channel.get(&channel).copied() else {
+            return;
+        };
+        if let Some(stream) = self.streams.get_mut(&id) {
+            // Something may have been written since.
+            let open = rtc.channel(channel);
+            let held = open.map_or(0, |mut channel| channel.buffered_amount());
+            self.held_messages -= stream.backlog.shrink(held);
+        }
+        self.go_on(id);
+    }
+
+    /// A stream whose channel has to be closed may have waited for this.
+    fn go_on(&mut self, id: u16) {
+        if self.streams.get(&id).is_some_and(|stream| stream.stale) {
+            self.look_at(id);
+            self.woken = true;
+        }
     }
 
     /// str0m has closed a channel, because we wanted it or the client has.
@@ -394,7 +403,7 @@ impl DataChannels {
             let stale = std::mem::take(&mut stream.stale);
             let taken_over = std::mem::take(&mut stream.taken_over);
             stream.ended = !stale && !taken_over;
-            stream.backlog = Backlog::default();
+            self.held_messages -= std::mem::take(&mut stream.backlog).len();
             self.look_at(id);
             self.woken = true;
         }
@@ -420,9 +429,6 @@ impl DataChannels {
 
     /// Queues a message on a stream; it leaves with the next flush.
     pub fn send(&mut self, rtc: &mut Rtc, id: u16, binary: bool, payload: &[u8]) -> DataSent {
-        if !self.has_room(rtc) {
-            return DataSent::Full;
-        }
         let (Some(limits), Some(stream)) = (self.limits, self.streams.get_mut(&id)) else {
             return DataSent::NotOpen;
         };
@@ -439,13 +445,16 @@ impl DataChannels {
             payload
         };
         let held = channel.buffered_amount();
-        stream.backlog.shrink(held);
-        if !stream.backlog.fits(held, payload.len()) {
+        self.held_messages -= stream.backlog.shrink(held);
+        if self.held_messages >= MAX_TRANSPORT_BACKLOG_MESSAGES
+            || !stream.backlog.fits(held, payload.len())
+        {
             return DataSent::Full;
         }
         match channel.write(binary, payload) {
             Ok(true) => {
                 stream.backlog.push(payload.len());
+                self.held_messages += 1;
                 DataSent::Queued
             }
             Ok(false) => DataSent::Full,
@@ -453,22 +462,15 @@ impl DataChannels {
         }
     }
 
-    /// Whether the number of messages that are held for the client allows one
-    /// more.
-    fn has_room(&mut self, rtc: &mut Rtc) -> bool {
-        let messages = |streams: &BTreeMap<u16, Stream>| -> usize {
-            streams.values().map(|s| s.backlog.messages.len()).sum()
-        };
-        if messages(&self.streams) < MAX_TRANSPORT_BACKLOG_MESSAGES {
-            return true;
-        }
-        // Some may have been delivered since anybody looked.
-        for stream in self.streams.values_mut() {
-            let channel = stream.channel.and_then(|channel| rtc.channel(channel));
-            let held = channel.map_or(0, |mut channel| channel.buffered_amount());
-            stream.backlog.shrink(held);
-        }
-        messages(&self.streams) < MAX_TRANSPORT_BACKLOG_MESSAGES
+    /// Notes what delivering a message of the client has cost.
+    pub fn charge(&mut self, now: Instant, len: usize, consumers: usize) {
+        self.budget.charge(now, len, consumers);
+    }
+
+    /// Whether the client's messages have cost so much that it is not listened to
+    /// now.
+    pub fn is_spent(&self, now: Instant) -> bool {
+        self.budget.is_spent(now)
     }
 
     /// Bytes that are held for a stream until the client has acknowledged them.
@@ -521,30 +523,39 @@ impl WebRtcTransport {
 mod tests {
     use super::*;
 
+    fn stream(id: u16) -> StreamParameters {
+        StreamParameters {
+            id,
+            ordered: true,
+            reliability: Reliability::Reliable,
+        }
+    }
+
     #[test]
-    fn a_backlog_follows_what_is_held() {
-        let mut backlog = Backlog::default();
-        for len in [100, 200, 300] {
-            assert!(backlog.fits(backlog.bytes, len));
-            backlog.push(len);
+    fn coming_and_going_before_the_client_connects_leaves_little() {
+        let mut channels = DataChannels::new(Some(SctpLimits {
+            num_streams: u16::MAX,
+            max_message_size: MAX_MESSAGE_SIZE,
+        }));
+        let user = DataUser::Producer(DataProducerKey::default());
+        for _ in 0..1000 {
+            channels.check(&stream(7)).unwrap();
+            channels.add(user, stream(7));
+            channels.remove(None, 7);
         }
-        for (held, messages) in [
-            (600, 3),
-            (501, 3),
-            (500, 2),
-            (301, 2),
-            (300, 1),
-            (1, 1),
-            (0, 0),
-        ] {
-            backlog.shrink(held);
-            assert_eq!(backlog.messages.len(), messages, "{held}");
+        assert_eq!((channels.streams.len(), channels.unsettled.len()), (1, 1));
+        let mut taken = 0;
+        for id in 0..u16::MAX {
+            if channels.check(&stream(id)).is_ok() {
+                channels.add(user, stream(id));
+                channels.remove(None, id);
+                taken += 1;
+            }
         }
-        assert_eq!(backlog.bytes, 0);
-        assert!(!backlog.fits(MAX_BACKLOG - 10, 11));
-        for _ in 0..MAX_BACKLOG_MESSAGES {
-            backlog.push(1);
-        }
-        assert!(!backlog.fits(MAX_BACKLOG_MESSAGES, 1));
+        assert_eq!(taken, MAX_CHANNELS, "what is closing counts");
+        assert_eq!(channels.unsettled.len(), MAX_CHANNELS);
+        let error = channels.check(&stream(60_000)).unwrap_err().to_string();
+        assert!(error.contains("1024"), "{error}");
+        assert!(channels.check(&stream(7)).is_ok(), "it is counted already");
     }
 }

@@ -3,6 +3,8 @@
 
 use str0m::rtp::{Extension, ExtensionMap, ExtensionValues};
 
+use super::dependency_descriptor::{self, URI as DEPENDENCY_DESCRIPTOR};
+
 /// `urn:ietf:params:rtp-hdrext:sdes:mid` (RFC 9143 §15).
 pub const MID: &str = "urn:ietf:params:rtp-hdrext:sdes:mid";
 /// `abs-capture-time`, which old mediasoup clients list with ids that belong to
@@ -20,7 +22,7 @@ const TRANSMISSION_OFFSET: &str = "urn:ietf:params:rtp-hdrext:toffset";
 const PLAYOUT_DELAY: &str = "http://www.webrtc.org/experiments/rtp-hdrext/playout-delay";
 
 /// Every URI that [`known`] knows.
-const URIS: [&str; 10] = [
+const URIS: [&str; 11] = [
     MID,
     RTP_STREAM_ID,
     REPAIRED_RTP_STREAM_ID,
@@ -31,6 +33,7 @@ const URIS: [&str; 10] = [
     TRANSMISSION_OFFSET,
     ABS_CAPTURE_TIME,
     PLAYOUT_DELAY,
+    DEPENDENCY_DESCRIPTOR,
 ];
 
 /// Largest id (RFC 8285 §4.3). Browsers go beyond the 14 of the one-byte form
@@ -55,6 +58,7 @@ pub fn known(uri: &str) -> Option<Extension> {
         TRANSMISSION_OFFSET => Extension::TransmissionTimeOffset,
         ABS_CAPTURE_TIME => Extension::AbsoluteCaptureTime,
         PLAYOUT_DELAY => Extension::PlayoutDelay,
+        DEPENDENCY_DESCRIPTOR => dependency_descriptor::extension(),
         _ => return None,
     })
 }
@@ -117,6 +121,7 @@ pub struct Written {
     transmission_offset: bool,
     abs_capture_time: bool,
     playout_delay: bool,
+    dependency_descriptor: bool,
 }
 
 impl Written {
@@ -130,6 +135,7 @@ impl Written {
                 TRANSMISSION_OFFSET => written.transmission_offset = true,
                 ABS_CAPTURE_TIME => written.abs_capture_time = true,
                 PLAYOUT_DELAY => written.playout_delay = true,
+                DEPENDENCY_DESCRIPTOR => written.dependency_descriptor = true,
                 _ => {}
             }
         }
@@ -155,6 +161,9 @@ impl Written {
         if self.playout_delay {
             to.play_delay_min = from.play_delay_min;
             to.play_delay_max = from.play_delay_max;
+        }
+        if self.dependency_descriptor {
+            dependency_descriptor::copy(from, &mut to);
         }
         to
     }

@@ -16,6 +16,12 @@ pub fn payload_type(rtp: &[u8]) -> Option<u8> {
     rtp.get(1).map(|byte| byte & 0x7f)
 }
 
+/// Sequence number of an RTP packet.
+pub fn sequence(rtp: &[u8]) -> Option<u16> {
+    let bytes = rtp.get(2..4)?;
+    Some(u16::from_be_bytes(bytes.try_into().ok()?))
+}
+
 /// The 16 bits of a header extension (RFC 8285), as it stands in the clear;
 /// `None` when the packet does not have it.
 pub fn extension_u16(rtp: &[u8], id: u8) -> Option<u16> {

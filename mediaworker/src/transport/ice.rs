@@ -18,7 +18,7 @@ use super::Tuple;
 const MAX_TUPLES: usize = 8;
 
 /// Time without an authentic connectivity check after which the peer is taken
-/// for gone (RFC 7675 §5.1).
+/// for gone (RFC 7675 §5.1), where nothing else was asked for.
 pub const CONSENT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Length of the username fragment and of the password, in characters.
@@ -86,6 +86,7 @@ pub struct IceAgent {
     selected: Option<Tuple>,
     state: IceState,
     last_check: Option<Instant>,
+    consent_timeout: Duration,
 }
 
 impl Default for IceAgent {
@@ -104,7 +105,13 @@ impl IceAgent {
             selected: None,
             state: IceState::New,
             last_check: None,
+            consent_timeout: CONSENT_TIMEOUT,
         }
+    }
+
+    /// Another time than [`CONSENT_TIMEOUT`].
+    pub fn set_consent_timeout(&mut self, timeout: Duration) {
+        self.consent_timeout = timeout;
     }
 
     /// The current local credentials.
@@ -151,7 +158,7 @@ impl IceAgent {
     pub fn consent_deadline(&self) -> Option<Instant> {
         match self.state {
             IceState::Connected | IceState::Completed => {
-                self.last_check.map(|t| t + CONSENT_TIMEOUT)
+                self.last_check.map(|t| t + self.consent_timeout)
             }
             IceState::New | IceState::Disconnected => None,
         }
@@ -386,6 +393,7 @@ mod tests {
         let nominate = request(&format!("{}:t", c.ufrag), &c.password, true, true);
         check(&mut agent, now, tuple(1), &nominate).unwrap();
         let almost = now + CONSENT_TIMEOUT - Duration::from_millis(1);
+        assert_eq!(agent.consent_deadline(), Some(now + CONSENT_TIMEOUT));
         assert!(!agent.handle_timeout(almost));
         assert!(agent.handle_timeout(now + CONSENT_TIMEOUT));
         assert_eq!(agent.state(), IceState::Disconnected);

@@ -3,6 +3,7 @@
 pub mod clock;
 pub mod crypto;
 pub mod data;
+pub mod dependency_descriptor;
 pub mod extensions;
 mod guard;
 pub mod ice;
@@ -11,6 +12,7 @@ pub mod receive;
 pub mod sctp;
 pub mod send;
 pub mod slots;
+pub mod srtcp;
 pub mod stats;
 pub mod throttle;
 pub mod webrtc;

@@ -56,6 +56,18 @@ const TINY_FRAGMENTS: u32 = 256;
 /// at each end.
 const TINY_PER_FULL: u32 = 4;
 
+/// Content type of a DTLS record with application data, which is SCTP (RFC 6347
+/// §4.1), and the lowest first octet of an encrypted record of DTLS 1.3 (RFC 9147
+/// §4).
+const APPLICATION_DATA: u8 = 23;
+const UNIFIED_HEADER: u8 = 0x20;
+
+/// Whether a datagram begins with a DTLS record that carries SCTP.
+pub fn is_data(dtls: &[u8]) -> bool {
+    dtls.first()
+        .is_some_and(|kind| *kind == APPLICATION_DATA || *kind >= UNIFIED_HEADER)
+}
+
 static CRC32C: Crc<u32> = Crc::<u32>::new(&CRC_32_ISCSI);
 
 static EMPTY: LazyLock<[u8; 16]> = LazyLock::new(rand::random);
@@ -102,6 +114,10 @@ pub struct SctpGuard {
     streams: u16,
     inits: u32,
     tiny: u32,
+    /// Tag that packets to us have to carry, as our INIT says (§3.3.2).
+    own_tag: Option<u32>,
+    /// We have answered the client's INIT ACK with its cookie.
+    echoed: bool,
     established: bool,
 }
 
@@ -113,6 +129,8 @@ impl SctpGuard {
             streams,
             inits: 0,
             tiny: TINY_FRAGMENTS,
+            own_tag: None,
+            echoed: false,
             established: false,
         }
     }
@@ -136,7 +154,7 @@ impl SctpGuard {
                         return false;
                     }
                 }
-                COOKIE_ACK => self.established = true,
+                COOKIE_ACK => self.established |= self.echoed && u32_at(packet, 4) == self.own_tag,
                 _ => {}
             }
         }
@@ -168,7 +186,13 @@ impl SctpGuard {
     pub fn outgoing(&mut self, packet: &[u8]) -> Option<Vec<u8>> {
         let mut has_empty = false;
         for chunk in chunks(packet) {
-            self.established |= chunk.kind == COOKIE_ACK;
+            match chunk.kind {
+                INIT => self.own_tag = u32_at(chunk.bytes, 4),
+                COOKIE_ECHO => self.echoed = true,
+                // str0m sends it for a cookie of its own only.
+                COOKIE_ACK => self.established = true,
+                _ => {}
+            }
             has_empty |= is_marker(&chunk);
         }
         has_empty.then(|| with_empty_messages(packet))
@@ -427,9 +451,29 @@ mod tests {
     #[test]
     fn the_handshake_is_noticed_in_either_direction() {
         let ack = packet(&[chunk(COOKIE_ACK, 0, &[])]);
-        let (mut client, mut server) = (SctpGuard::new(8), SctpGuard::new(8));
-        assert!(!client.is_established() && client.admits(&ack));
+        let mut server = SctpGuard::new(8);
+        assert!(!server.is_established());
         let _ = server.outgoing(&ack);
-        assert!(client.is_established() && server.is_established());
+        assert!(server.is_established());
+        // The client's word counts when we have asked for it, under our tag.
+        let init = |tag: u8| packet(&[chunk(INIT, 0, &[&[1, 2, 3, tag][..], &[0; 12]].concat())]);
+        let echo = packet(&[chunk(COOKIE_ECHO, 0, &[7; 40])]);
+        for (tag, echoes, established) in [
+            (None, false, false),
+            (Some(4), false, false),
+            (None, true, false),
+            (Some(5), true, false),
+            (Some(4), true, true),
+        ] {
+            let mut client = SctpGuard::new(8);
+            if let Some(tag) = tag {
+                let _ = client.outgoing(&init(tag));
+            }
+            if echoes {
+                let _ = client.outgoing(&echo);
+            }
+            assert!(client.admits(&ack));
+            assert_eq!(client.is_established(), established, "{tag:?}, {echoes}");
+        }
     }
 }

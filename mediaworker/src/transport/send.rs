@@ -1,5 +1,6 @@
 //! The consuming side of a WebRtcTransport: the streams that a client receives.
 
+mod history;
 mod outbound;
 
 use std::collections::HashMap;
@@ -13,8 +14,10 @@ use str0m::stats::MediaEgressStats;
 
 use super::TransportError;
 use super::extensions::Written;
+use super::guard;
 use super::receive::is_token;
 use super::stats::StreamStats;
+use history::History;
 use outbound::Outbound;
 
 /// Most consumers on one transport.
@@ -37,7 +40,8 @@ pub struct ConsumerSpec {
     pub pt: u8,
     /// SSRC of its packets.
     pub ssrc: u32,
-    /// SSRC of retransmissions (RFC 4588); without it nothing is resent.
+    /// SSRC of retransmissions (RFC 4588); without it packets are resent as they
+    /// were.
     pub rtx_ssrc: Option<u32>,
     /// Extensions that are copied from the producer's packets.
     pub written: Written,
@@ -59,6 +63,8 @@ struct SendStream {
     /// nothing.
     declared: bool,
     outbound: Outbound,
+    /// Without RTX: what may be asked for again.
+    history: History,
 }
 
 /// The consumers of one transport, by slot.
@@ -129,6 +135,7 @@ impl Sending {
             known: false,
             declared: false,
             outbound: Outbound::default(),
+            history: History::default(),
         };
         let free = self.slots.iter().position(Option::is_none);
         let slot = free.unwrap_or(self.slots.len());
@@ -176,12 +183,28 @@ impl Sending {
     }
 
     /// Counts an RTP packet that leaves.
-    pub fn sent(&mut self, now: Instant, ssrc: Option<u32>, len: usize, retransmission: bool) {
-        let slot = ssrc.and_then(|ssrc| self.by_ssrc.get(&ssrc).copied());
-        let place = slot.and_then(|slot| self.slots.get_mut(slot));
-        if let Some(stream) = place.and_then(Option::as_mut) {
-            stream.outbound.sent(now, len, retransmission);
+    pub fn sent(&mut self, now: Instant, rtp: &[u8], retransmission: bool) {
+        let ssrc = guard::ssrc(rtp);
+        if let Some(stream) = ssrc.and_then(|ssrc| self.by_ssrc_mut(ssrc)) {
+            stream.outbound.sent(now, rtp.len(), retransmission);
+            if stream.rtx.is_none() && !retransmission {
+                stream.history.keep(rtp);
+            }
         }
+    }
+
+    /// The client asks for a packet again: counts that, and answers the packet as
+    /// it left if that is there and its stream has no RTX. For one with RTX str0m
+    /// answers the client.
+    pub fn nacked(&mut self, ssrc: u32, sequence: u16) -> Option<&[u8]> {
+        let stream = self.by_ssrc_mut(ssrc)?;
+        stream.outbound.nacked();
+        stream.history.packet(sequence)
+    }
+
+    fn by_ssrc_mut(&mut self, ssrc: u32) -> Option<&mut SendStream> {
+        let slot = *self.by_ssrc.get(&ssrc)?;
+        self.slots.get_mut(slot)?.as_mut()
     }
 
     /// Takes in what str0m counts of a stream.
@@ -237,6 +260,7 @@ impl Sending {
         let Some(tx) = api.stream_tx(&stream.ssrc) else {
             return;
         };
+        stream.outbound.written(forward.sequence);
         let write = RtpWrite::new(
             stream.pt,
             forward.sequence.into(),

@@ -89,11 +89,13 @@ pub struct Traffic {
     pub rtx_sent: Meter,
 }
 
-/// What str0m counts of a stream's feedback.
+/// What is counted of a stream's feedback.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Feedback {
     /// NACK messages.
     pub nacks: u64,
+    /// Packets that they named, each as often as it was.
+    pub nack_packets: u64,
     /// Picture Loss Indications.
     pub plis: u64,
     /// Full Intra Requests.

@@ -27,7 +27,7 @@ use super::receive::{ProducerSpec, Received, Receiving, RemoteIce};
 use super::send::{ConsumerSpec, Sending};
 use super::slots::{self, PayloadType};
 use super::stats::Traffic;
-use super::{PacketKind, TransportError, Tuple, extensions};
+use super::{PacketKind, TransportError, Tuple, extensions, sctp, srtcp};
 
 /// The pair of addresses that str0m sees (RFC 5737 documentation range).
 const VIRTUAL_LOCAL: SocketAddr = SocketAddr::new(
@@ -174,6 +174,11 @@ impl WebRtcTransport {
         &self.ice
     }
 
+    /// See [`IceAgent::set_consent_timeout`]; before the transport is used.
+    pub fn set_consent_timeout(&mut self, timeout: Duration) {
+        self.ice.set_consent_timeout(timeout);
+    }
+
     /// Current DTLS state.
     pub fn dtls_state(&self) -> DtlsState {
         self.dtls
@@ -225,6 +230,10 @@ impl WebRtcTransport {
                 }
                 return;
             }
+            PacketKind::Dtls if sctp::is_data(datagram) && self.data.is_spent(now) => {
+                out.dropped += 1;
+                return;
+            }
             PacketKind::Dtls => {}
             PacketKind::Rtp | PacketKind::Rtcp if datagram.len() <= MAX_RTP_LEN => {}
             _ => {
@@ -241,8 +250,15 @@ impl WebRtcTransport {
             out.dropped += 1;
             return;
         };
-        if !feed(rtc, now, datagram) {
+        let fed = match kind {
+            PacketKind::Rtcp => srtcp::listen(|| feed(rtc, now, datagram)),
+            _ => feed(rtc, now, datagram),
+        };
+        if !fed {
             out.dropped += 1;
+        }
+        if kind == PacketKind::Rtcp && !self.answer_nacks(now, datagram, out) {
+            return;
         }
         self.drain(now, out);
         if kind == PacketKind::Rtp {
@@ -443,7 +459,12 @@ impl WebRtcTransport {
         let _ = crypto::take_peer_certificate();
         let _ = crypto::take_sctp_established();
         while let Some(rtc) = self.rtc.as_deref_mut() {
-            let output = match rtc.poll_output() {
+            // A transport for producing sends RTCP only.
+            let polled = match self.role {
+                Some(Role::Producing) => srtcp::listen(|| rtc.poll_output()),
+                _ => rtc.poll_output(),
+            };
+            let output = match polled {
                 Ok(output) => output,
                 Err(error) => {
                     self.dtls = DtlsState::Failed;
@@ -502,7 +523,9 @@ impl WebRtcTransport {
                 },
                 RtcOutput::Event(Event::ChannelOpen(id, _)) => self.data.handle_open(rtc, id),
                 RtcOutput::Event(Event::ChannelClose(id)) => self.data.handle_close(id),
-                RtcOutput::Event(Event::ChannelBufferedAmountLow(_)) => self.data.handle_drained(),
+                RtcOutput::Event(Event::ChannelBufferedAmountLow(id)) => {
+                    self.data.handle_drained(rtc, id);
+                }
                 RtcOutput::Event(Event::Connected) => {
                     out.state_changed = true;
                     if self.verified {

@@ -183,6 +183,39 @@ fn consent_expires() {
 }
 
 #[test]
+fn consent_expires_when_it_was_asked_to() {
+    let (mut network, client) = room();
+    let mut request = proto::CreateWebRtcTransportRequest {
+        router_id: "room".into(),
+        transport_id: "t".into(),
+        producing: true,
+        ..Default::default()
+    };
+    for wrong in [0, 4, 301, u32::MAX] {
+        request.ice_consent_timeout = Some(wrong);
+        let error = network.engine.create_web_rtc_transport(&request);
+        let error = error.unwrap_err().to_string();
+        assert!(error.contains("ice_consent_timeout"), "{error}");
+    }
+    request.ice_consent_timeout = Some(20);
+    let created = network.engine.create_web_rtc_transport(&request).unwrap();
+    network.connect_to(client, "t", &created, true);
+    network.run_until("connected", |n| n.clients[client].peer.connected);
+    network.clients.clear();
+    let disconnected = |network: &Network| {
+        network.events.iter().any(|event| {
+            matches!(event, proto::event::Event::TransportState(s)
+                if s.ice_state() == proto::IceState::Disconnected)
+        })
+    };
+    // The last check was a few seconds before the client vanished, at most.
+    network.run_for(Duration::from_secs(13));
+    assert!(!disconnected(&network));
+    network.run_for(Duration::from_secs(8));
+    assert!(disconnected(&network));
+}
+
+#[test]
 fn closing_tells_the_client_and_leaves_nothing() {
     let (mut network, mut audio, mut video) = call(1);
     run(

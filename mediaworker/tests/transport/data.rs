@@ -26,24 +26,24 @@ use test_peer::{Message, Peer, PeerConfig, Remote};
 use crate::network::{Network, server_address};
 use crate::room::{Source, consume, create_router, produce, produce_request, run, stream};
 
-const MS: Duration = Duration::from_millis(1);
+pub const MS: Duration = Duration::from_millis(1);
 const LONGEST: usize = MAX_MESSAGE_SIZE as usize;
 
-fn sctp() -> Option<SctpOptions> {
+pub fn sctp() -> Option<SctpOptions> {
     Some(SctpOptions {
         num_streams: 1024,
         max_message_size: MAX_MESSAGE_SIZE,
     })
 }
 
-fn room(seed: u64) -> Network {
+pub fn room(seed: u64) -> Network {
     let mut network = Network::new(seed);
     create_router(&mut network);
     network
 }
 
 /// A client with a transport that has data channels; connects at once.
-fn join(network: &mut Network, transport: &str, producing: bool, active: bool) -> usize {
+pub fn join(network: &mut Network, transport: &str, producing: bool, active: bool) -> usize {
     let config = if producing {
         PeerConfig::sending()
     } else {
@@ -56,7 +56,7 @@ fn join(network: &mut Network, transport: &str, producing: bool, active: bool) -
     client
 }
 
-fn reliable(stream_id: u32) -> SctpStreamParameters {
+pub fn reliable(stream_id: u32) -> SctpStreamParameters {
     SctpStreamParameters {
         stream_id,
         ordered: true,
@@ -73,7 +73,7 @@ fn unreliable(stream_id: u32) -> SctpStreamParameters {
     }
 }
 
-fn produce_data(transport: &str, id: &str, stream: SctpStreamParameters) -> ProduceDataRequest {
+pub fn produce_data(transport: &str, id: &str, stream: SctpStreamParameters) -> ProduceDataRequest {
     ProduceDataRequest {
         data_producer_id: id.into(),
         on: Some(On::TransportId(transport.into())),
@@ -84,7 +84,7 @@ fn produce_data(transport: &str, id: &str, stream: SctpStreamParameters) -> Prod
     }
 }
 
-fn direct(id: &str) -> ProduceDataRequest {
+pub fn direct(id: &str) -> ProduceDataRequest {
     ProduceDataRequest {
         on: Some(On::RouterId("room".into())),
         stream: None,
@@ -93,14 +93,14 @@ fn direct(id: &str) -> ProduceDataRequest {
 }
 
 /// Creates a data producer and the client's channel.
-fn send_on(network: &mut Network, client: usize, transport: &str, id: &str, stream: u16) {
+pub fn send_on(network: &mut Network, client: usize, transport: &str, id: &str, stream: u16) {
     let request = produce_data(transport, id, reliable(stream.into()));
     network.engine.produce_data(network.now, &request).unwrap();
     let peer = &mut network.clients[client].peer;
     peer.create_channel(stream, true, Reliability::Reliable);
 }
 
-fn try_consume(
+pub fn try_consume(
     network: &mut Network,
     transport: &str,
     id: &str,
@@ -122,7 +122,7 @@ fn try_consume(
 }
 
 /// Creates a data consumer and the client's channel.
-fn receive_on(
+pub fn receive_on(
     network: &mut Network,
     client: usize,
     transport: &str,
@@ -139,7 +139,7 @@ fn receive_on(
 
 /// Runs until a message gets through from end to end: all channels are open
 /// then. Forgets everything that has been received so far.
-fn open(network: &mut Network, sender: usize, stream: u16, receivers: &[(usize, u16)]) {
+pub fn open(network: &mut Network, sender: usize, stream: u16, receivers: &[(usize, u16)]) {
     let deadline = network.now + Duration::from_secs(30);
     for client in &mut network.clients {
         client.peer.messages.clear();
@@ -165,7 +165,7 @@ fn open(network: &mut Network, sender: usize, stream: u16, receivers: &[(usize, 
 }
 
 /// Sends, waiting while the client's own buffer is full.
-fn send(network: &mut Network, client: usize, stream: u16, binary: bool, payload: &[u8]) {
+pub fn send(network: &mut Network, client: usize, stream: u16, binary: bool, payload: &[u8]) {
     let deadline = network.now + Duration::from_secs(60);
     let payload = if payload.is_empty() {
         empty_message()
@@ -189,7 +189,7 @@ fn idle(network: &mut Network, time: Duration) {
     }
 }
 
-fn payloads(network: &Network, client: usize, stream: u16) -> Vec<Vec<u8>> {
+pub fn payloads(network: &Network, client: usize, stream: u16) -> Vec<Vec<u8>> {
     let messages = &network.clients[client].peer.messages;
     let own = messages.iter().filter(|m| m.stream == stream);
     own.map(|m| m.payload.clone()).collect()
@@ -683,6 +683,7 @@ fn absurd_sctp_options_are_refused_by_name() {
                 num_streams,
                 max_message_size,
             }),
+            ice_consent_timeout: None,
         };
         let error = network
             .engine

@@ -9,12 +9,16 @@
 
 mod abuse;
 mod churn;
+mod codecs;
 mod connecting;
 mod data;
+mod data_limits;
+mod handshakes;
 mod hostile;
 mod layers;
 mod media;
 mod network;
+mod resend;
 mod room;
 mod scores;
 mod speakers;

@@ -10,15 +10,28 @@ use crate::room::{Source, call, produce, produce_request, run};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// What was told since the last call.
-fn told(network: &mut Network) -> Vec<(Option<String>, i32)> {
+/// What was told since the last call: the loudest speaker, and how many there
+/// are. The loudest is the first of them.
+fn speakers(network: &mut Network) -> Vec<(Option<String>, i32, usize)> {
     std::mem::take(&mut network.events)
         .into_iter()
         .filter_map(|event| match event {
-            Event::ActiveSpeaker(told) => Some((told.producer_id, told.volume)),
+            Event::ActiveSpeaker(told) => {
+                let first = told.volumes.first();
+                let first = first.map(|it| (it.producer_id.clone(), it.volume));
+                let loudest = told.producer_id.clone().map(|id| (id, told.volume));
+                assert_eq!(first, loudest, "{told:?}");
+                assert!(told.volumes.is_sorted_by(|a, b| a.volume >= b.volume));
+                Some((told.producer_id, told.volume, told.volumes.len()))
+            }
             _ => None,
         })
         .collect()
+}
+
+fn told(network: &mut Network) -> Vec<(Option<String>, i32)> {
+    let speakers = speakers(network).into_iter();
+    speakers.map(|(id, volume, _)| (id, volume)).collect()
 }
 
 #[test]
@@ -35,9 +48,11 @@ fn the_loudest_of_two_is_told_until_all_are_silent() {
     let mic = |id: &str, volume| (Some(id.to_owned()), volume);
 
     run(&mut network, &mut [&mut ann, &mut bob], 4 * SECOND);
-    let first = told(&mut network);
+    let first = speakers(&mut network);
     assert!((4..=5).contains(&first.len()), "{first:?}");
-    assert!(first.iter().all(|it| *it == mic("mic2", -20)), "{first:?}");
+    let (loudest, volume) = mic("mic2", -20);
+    let both = (loudest, volume, 2);
+    assert!(first.iter().all(|it| *it == both), "{first:?}");
 
     network
         .engine

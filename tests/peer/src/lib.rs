@@ -295,9 +295,27 @@ impl Peer {
             .suppress_nack(rtx.is_none());
     }
 
+    /// Makes it ask for lost packets of a stream that has no RTX, too, as Chromium
+    /// does for Opus where NACK is negotiated.
+    pub fn ask_for_lost(&mut self, ssrc: u32) {
+        if let Some(rx) = self.rtc.direct_api().stream_rx(&Ssrc::from(ssrc)) {
+            rx.suppress_nack(false);
+        }
+    }
+
     /// Writes a packet. `captured`: the wall clock that its timestamp stands for.
     pub fn write(&mut self, ssrc: u32, packet: &Packet, captured: Instant) {
-        let mut values = ExtensionValues::default();
+        self.write_with(ssrc, packet, captured, ExtensionValues::default());
+    }
+
+    /// As [`Peer::write`], with more header extensions.
+    pub fn write_with(
+        &mut self,
+        ssrc: u32,
+        packet: &Packet,
+        captured: Instant,
+        mut values: ExtensionValues,
+    ) {
         if let Some(level) = packet.audio_level {
             values.audio_level = Some(level);
             values.voice_activity = Some(true);

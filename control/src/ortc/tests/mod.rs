@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use super::*;
 
+mod codecs;
 mod consume;
 mod fuzz;
 mod produce;
@@ -73,23 +74,19 @@ fn produce_fixtures() -> impl Iterator<Item = &'static str> {
 }
 
 fn default_router() -> RtpCapabilities {
-    router_rtp_capabilities(&default_media_codecs()).unwrap()
+    router_with(&CodecName::DEFAULT)
 }
 
 /// The router that the fixtures were recorded with: the default one, and what
 /// browsers would use of VP9 and AV1.
 fn wide_router() -> RtpCapabilities {
-    let mut codecs = default_media_codecs();
-    let vp8 = codecs[1].clone();
-    codecs.push(MediaCodec {
-        mime_type: "video/VP9".into(),
-        ..vp8.clone()
-    });
-    codecs.push(MediaCodec {
-        mime_type: "video/AV1".into(),
-        ..vp8
-    });
-    router_rtp_capabilities(&codecs).unwrap()
+    let more = [CodecName::Vp9, CodecName::Av1];
+    let all: Vec<CodecName> = CodecName::DEFAULT.into_iter().chain(more).collect();
+    router_with(&all)
+}
+
+fn router_with(codecs: &[CodecName]) -> RtpCapabilities {
+    router_rtp_capabilities(&media_codecs(codecs)).unwrap()
 }
 
 /// Reads and negotiates a produce request.

@@ -165,6 +165,9 @@ fn check(name: &str, producer: &NegotiatedProducer, expected: Expected) {
         MediaKind::Audio => DEFAULT_AUDIO_EXTENSIONS,
         MediaKind::Video => DEFAULT_VIDEO_EXTENSIONS,
     };
+    // Of AV1 the dependencies are described.
+    let descriptor = name.ends_with("-av1-svc").then_some(8);
+    let expected_ids: Vec<u8> = expected_ids.iter().copied().chain(descriptor).collect();
     assert_eq!(ids, expected_ids, "{name}");
     let last = FIRST_SSRC + expected.streams;
     let ssrcs: Vec<_> = (FIRST_SSRC..last).collect();

@@ -142,7 +142,7 @@ async fn dispatch(
 ) -> Result<Reply, Error> {
     match method {
         // Nobody collects statistics of clients here.
-        "getRtcStatsUrl" => Ok(Reply::new(json!({ "rtcStatsUrl": null }))),
+        "getRtcStatsUrl" => Ok(Reply::empty()),
         "getRouterRtpCapabilities" => Ok(Reply::new(room.router.capabilities_json.clone())),
         "join" => peer::join(room, session, data),
         "changeDisplayName" => peer::change_display_name(room, session, data),

@@ -24,6 +24,8 @@ pub(super) async fn apply(
     data: &Value,
 ) -> Result<Reply, Error> {
     check_secret(room, data)?;
+    // Of the newest dialect; one that is an object has been taken apart.
+    fields::optional_object(data, "options")?;
     let throttle = throttle(data)?;
     set(room, session, throttle).await
 }

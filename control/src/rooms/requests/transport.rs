@@ -43,6 +43,7 @@ pub(super) async fn create(
     let num_streams = stream_ids.limit().into();
     let transport = Transport::new(id.clone(), consuming, stream_ids);
     peer.transports.push(transport);
+    let ice_consent_timeout = peer.options.dialect.ice_consent_timeout();
     let request = proto::CreateWebRtcTransportRequest {
         router_id,
         transport_id: id.clone(),
@@ -52,6 +53,7 @@ pub(super) async fn create(
             num_streams,
             max_message_size: MAX_MESSAGE_SIZE,
         }),
+        ice_consent_timeout,
     };
     let created = room.worker.client.create_web_rtc_transport(request).await;
     let created = match created {

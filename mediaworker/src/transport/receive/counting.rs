@@ -107,6 +107,15 @@ impl Receiving {
         entry.inbound.get_mut(stream)?.as_mut()
     }
 
+    /// The client is asked for a packet of this SSRC again.
+    pub fn nacked(&mut self, ssrc: u32) {
+        if let Some(&(producer, stream)) = self.streams.get(&ssrc)
+            && let Some(inbound) = self.inbound_mut(producer, stream)
+        {
+            inbound.nacked();
+        }
+    }
+
     /// A sender report of an SSRC ends an interval.
     pub(super) fn end_interval(&mut self, now: Instant, ssrc: u32) {
         if let Some(&(producer, stream)) = self.streams.get(&ssrc)
@@ -128,6 +137,7 @@ impl Receiving {
         for inbound in meant.filter_map(|(_, inbound)| inbound.as_mut()) {
             inbound.set_feedback(Feedback {
                 nacks: stats.nacks,
+                nack_packets: 0,
                 plis: stats.plis,
                 firs: stats.firs,
                 round_trip_time: stats.rtt,

@@ -96,9 +96,18 @@ impl Inbound {
         self.discarded += 1;
     }
 
-    /// Takes in what str0m counts of it.
+    /// Takes in what str0m counts of it, which is all but the packets that NACKs
+    /// name.
     pub fn set_feedback(&mut self, feedback: Feedback) {
-        self.feedback = feedback;
+        self.feedback = Feedback {
+            nack_packets: self.feedback.nack_packets,
+            ..feedback
+        };
+    }
+
+    /// The client is asked for one of its packets again.
+    pub fn nacked(&mut self) {
+        self.feedback.nack_packets += 1;
     }
 
     /// A sender report came: an interval ends.

@@ -21,6 +21,8 @@ pub struct Outbound {
     /// Highest sequence number, losses and retransmissions up to the last
     /// receiver report.
     reported: Option<(u64, u64, u64)>,
+    /// Highest sequence number that was sent.
+    highest: u64,
     lost: u64,
     jitter: u32,
     /// Lost packets that a retransmission may have replaced.
@@ -37,6 +39,11 @@ impl Outbound {
         self.reported = Some((sequence.saturating_sub(1), 0, 0));
     }
 
+    /// The packet with this sequence number is on its way.
+    pub fn written(&mut self, sequence: u64) {
+        self.highest = self.highest.max(sequence);
+    }
+
     /// A packet leaves.
     pub fn sent(&mut self, now: Instant, len: usize, retransmission: bool) {
         self.meter.add(now, len);
@@ -44,11 +51,17 @@ impl Outbound {
         self.retransmitted += u64::from(retransmission);
     }
 
+    /// The client asks for one of its packets again.
+    pub fn nacked(&mut self) {
+        self.feedback.nack_packets += 1;
+    }
+
     /// Takes in what str0m counts. A new receiver report in there ends an
     /// interval.
     pub fn handle_stats(&mut self, stats: &MediaEgressStats) {
         self.feedback = Feedback {
             nacks: stats.nacks,
+            nack_packets: self.feedback.nack_packets,
             plis: stats.plis,
             firs: stats.firs,
             round_trip_time: stats.rtt,
@@ -63,6 +76,9 @@ impl Outbound {
         let Some((before, lost_before, resent_before)) = self.reported else {
             return;
         };
+        // Nobody receives more than was sent; a report that says so would hold
+        // for ever, as honest ones bring nothing new then.
+        let highest = highest.min(self.highest);
         // Nothing new was received: a report that came twice, or one of a pause.
         let expected = highest.saturating_sub(before);
         if expected == 0 {
@@ -139,6 +155,7 @@ mod tests {
         stream.begin(1001);
         for (index, (highest, lost, resent, fraction, score)) in cases.into_iter().enumerate() {
             (0..resent).for_each(|_| stream.sent(now, 100, true));
+            stream.written(highest);
             stream.handle_report(highest, lost);
             let stats = stream.stats(now);
             assert_eq!(stats.fraction_lost, fraction, "case {index}");
@@ -147,5 +164,18 @@ mod tests {
         let stats = stream.stats(now);
         assert_eq!((stats.packets_lost, stats.packets_repaired), (0, 10));
         assert_eq!((stats.packets, stats.bytes), (10, 1000));
+    }
+
+    #[test]
+    fn a_report_of_what_was_never_sent_does_not_hold_for_ever() {
+        let mut stream = Outbound::default();
+        stream.begin(1001);
+        stream.written(1100);
+        stream.handle_report(1_000_000, 0);
+        assert_eq!(stream.interval(), (100, 0), "what was sent at most");
+        stream.written(1200);
+        stream.handle_report(1200, 50);
+        assert_eq!(stream.interval(), (100, 50));
+        assert!(stream.score() < 10, "{}", stream.score());
     }
 }

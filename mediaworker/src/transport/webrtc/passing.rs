@@ -9,6 +9,7 @@ use crate::transport::PacketKind;
 use crate::transport::guard::{self, Resend, ResendBudget};
 use crate::transport::receive::Receiving;
 use crate::transport::send::Sending;
+use crate::transport::srtcp;
 use crate::transport::stats::Traffic;
 
 impl WebRtcTransport {
@@ -54,23 +55,50 @@ impl WebRtcTransport {
     pub(super) fn transmit(&mut self, now: Instant, datagram: Vec<u8>, out: &mut Output) -> bool {
         match PacketKind::of(&datagram) {
             // str0m's own checks are for the pair of addresses that is not real.
-            Some(PacketKind::Stun) => return true,
+            Some(PacketKind::Stun) => {}
             Some(PacketKind::Rtp) => {
                 let resend = is_resend(&self.media, &datagram);
-                match pay(&mut self.resends, resend) {
-                    Resend::Send => self.count_departure(now, &datagram, resend),
-                    Resend::Drop => {
-                        out.dropped += 1;
-                        return true;
-                    }
-                    Resend::Close => {
-                        out.failed = Some("asks for too many retransmissions".into());
-                        return false;
-                    }
-                }
+                return self.transmit_rtp(now, datagram, resend, out);
             }
-            _ => {}
+            Some(PacketKind::Rtcp) => {
+                for (ssrc, _) in srtcp::nacks(&datagram) {
+                    self.receiving.nacked(ssrc);
+                }
+                self.leave(now, datagram, out);
+            }
+            _ => self.leave(now, datagram, out),
         }
+        true
+    }
+
+    /// Looks at the NACKs in an RTCP packet that str0m has been given: counts what
+    /// they name, and sends it again where str0m would not. False as for
+    /// [`WebRtcTransport::transmit`].
+    pub(super) fn answer_nacks(&mut self, now: Instant, rtcp: &[u8], out: &mut Output) -> bool {
+        srtcp::nacks(rtcp).into_iter().all(|(ssrc, sequence)| {
+            match self.sending.nacked(ssrc, sequence).map(<[u8]>::to_vec) {
+                Some(packet) => self.transmit_rtp(now, packet, true, out),
+                None => true,
+            }
+        })
+    }
+
+    fn transmit_rtp(&mut self, now: Instant, rtp: Vec<u8>, resend: bool, out: &mut Output) -> bool {
+        match pay(&mut self.resends, resend) {
+            Resend::Send => {
+                self.count_departure(now, &rtp, resend);
+                self.leave(now, rtp, out);
+            }
+            Resend::Drop => out.dropped += 1,
+            Resend::Close => {
+                out.failed = Some("asks for too many retransmissions".into());
+                return false;
+            }
+        }
+        true
+    }
+
+    fn leave(&mut self, now: Instant, datagram: Vec<u8>, out: &mut Output) {
         match self.ice.selected() {
             Some(tuple) => {
                 self.traffic.sent.add(now, datagram.len());
@@ -78,7 +106,6 @@ impl WebRtcTransport {
             }
             None => out.dropped += 1,
         }
-        true
     }
 
     fn count_departure(&mut self, now: Instant, rtp: &[u8], resend: bool) {
@@ -88,7 +115,7 @@ impl WebRtcTransport {
             &mut self.traffic.rtp_sent
         };
         meter.add(now, rtp.len());
-        self.sending.sent(now, guard::ssrc(rtp), rtp.len(), resend);
+        self.sending.sent(now, rtp, resend);
     }
 }
 

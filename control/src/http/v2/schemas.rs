@@ -1,0 +1,165 @@
+//! What the OpenAPI document says of the bodies below `/v2`, in the names of the
+//! newest mediasoup-demo.
+#![expect(dead_code, reason = "they describe, and are never made")]
+
+use serde_json::Value;
+use utoipa::ToSchema;
+
+use crate::http::schemas::{DeviceBody, Kind, RtpCapabilitiesBody, TransportType};
+
+/// The router's RTP capabilities.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub(super) struct NewestRouter {
+    router_rtp_capabilities: RtpCapabilitiesBody,
+}
+
+/// A new broadcaster.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub(super) struct NewestBroadcasterBody {
+    /// 1 to 128 printable characters; not that of somebody in the room.
+    #[schema(min_length = 1, max_length = 128)]
+    peer_id: String,
+    #[schema(max_length = 256)]
+    display_name: String,
+    device: DeviceBody,
+}
+
+/// A new transport.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub(super) struct NewestTransportBody {
+    /// Here, or in `appData`.
+    direction: Option<Direction>,
+    app_data: Option<DirectionBody>,
+    /// `plain` when absent; `webrtc` is this server's own addition.
+    r#type: Option<TransportType>,
+    /// Of plain transports.
+    rtcp_mux: Option<bool>,
+    /// Of plain transports.
+    comedia: Option<bool>,
+    /// Of webrtc transports.
+    #[schema(value_type = Option<Object>)]
+    sctp_capabilities: Option<Value>,
+}
+
+/// What a transport is for.
+#[derive(ToSchema)]
+pub(super) struct DirectionBody {
+    direction: Option<Direction>,
+}
+
+/// Which way media goes.
+#[derive(ToSchema)]
+#[schema(rename_all = "lowercase")]
+pub(super) enum Direction {
+    /// From the broadcaster.
+    Producer,
+    /// To the broadcaster.
+    Consumer,
+}
+
+/// A transport that was made.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub(super) struct NewestTransportMade {
+    transport_id: String,
+    #[schema(value_type = Object)]
+    ice_parameters: Value,
+    #[schema(value_type = Vec<Object>)]
+    ice_candidates: Value,
+    #[schema(value_type = Object)]
+    dtls_parameters: Value,
+    #[schema(value_type = Option<Object>)]
+    sctp_parameters: Option<Value>,
+}
+
+/// The broadcaster's side of a transport.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub(super) struct NewestConnectBody {
+    /// Of webrtc transports: `role` and `fingerprints`.
+    #[schema(value_type = Object)]
+    dtls_parameters: Value,
+    /// Of plain transports, as are the ports.
+    ip: Option<String>,
+    port: Option<u16>,
+    rtcp_port: Option<u16>,
+}
+
+/// A stream that the broadcaster sends.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub(super) struct NewestProduceBody {
+    transport_id: String,
+    kind: Kind,
+    /// As of mediasoup.
+    #[schema(value_type = Object)]
+    rtp_parameters: Value,
+    /// What receivers are told of it, for example its `source`.
+    #[schema(value_type = Option<Object>)]
+    app_data: Option<Value>,
+}
+
+/// A producer that was made.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub(super) struct NewestProducerMade {
+    producer_id: String,
+}
+
+/// Who sends what.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub(super) struct PeerProducersInfos {
+    /// Of everybody who sends.
+    peer_producers_infos: Vec<PeerProducersInfo>,
+}
+
+/// What one peer sends.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub(super) struct PeerProducersInfo {
+    peer_id: String,
+    producers: Vec<ProducerInfo>,
+}
+
+/// A stream that a peer sends.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub(super) struct ProducerInfo {
+    producer_id: String,
+    kind: Kind,
+    /// What the client says in `appData.source`.
+    source: Option<String>,
+    /// Codecs that it can be received in, without feedback and retransmission.
+    #[schema(value_type = Vec<Object>)]
+    consumable_codecs: Value,
+}
+
+/// A stream that the broadcaster wants to receive.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub(super) struct NewestConsumeBody {
+    transport_id: String,
+    producer_id: String,
+    /// What the broadcaster can receive.
+    #[schema(value_type = Object)]
+    rtp_capabilities: Value,
+    /// It does not flow before it is resumed.
+    paused: Option<bool>,
+}
+
+/// A consumer that was made.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub(super) struct NewestConsumerMade {
+    consumer_id: String,
+    producer_id: String,
+    kind: Kind,
+    #[schema(value_type = Object)]
+    rtp_parameters: Value,
+    /// `simple`, `simulcast` or `svc`.
+    r#type: String,
+}
