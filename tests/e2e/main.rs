@@ -23,6 +23,7 @@ mod call;
 mod certificates;
 mod clients;
 mod defects;
+mod failures;
 mod handshakes;
 mod joins;
 mod newest;

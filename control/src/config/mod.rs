@@ -83,6 +83,9 @@ pub struct Config {
     /// Time that calls have to end by themselves when the server ends
     /// (`DRAIN_TIMEOUT`), at most 1 day.
     pub drain_timeout: Duration,
+    /// The most that a client is told to send on one transport, bits per second; 0
+    /// is no limit (`TRANSPORT_MAX_INCOMING_BITRATE`).
+    pub max_incoming_bitrate: u64,
     /// Codecs that rooms route, preferred ones first (`ROUTER_CODECS`); not
     /// empty, each once.
     pub router_codecs: Vec<CodecName>,
@@ -307,6 +310,9 @@ impl Config {
             drain_timeout: sources.required(&s::DRAIN_TIMEOUT, |raw| {
                 v::number(raw, 0..=s::MAX_SECONDS).map(Duration::from_secs)
             })?,
+            max_incoming_bitrate: sources.required(&s::TRANSPORT_MAX_INCOMING_BITRATE, |raw| {
+                v::number(raw, 0..=s::MAX_BITRATE)
+            })?,
             router_codecs: sources.required(&s::ROUTER_CODECS, v::router_codecs)?,
             admin_token: sources.optional(&s::ADMIN_TOKEN, v::token)?,
             admin_listen: sources.optional(&s::ADMIN_LISTEN, v::socket_address)?,
@@ -429,6 +435,7 @@ impl Config {
                 "maxPort": self.max_port,
                 "numWorkers": self.num_workers,
                 "workerCpus": self.worker_cpus.as_ref().map(WorkerCpus::to_string),
+                "maxIncomingBitrate": self.max_incoming_bitrate,
             },
             "workers": {
                 "timeoutSeconds": self.worker_timeout.as_secs(),
@@ -511,6 +518,7 @@ impl Default for Config {
             worker_max_transports: 10_000,
             worker_max_consumers: 50_000,
             drain_timeout: Duration::from_secs(30),
+            max_incoming_bitrate: 5_000_000,
             router_codecs: CodecName::DEFAULT.to_vec(),
             admin_token: None,
             admin_listen: None,

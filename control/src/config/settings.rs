@@ -32,6 +32,8 @@ pub const MAX_STALL_SECONDS: u64 = 600;
 pub const MAX_BROADCASTERS: u32 = 1000;
 /// Most extra consumers of each producer that a client can be granted.
 pub const MAX_CONSUMER_REPLICAS: u8 = 100;
+/// Most that a client's transport can be limited to, bits per second.
+pub const MAX_BITRATE: u64 = 1_000_000_000;
 /// Longest time that can be set, seconds.
 pub const MAX_SECONDS: u64 = 86_400;
 /// Longest life of a login for a TURN server, seconds.
@@ -198,6 +200,12 @@ settings! {
                ends them at once",
         default: "30",
         allowed: "0 to 86400",
+    }
+    TRANSPORT_MAX_INCOMING_BITRATE {
+        help: "The most that a client is told to send on one transport, bits per second; 0 is no \
+               limit",
+        default: "5000000",
+        allowed: "0 to 1000000000",
     }
     ROUTER_CODECS {
         help: "Codecs that rooms route, with commas between them. Clients that do not choose \

@@ -9,6 +9,8 @@ pub struct ScalabilityMode {
     pub temporal_layers: u8,
     /// Spatial layers depend on each other in keyframes only (K-SVC).
     pub ksvc: bool,
+    /// Spatial layers do not depend on each other at all (`S3T3`).
+    pub simulcast: bool,
 }
 
 impl Default for ScalabilityMode {
@@ -18,6 +20,7 @@ impl Default for ScalabilityMode {
             spatial_layers: 1,
             temporal_layers: 1,
             ksvc: false,
+            simulcast: false,
         }
     }
 }
@@ -36,6 +39,7 @@ impl ScalabilityMode {
             spatial_layers,
             temporal_layers,
             ksvc: rest.starts_with("_KEY"),
+            simulcast: mode.starts_with('S'),
         })
     }
 }
@@ -83,6 +87,7 @@ mod tests {
                 spatial_layers: spatial,
                 temporal_layers: temporal,
                 ksvc,
+                simulcast: mode.starts_with('S'),
             };
             assert_eq!(ScalabilityMode::parse(mode), expected, "{mode:?}");
         }

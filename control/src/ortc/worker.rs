@@ -3,6 +3,7 @@
 use super::capabilities::apt;
 use super::error::OrtcError;
 use super::producer::{NegotiatedProducer, ProducerMapping, codec_of, is_av1};
+use super::scalability_mode::ScalabilityMode;
 use super::supported::DEPENDENCY_DESCRIPTOR_URI;
 use super::types::{
     DtlsFingerprint, DtlsRole, MediaKind, RtpCapabilities, RtpCodecParameters,
@@ -156,9 +157,19 @@ pub fn producer_encodings(rtp_parameters: &RtpParameters) -> Vec<proto::Producer
                 ssrc: encoding.ssrc,
                 rtx_ssrc: encoding.rtx.map(|rtx| rtx.ssrc).filter(|_| has_rtx),
                 rid: encoding.rid.clone(),
+                layers: encoding.scalability_mode.as_deref().map(layers),
             }
         })
         .collect()
+}
+
+fn layers(scalability_mode: &str) -> proto::EncodingLayers {
+    let mode = ScalabilityMode::parse(scalability_mode);
+    proto::EncodingLayers {
+        spatial: mode.spatial_layers.into(),
+        temporal: mode.temporal_layers.into(),
+        independent: mode.ksvc || mode.simulcast,
+    }
 }
 
 /// Names of a consumer and of what it belongs to.

@@ -90,6 +90,8 @@ pub(super) struct Room {
     /// SSRCs of all consumers, retransmissions too.
     pub ssrcs: HashSet<u32>,
     pub bot: Bot,
+    /// The producer of who leads the conversation; it may be gone.
+    pub dominant: Option<String>,
     pub joined_peers: Arc<AtomicUsize>,
     pub metrics: Arc<Metrics>,
     pub max_peers: usize,
@@ -138,6 +140,7 @@ impl Room {
             peers: BTreeMap::new(),
             ssrcs: HashSet::new(),
             bot: Bot::default(),
+            dominant: None,
             joined_peers: setup.joined_peers,
             metrics: setup.metrics,
             max_peers: usize::try_from(max_peers).unwrap_or(usize::MAX),

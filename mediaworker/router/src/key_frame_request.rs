@@ -10,6 +10,8 @@ pub(crate) struct KeyFrameRequest {
     /// Somebody wants a keyframe, and that was not passed on yet.
     wanted: bool,
     last: Option<Instant>,
+    /// How often the client was asked.
+    pub(crate) asked: u32,
     /// The router holds this stream among those that wait for their deadline.
     pub(crate) waiting: bool,
 }
@@ -42,6 +44,7 @@ impl KeyFrameRequest {
         }
         self.wanted = false;
         self.last = Some(now);
+        self.asked = self.asked.wrapping_add(1);
         true
     }
 }

@@ -42,23 +42,47 @@
 //! for a stream that was never seen are kept until its first packet; while the producer is paused
 //! nothing is asked.
 //!
-//! *Streams of a simulcast producer.* A consumer has a highest stream that it wants
-//! ([`PreferredLayers`]; all of them at first). Without a stream it starts on the first keyframe of
-//! any that it wants, then moves up to the highest of them that is *steady* (see [`STEADY_AFTER`]),
-//! and down when its own was silent for [`STREAM_TIMEOUT`], or is not wanted any more. When none of
-//! those flows, the lowest that does is as good as it gets. Until the keyframe of the new stream is
-//! there, the old one is forwarded. [`Action::TellLayer`] says what came of it.
+//! *Streams of a simulcast producer.* A consumer has a highest stream that it is to get: what it
+//! wants ([`PreferredLayers`]; all of them at first) within what the bandwidth allows
+//! ([`Router::set_target_layers`]). Without a stream it starts on the first keyframe of any up to
+//! that one, then moves up to the highest of them that is *steady* (see [`STEADY_AFTER`]), and down
+//! when its own was silent for [`STREAM_TIMEOUT`], or is too high now. When none of those flows, the
+//! lowest that does is as good as it gets. Streams that arrive too badly
+//! ([`Router::set_stream_health`]) count as silent while others flow. Until the keyframe of the new
+//! stream is there, the old one is forwarded, of one that is too high only the lowest temporal
+//! layer. [`Action::TellLayer`] says what came of it.
+//!
+//! *Layers within a stream.* Temporal layers of VP8, VP9 and AV1 and spatial ones of VP9 and AV1 are
+//! left out and added picture by picture, where the stream says that a decoder can follow (see the
+//! module `gate`). Only streams whose pictures are numbered are read so; of others everything is
+//! forwarded. A packet that is left out takes no sequence number; one that comes too late for that
+//! is forwarded without its payload ([`Payload::Empty`]). The marker is set where the highest layer
+//! that is forwarded ends.
+//!
+//! *Numbers of pictures* (picture id, TL0PICIDX, AV1's frame number) continue from run to run as
+//! sequence numbers do; the first run keeps those of its source. VP8's are also contiguous over
+//! pictures that are left out.
 //!
 //! *Speakers.* [`Action::TellSpeaker`] names the loudest producer of every [`SPEAKER_INTERVAL`],
 //! [`Router::speakers`] all that are told.
+//!
+//! *Dominant speaker.* [`Action::TellDominantSpeaker`] names the producer that has taken over the
+//! conversation, decided every [`DECISION_INTERVAL`].
 
+pub mod allocation;
 mod consumer;
+mod dominant;
 mod error;
+mod gate;
 mod invariants;
 mod key_frame_request;
+mod layering;
 mod layers;
+mod numbers;
 mod payload;
+mod picture;
 mod producer;
+mod rates;
 mod replay;
 pub mod score;
 mod selection;
@@ -69,25 +93,29 @@ mod timestamp;
 mod types;
 
 use std::collections::VecDeque;
-use std::num::NonZeroU8;
 use std::time::Instant;
 
 use slotmap::SlotMap;
 
+pub use crate::dominant::DECISION_INTERVAL;
 pub use crate::error::Error;
+pub use crate::gate::PATIENCE;
 pub use crate::key_frame_request::KEY_FRAME_INTERVAL;
 pub use crate::layers::{LayerCosts, Layers, MAX_TEMPORAL_LAYERS};
+pub use crate::rates::MAX_SPATIAL_LAYERS;
 pub use crate::replay::{REPLAY_WINDOW, RESTART_AFTER};
 pub use crate::selection::{STEADY_AFTER, STREAM_TIMEOUT};
 pub use crate::sequence::DROP_HISTORY;
 pub use crate::speakers::{MAX_SPEAKERS, MIN_PACKETS, SPEAKER_INTERVAL, THRESHOLD};
 pub use crate::timestamp::CAPTURE_TRUST;
 pub use crate::types::{
-    Action, Codec, ConsumerConfig, ConsumerKey, Forward, MAX_STREAMS, MediaKind, PreferredLayers,
-    ProducerConfig, ProducerKey, RtpIn, Sink,
+    Action, Codec, ConsumerConfig, ConsumerKey, Forward, LayerState, MAX_STREAMS, MediaKind, Patch,
+    Payload, PreferredLayers, ProducerConfig, ProducerKey, RtpIn, Sink, SpatialDependency,
+    StreamLayers, Waiting,
 };
 
 use crate::consumer::{Consumer, Verdict};
+use crate::dominant::Dominance;
 use crate::producer::Producer;
 use crate::speakers::{Speakers, Verdict as Speaking};
 
@@ -103,6 +131,7 @@ pub struct Router {
     /// most once (its request knows), so the length is bounded by the number of streams.
     waiting: Vec<(ProducerKey, usize)>,
     speakers: Speakers,
+    dominance: Dominance,
 }
 
 impl Router {
@@ -271,79 +300,6 @@ impl Router {
         self.consumers.get(consumer).map(Consumer::paused)
     }
 
-    /// Sets the highest layers that a consumer wants, and answers them as they are kept: a spatial
-    /// layer that its producer does not have becomes the highest one. A switch waits for a keyframe
-    /// of the new stream, for which its producer is asked.
-    ///
-    /// # Errors
-    /// [`Error::UnknownConsumer`].
-    pub fn set_preferred_layers(
-        &mut self,
-        consumer: ConsumerKey,
-        layers: PreferredLayers,
-    ) -> Result<PreferredLayers, Error> {
-        let consumer = self
-            .consumers
-            .get_mut(consumer)
-            .ok_or(Error::UnknownConsumer)?;
-        let producer = self.producers.get(consumer.producer());
-        let highest = producer.map_or(0, |p| p.stream_count() - 1);
-        let layers = PreferredLayers {
-            spatial: layers.spatial.min(highest),
-            ..layers
-        };
-        consumer.set_preferred(layers);
-        Ok(layers)
-    }
-
-    /// The highest layers that a consumer wants, `None` when it is unknown.
-    #[must_use]
-    pub fn preferred_layers(&self, consumer: ConsumerKey) -> Option<PreferredLayers> {
-        self.consumers.get(consumer).map(Consumer::preferred)
-    }
-
-    /// Sets a consumer's weight when the bitrate of its transport is shared.
-    ///
-    /// # Errors
-    /// [`Error::UnknownConsumer`].
-    pub fn set_priority(
-        &mut self,
-        consumer: ConsumerKey,
-        priority: NonZeroU8,
-    ) -> Result<(), Error> {
-        self.consumers
-            .get_mut(consumer)
-            .ok_or(Error::UnknownConsumer)?
-            .set_priority(priority);
-        Ok(())
-    }
-
-    /// A consumer's weight, 1 unless it was set; `None` when it is unknown.
-    #[must_use]
-    pub fn priority(&self, consumer: ConsumerKey) -> Option<NonZeroU8> {
-        self.consumers.get(consumer).map(Consumer::priority)
-    }
-
-    /// The stream that a consumer should get now, whether or not a keyframe has let it begin;
-    /// `None` while it or its producer is paused, and when nothing flows.
-    #[must_use]
-    pub fn wanted_stream(&self, now: Instant, consumer: ConsumerKey) -> Option<usize> {
-        let consumer = self.consumers.get(consumer)?;
-        let producer = self.producers.get(consumer.producer())?;
-        if consumer.paused() || producer.is_paused() {
-            return None;
-        }
-        producer.selection(now).best(consumer.preferred().spatial)
-    }
-
-    /// The stream that a consumer currently gets; `None` while it gets nothing or is unknown.
-    #[must_use]
-    pub fn consumer_stream(&self, consumer: ConsumerKey) -> Option<usize> {
-        self.consumers
-            .get(consumer)
-            .and_then(Consumer::current_stream)
-    }
-
     /// Passes on a consumer's wish for a keyframe (PLI or FIR of its client, or a signaling
     /// request): for the stream that it gets, or would get. Nothing happens for audio, and while
     /// the consumer or its producer is paused.
@@ -357,7 +313,9 @@ impl Router {
         if producer.kind() != MediaKind::Video || producer.is_paused() || consumer.paused() {
             return Ok(());
         }
-        let cap = consumer.preferred().spatial;
+        let Some(cap) = consumer.stream_cap() else {
+            return Ok(());
+        };
         match producer.stream_to_ask(now, consumer.current_stream(), cap) {
             Some(stream) => self.ask(now, key, stream),
             // Nothing was seen yet: whichever stream starts first is asked.
@@ -394,6 +352,8 @@ impl Router {
         {
             source.levels.add(level);
             self.speakers.arm(now);
+            source.speech.add(now, level);
+            self.dominance.arm(now);
         }
         let mut ask = source.has_kept_request(rtp.stream);
         for key in &source.consumers {
@@ -403,15 +363,14 @@ impl Router {
             let verdict = consumer.handle(now, rtp, &arrival);
             tell_layer(&mut self.actions, *key, consumer);
             match verdict {
-                Verdict::Forward {
-                    sequence,
-                    timestamp,
-                } => out.push(Forward {
+                Verdict::Forward(place) => out.push(Forward {
                     consumer: *key,
                     sink: consumer.sink(),
-                    sequence,
-                    timestamp,
-                    marker: rtp.marker,
+                    sequence: place.sequence,
+                    timestamp: place.timestamp,
+                    marker: place.marker,
+                    payload: place.payload,
+                    frame_number: place.frame_number,
                 }),
                 Verdict::NeedsKeyFrame => ask = true,
                 Verdict::Nothing => {}
@@ -429,6 +388,7 @@ impl Router {
             actions,
             waiting,
             speakers,
+            dominance,
             ..
         } = self;
         waiting.retain(|(key, stream)| {
@@ -452,6 +412,11 @@ impl Router {
             };
             actions.push_back(Action::TellSpeaker { producer, volume });
         }
+        let present = producers.iter_mut().filter(|(_, p)| !p.is_paused());
+        let speech = present.map(|(key, p)| (key, &mut p.speech));
+        if let Some(producer) = dominance.handle_timeout(now, speech) {
+            actions.push_back(Action::TellDominantSpeaker { producer });
+        }
     }
 
     /// When [`Router::handle_timeout`] has to be called next, if anything is to be done at all.
@@ -461,6 +426,7 @@ impl Router {
             .iter()
             .filter_map(|(key, stream)| self.producers.get(*key)?.request(*stream)?.deadline())
             .chain(self.speakers.deadline())
+            .chain(self.dominance.deadline())
             .min()
     }
 
@@ -480,6 +446,7 @@ impl Router {
                 Action::RequestKeyFrame { producer, .. } => {
                     self.is_producer_paused(producer) == Some(false)
                 }
+                Action::TellDominantSpeaker { producer } => self.producers.contains_key(producer),
                 Action::TellLayer { consumer, .. } => self.consumers.contains_key(consumer),
                 Action::TellSpeaker { producer, .. } => {
                     producer.is_none_or(|key| self.producers.contains_key(key))
@@ -524,9 +491,9 @@ impl Router {
 
 /// Notes that a consumer's layer has to be told, if it is another one now.
 fn tell_layer(actions: &mut VecDeque<Action>, key: ConsumerKey, consumer: &mut Consumer) {
-    if let Some(stream) = consumer.take_layer_change() {
+    if let Some(layers) = consumer.take_layer_change() {
         let consumer = key;
-        actions.push_back(Action::TellLayer { consumer, stream });
+        actions.push_back(Action::TellLayer { consumer, layers });
     }
 }
 
@@ -543,6 +510,7 @@ mod tests {
             clock_rate: 90_000,
             streams: 1,
             paused: false,
+            layers: StreamLayers::default(),
         };
         let producer = router.create_producer(now, config).unwrap();
         let rtp = RtpIn {
@@ -554,6 +522,7 @@ mod tests {
             payload: &[1],
             captured: None,
             audio_level: None,
+            dependency_descriptor: None,
         };
         router.handle_rtp(now, producer, &rtp, &mut Vec::new());
         router.ask(now, producer, 0);

@@ -2,13 +2,20 @@
 
 use std::time::Instant;
 
+use crate::dominant::Speech;
 use crate::error::Error;
 use crate::key_frame_request::KeyFrameRequest;
+use crate::layers::{LayerCosts, Layers, MAX_TEMPORAL_LAYERS};
+use crate::payload::Descriptor;
+use crate::picture::Picture;
+use crate::rates::Flowing;
 use crate::selection::{Activity, Selection};
 use crate::speakers::Levels;
 use crate::stream::Stream;
 use crate::timestamp::Source;
-use crate::types::{ConsumerKey, MAX_STREAMS, MediaKind, ProducerConfig, RtpIn};
+use crate::types::{
+    ConsumerKey, MAX_STREAMS, MediaKind, ProducerConfig, RtpIn, SpatialDependency, StreamLayers,
+};
 
 #[derive(Debug)]
 pub(crate) struct Producer {
@@ -16,8 +23,11 @@ pub(crate) struct Producer {
     clock_rate: u32,
     streams: Vec<Stream>,
     paused_at: Option<Instant>,
+    layers: StreamLayers,
     /// How loud it was in the current interval.
     pub(crate) levels: Levels,
+    /// What it said in the last second.
+    pub(crate) speech: Speech,
     /// In order of creation.
     pub(crate) consumers: Vec<ConsumerKey>,
 }
@@ -30,7 +40,16 @@ pub(crate) struct Arrived {
     pub(crate) newest: bool,
     /// A consumer can begin with it.
     pub(crate) can_start: bool,
+    pub(crate) descriptor: Descriptor,
+    /// `None` where pictures are not numbered.
+    pub(crate) picture: Option<Picture>,
+    /// The layers that flow in its stream.
+    pub(crate) flowing: Flowing,
+    /// How many spatial layers its stream is said to have.
+    pub(crate) spatial_layers: u8,
     pub(crate) selection: Selection,
+    /// How often the stream's client was asked for a keyframe.
+    pub(crate) asked: u32,
 }
 
 impl Producer {
@@ -40,6 +59,7 @@ impl Producer {
             clock_rate,
             streams,
             paused,
+            layers,
         } = config;
         if !(1..=MAX_STREAMS).contains(&streams) {
             return Err(Error::Streams);
@@ -54,7 +74,9 @@ impl Producer {
                 .take(streams)
                 .collect(),
             paused_at: paused.then_some(now),
+            layers,
             levels: Levels::default(),
+            speech: Speech::default(),
             consumers: Vec::new(),
         })
     }
@@ -73,6 +95,82 @@ impl Producer {
 
     pub(crate) fn stream_count(&self) -> usize {
         self.streams.len()
+    }
+
+    /// How spatial layers within a stream depend on each other; simulcast streams have none.
+    pub(crate) fn dependency(&self) -> SpatialDependency {
+        if self.is_svc() {
+            self.layers.dependency
+        } else {
+            SpatialDependency::Always
+        }
+    }
+
+    /// Its spatial layers are within its only stream.
+    pub(crate) fn is_svc(&self) -> bool {
+        self.streams.len() == 1 && self.layers.spatial > 1
+    }
+
+    /// It says that it has layers.
+    pub(crate) fn is_layered(&self) -> bool {
+        self.streams.len() > 1 || self.layers.spatial > 1 || self.layers.temporal > 1
+    }
+
+    /// Index of the highest spatial layer that it says to have.
+    pub(crate) fn highest_spatial(&self) -> usize {
+        if self.is_svc() {
+            usize::from(self.layers.spatial) - 1
+        } else {
+            self.streams.len() - 1
+        }
+    }
+
+    pub(crate) fn layer_bitrates(&self, now: Instant) -> impl Iterator<Item = (Layers, u64)> + '_ {
+        let svc = self.is_svc();
+        (0u8..).zip(&self.streams).flat_map(move |(index, stream)| {
+            // Of a simulcast stream the spatial layer is the stream.
+            let name = move |layers: Layers| match svc {
+                true => layers,
+                false => Layers::new(index, layers.temporal),
+            };
+            let all = stream.rates.iter(now);
+            all.map(move |(layers, bitrate)| (name(layers), bitrate))
+        })
+    }
+
+    pub(crate) fn set_health(&mut self, stream: usize, healthy: bool) -> Result<(), Error> {
+        self.streams.get_mut(stream).ok_or(Error::Streams)?.failing = !healthy;
+        Ok(())
+    }
+
+    pub(crate) fn layer_costs(&self, now: Instant) -> LayerCosts {
+        let mut alone = LayerCosts::default();
+        let mut highest = None;
+        let selection = self.selection(now);
+        let flows = |layers: &Layers| self.is_svc() || selection.is_active(layers.spatial.into());
+        for (layers, bitrate) in self.layer_bitrates(now).filter(|(layers, _)| flows(layers)) {
+            // Spatial layers that a simulcast stream has by itself come as one.
+            alone.set(layers, alone.get(layers).unwrap_or(0) + bitrate);
+            highest = Some(layers);
+        }
+        let mut costs = LayerCosts::default();
+        let Some(highest) = highest else {
+            return costs;
+        };
+        let is_cumulative = self.is_svc() && self.layers.dependency == SpatialDependency::Always;
+        for spatial in 0..=highest.spatial {
+            let lowest = if is_cumulative { 0 } else { spatial };
+            let flows = |temporal| alone.get(Layers::new(spatial, temporal)).is_some();
+            let temporals = (0..MAX_TEMPORAL_LAYERS as u8).filter(|t| flows(*t));
+            for temporal in temporals {
+                let below = |(layers, _): &(Layers, u64)| {
+                    (lowest..=spatial).contains(&layers.spatial) && layers.temporal <= temporal
+                };
+                let cost = alone.iter().filter(below).map(|(_, bitrate)| bitrate).sum();
+                costs.set(Layers::new(spatial, temporal), cost);
+            }
+        }
+        costs
     }
 
     pub(crate) fn was_seen(&self, stream: usize) -> bool {
@@ -101,6 +199,7 @@ impl Producer {
         }
         self.paused_at = Some(now);
         self.levels = Levels::default();
+        self.speech = Speech::default();
         for stream in &mut self.streams {
             stream.request.clear();
         }
@@ -139,10 +238,17 @@ impl Producer {
             stream: rtp.stream,
             epoch: stream.epoch,
         };
+        let asked = stream.request.asked;
+        let flowing = stream.rates.flowing();
         Some(Arrived {
             source,
+            asked,
             newest: accepted.newest,
             can_start: accepted.can_start,
+            descriptor: accepted.descriptor,
+            picture: accepted.picture,
+            flowing,
+            spatial_layers: self.layers.spatial,
             selection: self.selection(now),
         })
     }
@@ -163,6 +269,6 @@ impl Producer {
     }
 
     pub(crate) fn selection(&self, now: Instant) -> Selection {
-        Selection::new(now, self.streams.iter().map(|stream| stream.activity))
+        Selection::new(now, self.streams.iter().map(|s| (s.activity, !s.failing)))
     }
 }

@@ -1,9 +1,8 @@
 //! Which stream of a producer a consumer should get.
 //!
-//! The best that flows and is not above the highest one that the consumer wants (`cap`); when only
-//! higher ones flow, the lowest of them, because something is better than nothing. Bandwidth and
-//! temporal layers will be inputs of [`Selection::move_from`]; its caller only knows that a switch
-//! needs a keyframe.
+//! The best that flows and is not above the highest one that the consumer is to get (`cap`); when
+//! only higher ones flow, the lowest of them, because something is better than nothing. What arrives
+//! too badly to be of use counts as flowing only when nothing else does.
 
 use std::time::{Duration, Instant};
 
@@ -75,10 +74,27 @@ pub(crate) struct Selection {
 }
 
 impl Selection {
-    pub(crate) fn new(now: Instant, streams: impl Iterator<Item = Option<Activity>>) -> Self {
+    /// `streams`: when packets arrived on each, and whether it is of use.
+    pub(crate) fn new(
+        now: Instant,
+        streams: impl Iterator<Item = (Option<Activity>, bool)> + Clone,
+    ) -> Self {
+        let healthy = Self::of(now, streams.clone(), false);
+        if healthy.active == StreamSet::default() {
+            Self::of(now, streams, true)
+        } else {
+            healthy
+        }
+    }
+
+    fn of(
+        now: Instant,
+        streams: impl Iterator<Item = (Option<Activity>, bool)>,
+        useless_too: bool,
+    ) -> Self {
         let mut selection = Self::default();
-        for (stream, activity) in streams.enumerate() {
-            let Some(activity) = activity else {
+        for (stream, (activity, is_of_use)) in streams.enumerate() {
+            let Some(activity) = activity.filter(|_| is_of_use || useless_too) else {
                 continue;
             };
             if activity.is_active(now) {
@@ -133,6 +149,28 @@ mod tests {
         })
     }
 
+    fn selection(now: Instant, streams: [Option<Activity>; 3]) -> Selection {
+        Selection::new(now, streams.into_iter().map(|activity| (activity, true)))
+    }
+
+    #[test]
+    fn what_is_of_no_use_is_the_last_resort() {
+        let start = Instant::now();
+        let now = start + Duration::from_millis(10_000);
+        let steady = flowed(start, 0, 9_990);
+        let select = |streams: [_; 2]| Selection::new(now, streams.into_iter());
+        let failing = select([(steady, true), (steady, false)]);
+        assert_eq!(failing.best(15), Some(0));
+        assert_eq!(
+            (failing.move_from(1, 15), failing.move_from(0, 15)),
+            (Some(0), None)
+        );
+        let both = select([(steady, false), (steady, false)]);
+        assert_eq!((both.best(15), both.move_from(0, 15)), (Some(1), Some(1)));
+        let alone = select([(None, true), (steady, false)]);
+        assert_eq!(alone.best(15), Some(1));
+    }
+
     #[test]
     fn moves_up_to_what_is_steady_and_down_from_what_has_stopped() {
         let start = Instant::now();
@@ -154,11 +192,11 @@ mod tests {
             ([None, None, steady], 0, Some(2)),
         ];
         for (index, (streams, current, expected)) in cases.into_iter().enumerate() {
-            let selection = Selection::new(now, streams.into_iter());
+            let selection = selection(now, streams);
             let to = selection.move_from(current, crate::MAX_STREAMS - 1);
             assert_eq!(to, expected, "case {index}");
         }
-        let best = |streams: [_; 3]| Selection::new(now, streams.into_iter()).best(15);
+        let best = |streams: [_; 3]| selection(now, streams).best(15);
         assert_eq!(best([steady, fresh, stopped]), Some(1));
         assert_eq!(best([None, None, stopped]), None);
     }
@@ -190,16 +228,16 @@ mod tests {
             ([None, None, None], 1, None, [None, None, None]),
         ];
         for (index, (streams, cap, best, moves)) in cases.into_iter().enumerate() {
-            let selection = Selection::new(now, streams.into_iter());
+            let selection = selection(now, streams);
             assert_eq!(selection.best(cap), best, "case {index}");
             for (current, expected) in moves.into_iter().enumerate() {
                 let to = selection.move_from(current, cap);
                 assert_eq!(to, expected, "case {index} from {current}");
             }
         }
-        let all = Selection::new(now, [steady, steady, steady].into_iter());
+        let all = selection(now, [steady, steady, steady]);
         assert!(all.may_begin(0, 1) && all.may_begin(1, 1) && !all.may_begin(2, 1));
-        let high = Selection::new(now, [None, steady, steady].into_iter());
+        let high = selection(now, [None, steady, steady]);
         assert!(high.may_begin(1, 0) && !high.may_begin(2, 0));
     }
 

@@ -3,7 +3,9 @@
 use std::time::Instant;
 
 use crate::key_frame_request::KeyFrameRequest;
-use crate::payload::is_key_frame_start;
+use crate::payload::{Descriptor, describe};
+use crate::picture::{Picture, Pictures};
+use crate::rates::Rates;
 use crate::replay::{Arrival, ReplayWindow};
 use crate::selection::Activity;
 use crate::types::{Codec, MediaKind, RtpIn};
@@ -18,7 +20,12 @@ pub(crate) struct Stream {
     pub(crate) activity: Option<Activity>,
     /// Timestamp of the keyframe that started last.
     key_frame: Option<u32>,
+    pictures: Pictures,
     pub(crate) request: KeyFrameRequest,
+    /// It arrives too badly to be of use.
+    pub(crate) failing: bool,
+    /// How much each of its layers brings.
+    pub(crate) rates: Rates,
 }
 
 /// A packet that is new to its stream.
@@ -28,6 +35,9 @@ pub(crate) struct Accepted {
     pub(crate) newest: bool,
     /// A consumer can begin with it.
     pub(crate) can_start: bool,
+    pub(crate) descriptor: Descriptor,
+    /// `None` where pictures are not numbered.
+    pub(crate) picture: Option<Picture>,
 }
 
 impl Stream {
@@ -42,6 +52,8 @@ impl Stream {
         self.window = ReplayWindow::default();
         self.begin_epoch();
         self.activity = None;
+        self.rates = Rates::default();
+        self.failing = false;
     }
 
     /// Takes note of a packet; `None` when it is to be ignored.
@@ -60,39 +72,38 @@ impl Stream {
                 true
             }
         };
+        let mut accepted = Accepted {
+            newest,
+            can_start: false,
+            descriptor: Descriptor::default(),
+            picture: None,
+        };
         if rtp.payload.is_empty() {
-            return Some(Accepted {
-                newest,
-                can_start: false,
-            });
+            return Some(accepted);
         }
         self.activity.get_or_insert(Activity::new(now)).touch(now);
+        let mut descriptor = describe(rtp.codec, rtp.payload);
+        let extension = rtp.dependency_descriptor;
+        accepted.picture = self.pictures.read(rtp.sequence, &mut descriptor, extension);
+        accepted.descriptor = descriptor;
+        self.rates.add(now, descriptor.layers, rtp.payload.len());
         if kind == MediaKind::Audio || rtp.codec == Codec::Other {
-            return Some(Accepted {
-                newest,
-                can_start: newest,
-            });
+            accepted.can_start = newest;
+        } else if descriptor.key_frame_start {
+            // A late one is a keyframe too for those who get this stream already. Whoever still
+            // waits will ask again with the next packet.
+            self.request.clear();
+            // More than one packet of a frame can look like its start (H264: parameter sets, then
+            // the picture); only the first one is.
+            let is_first = self.key_frame.replace(rtp.timestamp) != Some(rtp.timestamp);
+            accepted.can_start = newest && is_first;
         }
-        if !is_key_frame_start(rtp.codec, rtp.payload) {
-            return Some(Accepted {
-                newest,
-                can_start: false,
-            });
-        }
-        // A late one is a keyframe too for those who get this stream already. Whoever still waits
-        // will ask again with the next packet.
-        self.request.clear();
-        // More than one packet of a frame can look like its start (H264: parameter sets, then the
-        // picture); only the first one is.
-        let is_first = self.key_frame.replace(rtp.timestamp) != Some(rtp.timestamp);
-        Some(Accepted {
-            newest,
-            can_start: newest && is_first,
-        })
+        Some(accepted)
     }
 
     fn begin_epoch(&mut self) {
         self.epoch = self.epoch.wrapping_add(1);
         self.key_frame = None;
+        self.pictures = Pictures::default();
     }
 }

@@ -4,6 +4,8 @@ use std::time::Instant;
 
 use slotmap::new_key_type;
 
+use crate::layers::Layers;
+
 new_key_type! {
     /// Names a producer of one router. Keys of closed producers are not reused in practice:
     /// a slot takes 2^31 generations to come around.
@@ -53,6 +55,41 @@ pub struct ProducerConfig {
     pub streams: usize,
     /// Whether it starts paused.
     pub paused: bool,
+    /// The layers within each stream.
+    pub layers: StreamLayers,
+}
+
+/// The layers within a stream, as its producer announces them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StreamLayers {
+    /// Number of spatial layers, at least 1. More than one is SVC, which a producer with one
+    /// stream can have; where there are several streams, those are the spatial layers.
+    pub spatial: u8,
+    /// Number of temporal layers, at least 1. Only says whether they are told about; what a stream
+    /// really has is seen from its packets.
+    pub temporal: u8,
+    /// How spatial layers depend on each other.
+    pub dependency: SpatialDependency,
+}
+
+impl Default for StreamLayers {
+    /// No layers.
+    fn default() -> Self {
+        Self {
+            spatial: 1,
+            temporal: 1,
+            dependency: SpatialDependency::Always,
+        }
+    }
+}
+
+/// Which pictures of a spatial layer need those of the layers below it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SpatialDependency {
+    /// All of them: full SVC, `L3T3`.
+    Always,
+    /// Key pictures only (`L3T3_KEY`), or none (`S3T3`).
+    KeyPictures,
 }
 
 /// Where the engine sends a consumer's packets. The router only hands it back.
@@ -99,15 +136,17 @@ pub struct RtpIn<'a> {
     pub captured: Option<Instant>,
     /// How loud it is, −127 to 0 dBov (RFC 6464), if the packet tells.
     pub audio_level: Option<i8>,
+    /// The bytes of the dependency descriptor extension (AV1 RTP payload format 1.0, appendix A),
+    /// if the packet has one.
+    pub dependency_descriptor: Option<&'a [u8]>,
 }
 
 /// The highest layers that a consumer wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PreferredLayers {
-    /// Index of the encoding.
+    /// Index of the encoding, or of the spatial layer within the only one.
     pub spatial: usize,
-    /// Temporal layer within it; `None` is the highest. It is kept, and not acted on: all temporal
-    /// layers are forwarded.
+    /// Temporal layer within it; `None` is the highest.
     pub temporal: Option<u8>,
 }
 
@@ -117,6 +156,66 @@ impl PreferredLayers {
         spatial: MAX_STREAMS - 1,
         temporal: None,
     };
+}
+
+/// Numbers of a picture that take the place of others in the descriptor of a payload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Patch {
+    /// Codec of the payload: VP8 or VP9.
+    pub codec: Codec,
+    /// The picture id, of as many bits as it had.
+    pub picture_id: u16,
+    /// TL0PICIDX, if the payload has one.
+    pub tl0_picture: Option<u8>,
+    /// Where the bytes are that differ, and what they are.
+    at: u8,
+    len: u8,
+    bytes: [u8; Self::MAX],
+}
+
+impl Patch {
+    /// Most bytes: a picture id, layers and TL0PICIDX.
+    pub(crate) const MAX: usize = 4;
+
+    /// `bytes` go to index `at` of the payload; `None` when there are too many of them.
+    pub(crate) fn new(
+        codec: Codec,
+        picture_id: u16,
+        tl0_picture: Option<u8>,
+        at: u8,
+        from: &[u8],
+    ) -> Option<Self> {
+        let mut bytes = [0; Self::MAX];
+        bytes.get_mut(..from.len())?.copy_from_slice(from);
+        Some(Self {
+            codec,
+            picture_id,
+            tl0_picture,
+            at,
+            len: u8::try_from(from.len()).ok()?,
+            bytes,
+        })
+    }
+
+    /// Replaces the numbers in a copy of the payload that this patch was made for.
+    pub fn apply(&self, payload: &mut [u8]) {
+        let (at, len) = (usize::from(self.at), usize::from(self.len));
+        if let (Some(to), Some(from)) = (payload.get_mut(at..at + len), self.bytes.get(..len)) {
+            to.copy_from_slice(from);
+        }
+    }
+}
+
+/// What a consumer gets of a payload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Payload {
+    /// All of it, as it is.
+    Same,
+    /// All of it with other numbers of pictures.
+    Patched(Patch),
+    /// Nothing: the packet is not for this consumer, but arrived too late to be left out, so that
+    /// its sequence number has to be filled.
+    Empty,
 }
 
 /// One packet to be sent: the payload of the [`RtpIn`] under a consumer's own numbers.
@@ -132,6 +231,51 @@ pub struct Forward {
     pub timestamp: u32,
     /// Marker bit.
     pub marker: bool,
+    /// What of the payload.
+    pub payload: Payload,
+    /// The frame number that the dependency descriptor has to carry instead of its own (second and
+    /// third byte); `None` when it stays as it is.
+    pub frame_number: Option<u16>,
+}
+
+/// What a consumer wants, may get and gets, and what it waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LayerState {
+    /// The highest layers that it wants.
+    pub preferred: PreferredLayers,
+    /// What the bandwidth allows; `None`: nothing.
+    pub target: Option<Layers>,
+    /// What it gets; `None`: nothing.
+    pub current: Option<Layers>,
+    /// What keeps it from getting what it should; `None` when nothing does.
+    pub waiting: Option<Waiting>,
+}
+
+/// What a consumer waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Waiting {
+    /// It is paused.
+    Resume,
+    /// Its producer is paused.
+    ProducerResume,
+    /// The bandwidth does not allow any layer.
+    Bandwidth,
+    /// Nothing that it could get flows.
+    Media,
+    /// A keyframe of a spatial layer.
+    KeyFrame {
+        /// Which one.
+        spatial: u8,
+        /// Since when.
+        since: Instant,
+        /// How often its client was asked since then.
+        requests: u32,
+    },
+    /// A picture at which a temporal layer may be added.
+    SwitchPoint {
+        /// The layer that it gets then.
+        temporal: u8,
+    },
 }
 
 /// Something that the engine has to do.
@@ -144,12 +288,12 @@ pub enum Action {
         /// Index of the encoding. A packet of it has been seen, so its SSRC is known.
         stream: usize,
     },
-    /// Tell which layer a consumer of a layered producer gets now.
+    /// Tell which layers a consumer of a layered producer gets now.
     TellLayer {
         /// Whose.
         consumer: ConsumerKey,
-        /// Index of the encoding; `None` while it gets nothing.
-        stream: Option<usize>,
+        /// The highest that it gets; `None` while it gets nothing.
+        layers: Option<Layers>,
     },
     /// Tell who speaks loudest; told again after every interval in which somebody spoke.
     TellSpeaker {
@@ -157,5 +301,10 @@ pub enum Action {
         producer: Option<ProducerKey>,
         /// Mean level of the interval, −127 to 0 dBov.
         volume: i8,
+    },
+    /// Tell who leads the conversation now: an audio producer that is not paused.
+    TellDominantSpeaker {
+        /// Who.
+        producer: ProducerKey,
     },
 }

@@ -2,7 +2,7 @@
 //! field checked.
 
 use proto::{ConsumerSpec as ProtoConsumer, MediaKind as ProtoKind, ProduceRequest, RouterCodec};
-use router::Codec;
+use router::{Codec, MAX_SPATIAL_LAYERS, MAX_TEMPORAL_LAYERS, SpatialDependency, StreamLayers};
 use str0m::media::MediaKind;
 
 use crate::transport::TransportError;
@@ -94,6 +94,32 @@ pub fn producer(request: &ProduceRequest) -> Result<ProducerSpec, TransportError
                 rid: e.rid.clone(),
             })
             .collect(),
+        layers: match request.encodings.first().and_then(|e| e.layers) {
+            Some(layers) => stream_layers(layers)?,
+            None => StreamLayers::default(),
+        },
+    })
+}
+
+/// The layers of an encoding.
+fn stream_layers(layers: proto::EncodingLayers) -> Result<StreamLayers, TransportError> {
+    let count = |field: &str, count: u32, most: usize| {
+        let found = u8::try_from(count).ok();
+        let is_right = |count: &u8| (1..=most).contains(&usize::from(*count));
+        found.filter(is_right).ok_or_else(|| {
+            TransportError::Invalid(format!(
+                "encodings.layers.{field}: {count} is not in 1..={most}"
+            ))
+        })
+    };
+    Ok(StreamLayers {
+        spatial: count("spatial", layers.spatial, MAX_SPATIAL_LAYERS)?,
+        temporal: count("temporal", layers.temporal, MAX_TEMPORAL_LAYERS)?,
+        dependency: if layers.independent {
+            SpatialDependency::KeyPictures
+        } else {
+            SpatialDependency::Always
+        },
     })
 }
 

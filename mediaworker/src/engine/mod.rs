@@ -16,6 +16,7 @@ mod close;
 mod commands;
 mod convert;
 mod data;
+mod orientation;
 mod packets;
 mod quality;
 mod stats;
@@ -27,13 +28,13 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Instant;
 
-use router::{ConsumerKey, ProducerKey, Router};
+use router::{ConsumerKey, Layers, ProducerKey, Router};
 use slotmap::{SecondaryMap, SlotMap, new_key_type};
 use str0m::config::DtlsCert;
 use str0m::media::MediaKind;
 
 use crate::transport::crypto::{self, Fingerprint, FingerprintHash};
-use crate::transport::receive::EncodingScore;
+use crate::transport::receive::{EncodingScore, Orientation};
 use crate::transport::webrtc::{Output, RouterMedia, WebRtcTransport};
 use crate::transport::{TransportError, Tuple};
 use throttle::Throttle;
@@ -165,6 +166,7 @@ struct ProducerEntry {
     encodings: usize,
     /// Scores that were told last.
     told: Vec<EncodingScore>,
+    told_orientation: Option<Orientation>,
 }
 
 struct ConsumerEntry {
@@ -178,9 +180,9 @@ struct ConsumerEntry {
     wanted: bool,
     /// Score that was told last.
     told: Option<proto::ConsumerScore>,
-    /// Layer that was told last.
-    told_layer: Option<usize>,
-    /// A layer was told since the last review; the next one waits for that.
+    /// Layers that were told last.
+    told_layers: Option<Layers>,
+    /// Layers were told since the last review; the next ones wait for that.
     layer_was_told: bool,
 }
 

@@ -10,6 +10,7 @@ use str0m::ice::StunMessage;
 
 use super::timers::Timer;
 use super::{Engine, RouterKey, TransportKey};
+use crate::transport::dependency_descriptor::DependencyDescriptor;
 use crate::transport::receive::Received;
 use crate::transport::webrtc::{Output, WebRtcTransport};
 use crate::transport::{PacketKind, Tuple, ice};
@@ -269,6 +270,7 @@ impl Engine {
             payload: &packet.payload,
             captured: received.captured,
             audio_level: packet.header.ext_vals.audio_level,
+            dependency_descriptor: DependencyDescriptor::of(&packet.header.ext_vals),
         };
         let mut forwards = std::mem::take(&mut self.forwards);
         entry
@@ -310,11 +312,14 @@ impl Engine {
                         self.mark_dirty(key);
                     }
                 }
-                Action::TellLayer { consumer, stream } => {
-                    self.tell_layer(router, consumer, stream);
+                Action::TellLayer { consumer, layers } => {
+                    self.tell_layer(router, consumer, layers);
                 }
                 Action::TellSpeaker { producer, volume } => {
                     self.tell_speaker(router, producer, volume);
+                }
+                Action::TellDominantSpeaker { producer } => {
+                    self.tell_dominant_speaker(router, producer);
                 }
             }
         }

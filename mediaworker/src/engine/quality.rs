@@ -11,7 +11,7 @@ use std::num::NonZeroU8;
 use std::time::{Duration, Instant};
 
 use proto::event::Event;
-use router::{ConsumerKey, PreferredLayers, ProducerKey};
+use router::{ConsumerKey, Layers, PreferredLayers, ProducerKey};
 use slotmap::SecondaryMap;
 use str0m::media::MediaKind;
 
@@ -74,29 +74,29 @@ impl Engine {
             .ok_or_else(|| not_found("consumer", id))
     }
 
-    /// Tells the layer that a consumer gets now, at once unless one was told since
+    /// Tells the layers that a consumer gets now, at once unless one was told since
     /// the last review: a source that starts anew time and again must not flood
     /// the control plane.
     pub(super) fn tell_layer(
         &mut self,
         router: RouterKey,
         consumer: ConsumerKey,
-        stream: Option<usize>,
+        layers: Option<Layers>,
     ) {
         let room = self.routers.get_mut(router);
         let entry = room.and_then(|room| room.consumers.get_mut(consumer));
         let may_tell =
-            |entry: &&mut ConsumerEntry| !entry.layer_was_told && entry.told_layer != stream;
+            |entry: &&mut ConsumerEntry| !entry.layer_was_told && entry.told_layers != layers;
         let Some(entry) = entry.filter(may_tell) else {
             return;
         };
         entry.layer_was_told = true;
-        entry.told_layer = stream;
+        entry.told_layers = layers;
         let told = proto::ConsumerLayersChanged {
             consumer_id: entry.id.clone(),
-            layers: stream.map(|stream| proto::Layers {
-                spatial_layer: index(stream),
-                temporal_layer: Some(0),
+            layers: layers.map(|layers| proto::Layers {
+                spatial_layer: layers.spatial.into(),
+                temporal_layer: Some(layers.temporal.into()),
             }),
         };
         self.event(router, Event::ConsumerLayers(told));
@@ -110,11 +110,11 @@ impl Engine {
         let mut waiting = Vec::new();
         for (key, consumer) in &mut room.consumers {
             if std::mem::take(&mut consumer.layer_was_told) {
-                waiting.push((key, room.graph.consumer_stream(key)));
+                waiting.push((key, room.graph.current_layers(key)));
             }
         }
-        for (consumer, stream) in waiting {
-            self.tell_layer(router, consumer, stream);
+        for (consumer, layers) in waiting {
+            self.tell_layer(router, consumer, layers);
         }
     }
 
@@ -143,6 +143,16 @@ impl Engine {
         self.event(router, Event::ActiveSpeaker(told));
     }
 
+    /// Tells who leads the conversation now.
+    pub(super) fn tell_dominant_speaker(&mut self, router: RouterKey, producer: ProducerKey) {
+        let room = self.routers.get(router);
+        if let Some(entry) = room.and_then(|room| room.producers.get(producer)) {
+            let producer_id = entry.id.clone();
+            let told = proto::DominantSpeaker { producer_id };
+            self.event(router, Event::DominantSpeaker(told));
+        }
+    }
+
     /// Starts the reviews of a router that has a producer now.
     pub(super) fn start_reviews(&mut self, now: Instant, router: RouterKey) {
         if let Some(entry) = self.routers.get_mut(router)
@@ -166,6 +176,7 @@ impl Engine {
         let next = Some(now + REVIEW_INTERVAL);
         self.timers
             .set(Timer::Review(router), &mut entry.review, next);
+        self.review_orientations(router);
         let scores = self.review_producers(now, router);
         self.review_consumers(router, &scores);
         self.review_layers(router);
@@ -187,6 +198,10 @@ impl Engine {
             let transport = self.transports.get(producer.transport);
             let scores = transport.map(|t| t.inner.receiving().scores(now, key));
             let scores = scores.unwrap_or_default();
+            for one in &scores {
+                // The encoding exists: the transport has just named it.
+                let _ = room.graph.set_stream_health(key, one.stream, one.score > 0);
+            }
             all.insert(key, by_encoding(&scores, producer.encodings));
             if producer.told != scores {
                 changed.push(proto::ProducerScoreChanged {

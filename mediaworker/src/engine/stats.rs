@@ -1,10 +1,12 @@
 //! Statistics for the control plane, taken when it asks.
 
+use std::collections::HashMap;
 use std::time::Instant;
 
+use router::ProducerKey;
 use str0m::media::MediaKind;
 
-use super::{CommandError, Engine};
+use super::{CommandError, Engine, RouterEntry};
 use crate::transport::Protocol;
 use crate::transport::data::SctpState;
 use crate::transport::ice::IceState;
@@ -56,6 +58,7 @@ impl Engine {
             rtx_received: flow(&traffic.rtx_received),
             rtx_sent: flow(&traffic.rtx_sent),
             probation_sent: Some(proto::Traffic::default()),
+            max_incoming_bitrate: transport.receiving().max_bitrate(),
             rtp_packet_loss_received: share(transport.receiving().loss()),
             rtp_packet_loss_sent: share(transport.sending().loss()),
             ..Default::default()
@@ -82,7 +85,11 @@ impl Engine {
         Ok(proto::ProducerStats {
             streams: streams
                 .into_iter()
-                .map(|(_, s)| inbound(s, producer_entry.kind, &producer_entry.mime_type))
+                .map(|(index, s)| {
+                    let layers = entry.map(|e| e.layer_bitrates(now, producer, index));
+                    let layers = layers.unwrap_or_default();
+                    inbound(s, producer_entry.kind, &producer_entry.mime_type, layers)
+                })
                 .collect(),
         })
     }
@@ -118,7 +125,10 @@ impl Engine {
         });
         Ok(proto::ConsumerStats {
             outbound: sent.map(|s| stream(s, producer.kind, &producer.mime_type)),
-            inbound: received.map(|(_, s)| inbound(s, producer.kind, &producer.mime_type)),
+            inbound: received.map(|(index, s)| {
+                let layers = room.layer_bitrates(now, consumer.producer, index);
+                inbound(s, producer.kind, &producer.mime_type, layers)
+            }),
         })
     }
 }
@@ -160,14 +170,40 @@ fn share((expected, lost): (u64, u64)) -> Option<f64> {
     (expected > 0).then(|| parts(lost) / parts(expected))
 }
 
-fn inbound(stats: StreamStats, kind: MediaKind, mime_type: &str) -> proto::RtpStreamStats {
-    let bitrate = stats.bitrate;
+fn inbound(
+    stats: StreamStats,
+    kind: MediaKind,
+    mime_type: &str,
+    layers: HashMap<String, u64>,
+) -> proto::RtpStreamStats {
     let mut stream = stream(stats, kind, mime_type);
-    // Layers within a stream are not told apart.
     if kind == MediaKind::Video {
-        stream.bitrate_by_layer = [("0.0".to_owned(), bitrate)].into();
+        stream.bitrate_by_layer = layers;
     }
     stream
+}
+
+impl RouterEntry {
+    /// Bitrates of the layers within an encoding, by name: "spatial.temporal".
+    fn layer_bitrates(
+        &self,
+        now: Instant,
+        producer: ProducerKey,
+        encoding: usize,
+    ) -> HashMap<String, u64> {
+        let encodings = self.producers.get(producer).map_or(1, |p| p.encodings);
+        let all = self.graph.layer_bitrates(now, producer);
+        let within = all.filter_map(|(layers, bitrate)| {
+            // Of simulcast, the spatial layer is the encoding.
+            let spatial = match encodings {
+                1 => layers.spatial,
+                _ if usize::from(layers.spatial) == encoding => 0,
+                _ => return None,
+            };
+            Some((format!("{spatial}.{}", layers.temporal), bitrate))
+        });
+        within.collect()
+    }
 }
 
 fn stream(stats: StreamStats, kind: MediaKind, mime_type: &str) -> proto::RtpStreamStats {

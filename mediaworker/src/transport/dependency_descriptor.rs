@@ -1,6 +1,5 @@
-//! The dependency descriptor (AV1 RTP payload format 1.0, appendix A) as a
-//! header extension: its octets, as a client sends them. What they say is none
-//! of the transport's business.
+//! The dependency descriptor header extension (AV1 RTP payload format 1.0, appendix A), which str0m
+//! does not know. Its bytes are passed on as they are; the router reads them.
 
 use str0m::rtp::{Extension, ExtensionSerializer, ExtensionValues};
 
@@ -8,67 +7,72 @@ use str0m::rtp::{Extension, ExtensionSerializer, ExtensionValues};
 pub const URI: &str =
     "https://aomediacodec.github.io/av1-rtp-spec/#dependency-descriptor-rtp-header-extension";
 
-/// Longest value of the one-byte form of header extensions (RFC 8285 §4.2). The
-/// descriptors that bring templates are longer, and their packets have the
-/// two-byte form, whose longest value is [`MAX_LEN`].
-const MAX_SHORT: usize = 16;
+/// Bytes of the fields that every descriptor begins with; the last two are the frame number.
+const LEAST: usize = 3;
+/// Most bytes of an extension (RFC 8285 §4.3).
+const MOST: usize = 255;
+/// Most bytes of an extension in the one-byte form (§4.2).
+const MOST_IN_ONE_BYTE_FORM: usize = 16;
 
-/// See [`MAX_SHORT`].
-const MAX_LEN: usize = 255;
-
-/// The descriptor of one packet: 1 to 255 octets.
+/// The bytes of one descriptor.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DependencyDescriptor(Box<[u8]>);
+pub struct DependencyDescriptor(Vec<u8>);
 
 impl DependencyDescriptor {
-    /// A descriptor of these octets; `None` when there are none, or too many.
-    pub fn new(octets: &[u8]) -> Option<Self> {
-        let fits = (1..=MAX_LEN).contains(&octets.len());
-        fits.then(|| Self(octets.into()))
+    /// A descriptor of these bytes; `None` when they are too few or too many.
+    pub fn new(bytes: &[u8]) -> Option<Self> {
+        let fits = (LEAST..=MOST).contains(&bytes.len());
+        fits.then(|| Self(bytes.to_vec()))
     }
 
     /// The descriptor of a packet.
-    pub fn of(values: &ExtensionValues) -> Option<&Self> {
-        values.user_values.get()
+    pub fn of(values: &ExtensionValues) -> Option<&[u8]> {
+        let found = values.user_values.get::<Self>()?;
+        Some(&found.0)
     }
 
-    /// Its octets.
-    pub fn octets(&self) -> &[u8] {
-        &self.0
+    /// Copies the descriptor of a packet, with another frame number if there is one.
+    pub fn copy(from: &ExtensionValues, to: &mut ExtensionValues, frame_number: Option<u16>) {
+        let Some(descriptor) = from.user_values.get_arc::<Self>() else {
+            return;
+        };
+        let Some(number) = frame_number else {
+            to.user_values.set_arc(descriptor);
+            return;
+        };
+        let mut own = (*descriptor).clone();
+        if let Some(place) = own.0.get_mut(1..LEAST) {
+            place.copy_from_slice(&number.to_be_bytes());
+        }
+        to.user_values.set(own);
     }
 }
 
-/// The extension as str0m has to be given it, which does not know it by itself.
+/// The extension as str0m takes it.
 pub fn extension() -> Extension {
     Extension::with_serializer(URI, Serializer)
 }
 
-/// Gives a packet the descriptor of another one, if that has one. The octets are
-/// shared.
-pub fn copy(from: &ExtensionValues, to: &mut ExtensionValues) {
-    if let Some(descriptor) = from.user_values.get_arc::<DependencyDescriptor>() {
-        to.user_values.set_arc(descriptor);
-    }
-}
-
+/// Takes the bytes from a packet and writes them into one.
 #[derive(Debug)]
-struct Serializer;
+pub struct Serializer;
 
 impl ExtensionSerializer for Serializer {
     fn write_to(&self, buf: &mut [u8], values: &ExtensionValues) -> usize {
-        let octets = DependencyDescriptor::of(values).map(DependencyDescriptor::octets);
-        let octets = octets.unwrap_or_default();
-        match buf.get_mut(..octets.len()) {
+        let Some(bytes) = DependencyDescriptor::of(values) else {
+            return 0;
+        };
+        match buf.get_mut(..bytes.len()) {
             Some(place) => {
-                place.copy_from_slice(octets);
-                octets.len()
+                place.copy_from_slice(bytes);
+                bytes.len()
             }
             None => 0,
         }
     }
 
-    fn parse_value(&self, octets: &[u8], values: &mut ExtensionValues) -> bool {
-        match DependencyDescriptor::new(octets) {
+    fn parse_value(&self, buf: &[u8], values: &mut ExtensionValues) -> bool {
+        match DependencyDescriptor::new(buf) {
             Some(descriptor) => {
                 values.user_values.set(descriptor);
                 true
@@ -86,7 +90,8 @@ impl ExtensionSerializer for Serializer {
     }
 
     fn requires_two_byte_form(&self, values: &ExtensionValues) -> bool {
-        DependencyDescriptor::of(values).is_some_and(|it| it.octets().len() > MAX_SHORT)
+        let bytes = DependencyDescriptor::of(values);
+        bytes.is_some_and(|bytes| bytes.len() > MOST_IN_ONE_BYTE_FORM)
     }
 }
 
@@ -95,39 +100,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn octets_are_carried_as_they_are() {
-        for (len, two_byte) in [(1, false), (3, false), (16, false), (17, true), (255, true)] {
-            let octets: Vec<u8> = (0..len).collect();
-            let mut values = ExtensionValues::default();
-            assert!(Serializer.parse_value(&octets, &mut values));
-            assert_eq!(
-                Serializer.requires_two_byte_form(&values),
-                two_byte,
-                "{len}"
-            );
-            let mut copied = ExtensionValues::default();
-            copy(&values, &mut copied);
-            let mut written = [0xAA; 300];
-            assert_eq!(Serializer.write_to(&mut written, &copied), octets.len());
-            assert_eq!(written[..octets.len()], octets);
-            assert_eq!(written[octets.len()], 0xAA);
-            // Without the room for it, it is left out.
-            assert_eq!(
-                Serializer.write_to(&mut written[..octets.len() - 1], &copied),
-                0
-            );
-        }
-    }
-
-    #[test]
-    fn none_is_none() {
+    fn bytes_pass_and_the_frame_number_may_change() {
         let mut values = ExtensionValues::default();
-        assert!(!Serializer.parse_value(&[], &mut values));
-        assert!(!Serializer.parse_value(&[0; 256], &mut values));
-        let mut copied = ExtensionValues::default();
-        copy(&values, &mut copied);
-        assert_eq!(DependencyDescriptor::of(&copied), None);
-        assert!(!Serializer.requires_two_byte_form(&copied));
-        assert_eq!(Serializer.write_to(&mut [0; 300], &copied), 0);
+        for len in [0, 2, 256] {
+            assert!(!Serializer.parse_value(&vec![7; len], &mut values));
+        }
+        let mut to = ExtensionValues::default();
+        DependencyDescriptor::copy(&values, &mut to, Some(1));
+        assert_eq!(DependencyDescriptor::of(&to), None);
+        assert!(Serializer.parse_value(&[0xc1, 2, 3, 4], &mut values));
+        DependencyDescriptor::copy(&values, &mut to, None);
+        assert_eq!(DependencyDescriptor::of(&to), Some(&[0xc1, 2, 3, 4][..]));
+        DependencyDescriptor::copy(&values, &mut to, Some(0x1234));
+        let mut buffer = [0; 8];
+        assert_eq!(Serializer.write_to(&mut buffer, &to), 4);
+        assert_eq!(buffer[..4], [0xc1, 0x12, 0x34, 4]);
+        assert_eq!(Serializer.write_to(&mut buffer[..3], &to), 0);
+        assert!(!Serializer.requires_two_byte_form(&to));
+        assert!(Serializer.parse_value(&[1; 17], &mut to));
+        assert!(Serializer.requires_two_byte_form(&to));
     }
 }

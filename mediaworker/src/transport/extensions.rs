@@ -3,7 +3,7 @@
 
 use str0m::rtp::{Extension, ExtensionMap, ExtensionValues};
 
-use super::dependency_descriptor::{self, URI as DEPENDENCY_DESCRIPTOR};
+use super::dependency_descriptor::{self, DependencyDescriptor};
 
 /// `urn:ietf:params:rtp-hdrext:sdes:mid` (RFC 9143 §15).
 pub const MID: &str = "urn:ietf:params:rtp-hdrext:sdes:mid";
@@ -17,7 +17,8 @@ const ABS_SEND_TIME: &str = "http://www.webrtc.org/experiments/rtp-hdrext/abs-se
 pub const TRANSPORT_CC: &str =
     "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01";
 const AUDIO_LEVEL: &str = "urn:ietf:params:rtp-hdrext:ssrc-audio-level";
-const VIDEO_ORIENTATION: &str = "urn:3gpp:video-orientation";
+/// Coordination of video orientation (3GPP TS 26.114 §7.4.5).
+pub const VIDEO_ORIENTATION: &str = "urn:3gpp:video-orientation";
 const TRANSMISSION_OFFSET: &str = "urn:ietf:params:rtp-hdrext:toffset";
 const PLAYOUT_DELAY: &str = "http://www.webrtc.org/experiments/rtp-hdrext/playout-delay";
 
@@ -33,7 +34,7 @@ const URIS: [&str; 11] = [
     TRANSMISSION_OFFSET,
     ABS_CAPTURE_TIME,
     PLAYOUT_DELAY,
-    DEPENDENCY_DESCRIPTOR,
+    dependency_descriptor::URI,
 ];
 
 /// Largest id (RFC 8285 §4.3). Browsers go beyond the 14 of the one-byte form
@@ -58,7 +59,7 @@ pub fn known(uri: &str) -> Option<Extension> {
         TRANSMISSION_OFFSET => Extension::TransmissionTimeOffset,
         ABS_CAPTURE_TIME => Extension::AbsoluteCaptureTime,
         PLAYOUT_DELAY => Extension::PlayoutDelay,
-        DEPENDENCY_DESCRIPTOR => dependency_descriptor::extension(),
+        dependency_descriptor::URI => dependency_descriptor::extension(),
         _ => return None,
     })
 }
@@ -135,15 +136,16 @@ impl Written {
                 TRANSMISSION_OFFSET => written.transmission_offset = true,
                 ABS_CAPTURE_TIME => written.abs_capture_time = true,
                 PLAYOUT_DELAY => written.playout_delay = true,
-                DEPENDENCY_DESCRIPTOR => written.dependency_descriptor = true,
+                dependency_descriptor::URI => written.dependency_descriptor = true,
                 _ => {}
             }
         }
         written
     }
 
-    /// The values of a producer's packet that this consumer's packet carries.
-    pub fn values(self, from: &ExtensionValues) -> ExtensionValues {
+    /// The values of a producer's packet that this consumer's packet carries, with
+    /// another frame number in the dependency descriptor if there is one.
+    pub fn values(self, from: &ExtensionValues, frame_number: Option<u16>) -> ExtensionValues {
         let mut to = ExtensionValues::default();
         if self.audio_level {
             to.audio_level = from.audio_level;
@@ -163,7 +165,7 @@ impl Written {
             to.play_delay_max = from.play_delay_max;
         }
         if self.dependency_descriptor {
-            dependency_descriptor::copy(from, &mut to);
+            DependencyDescriptor::copy(from, &mut to, frame_number);
         }
         to
     }

@@ -2,6 +2,7 @@
 
 mod history;
 mod outbound;
+mod rewrite;
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -261,16 +262,24 @@ impl Sending {
             return;
         };
         stream.outbound.written(forward.sequence);
-        let write = RtpWrite::new(
+        let (payload, patch) = rewrite::payload(&forward.payload, &packet.payload);
+        let mut write = RtpWrite::new(
             stream.pt,
             forward.sequence.into(),
             forward.timestamp,
             at,
-            packet.payload.clone(),
+            payload,
         )
         .marker(forward.marker)
-        .ext_vals(stream.written.values(&packet.header.ext_vals))
+        .ext_vals(
+            stream
+                .written
+                .values(&packet.header.ext_vals, forward.frame_number),
+        )
         .nackable(stream.rtx.is_some());
+        if let Some(patch) = patch {
+            write = write.vp8_patch(patch);
+        }
         tx.write_rtp(write);
     }
 }

@@ -28,6 +28,7 @@ fn simulcast(seed: u64) -> (Network, [Source; 3]) {
             ssrc: Some(ssrc),
             rtx_ssrc: Some(ssrc + 1),
             rid: Some(rid.into()),
+            layers: None,
         });
         network.clients[0].peer.send_layer("2", ssrc, ssrc + 1, rid);
     }

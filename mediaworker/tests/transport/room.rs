@@ -96,6 +96,7 @@ pub fn produce_request(transport: &str, id: &str, kind: MediaKind, ssrc: u32) ->
             ssrc: Some(ssrc),
             rtx_ssrc: (!audio).then_some(ssrc + 1),
             rid: None,
+            layers: None,
         }],
         paused: false,
     }

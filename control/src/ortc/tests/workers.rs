@@ -88,6 +88,7 @@ fn a_producer_is_told_with_both_payload_types() {
         ssrc: None,
         rtx_ssrc: None,
         rid: Some(rid.into()),
+        layers: None,
     };
     assert_eq!(simulcast.encodings, [rid("r0"), rid("r1"), rid("r2")]);
 }
@@ -120,6 +121,7 @@ fn feedback_is_told_as_the_client_has_it() {
             ssrc: Some(2_458_158_048),
             rtx_ssrc: Some(2_631_405_553),
             rid: None,
+            layers: None,
         }]
     );
 }

@@ -1,37 +1,54 @@
 //! VP8 payload descriptor, RFC 7741 section 4.2.
 
+use super::{Descriptor, Field};
+use crate::layers::Layers;
+
 /// `None` when the payload is too short.
-pub(super) fn is_key_frame_start(payload: &[u8]) -> Option<bool> {
-    let (&descriptor, mut rest) = payload.split_first()?;
-    let starts_partition = descriptor & 0x10 != 0;
-    let partition = descriptor & 0x07;
-    if !starts_partition || partition != 0 {
-        return Some(false);
-    }
-    if descriptor & 0x80 != 0 {
+pub(super) fn describe(payload: &[u8]) -> Option<Descriptor> {
+    let (&first, mut rest) = payload.split_first()?;
+    let begins_frame = first & 0x10 != 0 && first & 0x07 == 0;
+    let mut described = Descriptor {
+        begins_frame,
+        ..Descriptor::default()
+    };
+    if first & 0x80 != 0 {
         let (&extension, after) = rest.split_first()?;
         rest = after;
+        let mut at = 2;
         if extension & 0x80 != 0 {
-            // PictureID of 7 or 15 bits.
-            let long = rest.first()? & 0x80 != 0;
-            rest = rest.get(if long { 2 } else { 1 }..)?;
+            let field = Field::picture_id(rest, at)?;
+            described.picture_id = Some(field);
+            rest = rest.get(field.len()..)?;
+            at = field.end();
         }
         if extension & 0x40 != 0 {
-            // TL0PICIDX.
-            rest = rest.get(1..)?;
+            let (&value, after) = rest.split_first()?;
+            described.tl0_picture = Some(Field::octet(value, at));
+            rest = after;
         }
         if extension & 0x30 != 0 {
-            // TID and KEYIDX share a byte.
-            rest = rest.get(1..)?;
+            // TID, Y and KEYIDX share a byte.
+            let (&layer, after) = rest.split_first()?;
+            rest = after;
+            // Whoever does not number pictures cannot be told which are missing on purpose.
+            if extension & 0x20 != 0 && described.picture_id.is_some() {
+                described.layers = Layers::new(0, layer >> 6);
+                described.joins = layer & 0x20 != 0;
+            }
         }
     }
     // Payload header (section 4.3): the P bit is 0 in keyframes.
-    Some(rest.first()? & 0x01 == 0)
+    described.key_frame_start = begins_frame && rest.first()? & 0x01 == 0;
+    Some(described)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::is_key_frame_start;
+    use super::*;
+
+    fn is_key_frame_start(payload: &[u8]) -> Option<bool> {
+        Some(describe(payload)?.key_frame_start)
+    }
 
     #[test]
     fn descriptors() {
@@ -65,6 +82,47 @@ mod tests {
         ];
         for (payload, expected) in cases {
             assert_eq!(is_key_frame_start(payload), expected, "{payload:02x?}");
+        }
+    }
+
+    #[test]
+    fn numbers_and_layers() {
+        // Chrome: T2, layer sync, picture 0x0105, TL0PICIDX 7.
+        let long = describe(&[0x90, 0xf0, 0x81, 0x05, 0x07, 0xa3, 0x11]).unwrap();
+        let expected = Descriptor {
+            begins_frame: true,
+            layers: Layers::new(0, 2),
+            joins: true,
+            picture_id: Some(Field {
+                value: 0x105,
+                at: 2,
+                bits: 15,
+            }),
+            tl0_picture: Some(Field::octet(7, 4)),
+            ..Descriptor::default()
+        };
+        assert_eq!(long, expected);
+        // The same in the middle of a frame with a short number and without layer sync.
+        let short = describe(&[0x80, 0xe0, 0x05, 0x07, 0x80, 0x11]).unwrap();
+        let expected = Descriptor {
+            layers: Layers::new(0, 2),
+            picture_id: Some(Field {
+                value: 5,
+                at: 2,
+                bits: 7,
+            }),
+            tl0_picture: Some(Field::octet(7, 3)),
+            ..Descriptor::default()
+        };
+        assert_eq!(short, expected);
+        // Layers without numbers; KEYIDX alone is no layer.
+        for unnumbered in [
+            &[0x90u8, 0x20, 0xa0, 0x11][..],
+            &[0x90, 0x90, 5, 0xa0, 0x11],
+        ] {
+            let described = describe(unnumbered).unwrap();
+            assert_eq!(described.layers, Layers::default());
+            assert!(!described.joins);
         }
     }
 }

@@ -1,9 +1,11 @@
 //! Producing clients: encodings that make frames, and packets of them.
 
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use router::{Codec, MediaKind};
+use router::{Codec, MediaKind, SpatialDependency, StreamLayers};
 
+use crate::encoder::{Encoder, Frame, Layout};
 use crate::random::Random;
 
 /// What a payload is, as far as the router can see.
@@ -15,7 +17,7 @@ pub enum Content {
     KeyFrame,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Packet {
     pub producer: usize,
     pub stream: usize,
@@ -27,6 +29,10 @@ pub struct Packet {
     pub marker: bool,
     pub content: Content,
     pub captured: Option<Instant>,
+    pub payload: Rc<[u8]>,
+    pub extension: Option<Rc<[u8]>>,
+    /// The frame that it belongs to, where frames are numbered.
+    pub frame: Option<Frame>,
 }
 
 /// One encoding of a client.
@@ -37,6 +43,8 @@ pub struct Source {
     pub key_frame_at: Option<Instant>,
     /// Whether sender reports tell capture times.
     pub reports: bool,
+    /// Of codecs with layers.
+    pub encoder: Option<Encoder>,
     next_sequence: u64,
     base_time: u64,
     /// Chance of padding after every packet, in percent.
@@ -44,7 +52,7 @@ pub struct Source {
 }
 
 impl Source {
-    pub fn new(random: &mut Random, epoch: u32, now: Instant) -> Self {
+    pub fn new(random: &mut Random, epoch: u32, now: Instant, layout: Option<Layout>) -> Self {
         // Both numbers often start shortly before they wrap around.
         let next_sequence = random.range(65_000, 66_000);
         let base_time = if random.percent(50) {
@@ -57,16 +65,41 @@ impl Source {
             running: random.percent(80),
             key_frame_at: random.percent(80).then_some(now),
             reports: random.percent(50),
+            encoder: layout.map(|layout| Encoder::new(random, layout)),
             next_sequence,
             base_time,
             padding: random.pick(&[0, 0, 5, 60]).unwrap_or(0),
         }
     }
 
-    fn packet(&mut self, from: Packet) -> Packet {
-        let sequence = self.next_sequence;
-        self.next_sequence += 1;
-        Packet { sequence, ..from }
+    /// Sends all that it can.
+    pub fn run_well(&mut self) {
+        self.running = true;
+        if let Some(encoder) = self.encoder.as_mut() {
+            encoder.wanted = encoder.layout.spatial;
+        }
+    }
+
+    /// Sends a packet, and padding behind it now and then.
+    fn send(&mut self, random: &mut Random, packet: Packet, sent: &mut Vec<Packet>) {
+        let padding = Packet {
+            marker: false,
+            content: Content::Padding,
+            payload: Rc::default(),
+            extension: None,
+            frame: None,
+            ..packet.clone()
+        };
+        let mut next = packet;
+        loop {
+            next.sequence = self.next_sequence;
+            self.next_sequence += 1;
+            sent.push(next);
+            if !random.percent(self.padding) {
+                return;
+            }
+            next = padding.clone();
+        }
     }
 }
 
@@ -74,6 +107,7 @@ pub struct Client {
     pub kind: MediaKind,
     pub codec: Codec,
     pub sources: Vec<Source>,
+    pub layout: Option<Layout>,
     start: Instant,
 }
 
@@ -93,12 +127,38 @@ impl Client {
             let codec = random.pick(&codecs).unwrap_or(Codec::Vp8);
             (MediaKind::Video, codec, random.range(1, 4))
         };
-        let sources = (0..streams).map(|_| Source::new(random, 0, now)).collect();
+        let layout = layout(random, codec);
+        // Spatial layers within a stream are SVC, which has one.
+        let streams = if layout.is_some_and(|layout| layout.spatial > 1) {
+            1
+        } else {
+            streams
+        };
+        let sources = (0..streams)
+            .map(|_| Source::new(random, 0, now, layout))
+            .collect();
         Self {
             kind,
             codec,
             sources,
+            layout,
             start: now,
+        }
+    }
+
+    /// What it says about its layers.
+    pub fn layers(&self) -> StreamLayers {
+        let Some(layout) = self.layout else {
+            return StreamLayers::default();
+        };
+        StreamLayers {
+            spatial: layout.spatial,
+            temporal: layout.temporal,
+            dependency: if layout.independent {
+                SpatialDependency::KeyPictures
+            } else {
+                SpatialDependency::Always
+            },
         }
     }
 
@@ -127,7 +187,8 @@ impl Client {
         stream: usize,
     ) -> Vec<Packet> {
         let ticks = (now - self.start).as_nanos() * u128::from(self.clock_rate()) / 1_000_000_000;
-        let (is_video, is_h264) = (self.kind == MediaKind::Video, self.codec == Codec::H264);
+        let (is_video, codec) = (self.kind == MediaKind::Video, self.codec);
+        let is_h264 = codec == Codec::H264;
         let source = &mut self.sources[stream];
         if !source.running {
             return Vec::new();
@@ -136,52 +197,96 @@ impl Client {
         if is_key_frame {
             source.key_frame_at = None;
         }
-        let count = if is_video { random.range(1, 5) } else { 1 };
+        let base = Packet {
+            producer,
+            stream,
+            epoch: source.epoch,
+            sequence: 0,
+            time: source.base_time + ticks as u64,
+            marker: false,
+            content: Content::Media,
+            captured: source.reports.then_some(now),
+            payload: Rc::default(),
+            extension: None,
+            frame: None,
+        };
         let mut packets = Vec::new();
+        if let Some(mut encoder) = source.encoder.take() {
+            let frames = encoder.encode(random, is_key_frame);
+            for (index, coded) in frames.iter().enumerate() {
+                let count = random.range(1, 4);
+                for part in 0..count {
+                    let (begins, ends) = (part == 0, part + 1 == count);
+                    let (payload, extension, frame) = encoder.packet(coded, begins, ends);
+                    let starts = begins && index == 0 && coded.is_key_picture();
+                    let packet = Packet {
+                        marker: ends && index + 1 == frames.len(),
+                        content: if starts {
+                            Content::KeyFrame
+                        } else {
+                            Content::Media
+                        },
+                        payload: payload.into(),
+                        extension: extension.map(Into::into),
+                        frame,
+                        ..base.clone()
+                    };
+                    source.send(random, packet, &mut packets);
+                }
+            }
+            source.encoder = Some(encoder);
+            return packets;
+        }
+        let count = if is_video { random.range(1, 5) } else { 1 };
         for index in 0..count {
             // H264: parameter sets, then the picture.
             let begins = is_key_frame && is_video && (index == 0 || (index == 1 && is_h264));
-            let packet = source.packet(Packet {
-                producer,
-                stream,
-                epoch: source.epoch,
-                sequence: 0,
-                time: source.base_time + ticks as u64,
+            let content = if begins {
+                Content::KeyFrame
+            } else {
+                Content::Media
+            };
+            let packet = Packet {
                 marker: index + 1 == count,
-                content: if begins {
-                    Content::KeyFrame
-                } else {
-                    Content::Media
-                },
-                captured: source.reports.then_some(now),
-            });
-            packets.push(packet);
-            while random.percent(source.padding) {
-                let padding = Packet {
-                    marker: false,
-                    content: Content::Padding,
-                    ..packet
-                };
-                packets.push(source.packet(padding));
-            }
+                content,
+                payload: plain_payload(codec, content).into(),
+                ..base.clone()
+            };
+            source.send(random, packet, &mut packets);
         }
         packets
     }
+}
 
-    pub fn payload(&self, content: Content) -> &'static [u8] {
-        match (content, self.codec) {
-            (Content::Padding, _) => &[],
-            (Content::KeyFrame, Codec::Vp8) => &[0x90, 0xf0, 0x80, 0x05, 0x00, 0x20, 0x10, 0x02],
-            (Content::Media, Codec::Vp8) => &[0x90, 0xf0, 0x80, 0x06, 0x00, 0x20, 0x11, 0x02],
-            (Content::KeyFrame, Codec::Vp9) => &[0x8a, 0x80, 0x01, 0x00],
-            (Content::Media, Codec::Vp9) => &[0xcc, 0x80, 0x02, 0x82],
-            (Content::KeyFrame, Codec::H264) => {
-                &[0x78, 0x00, 0x02, 0x67, 0x42, 0x00, 0x02, 0x68, 0xce]
-            }
-            (Content::Media, Codec::H264) => &[0x7c, 0x05, 0x88, 0x84],
-            (Content::KeyFrame, Codec::Av1) => &[0x28, 0x0b, 0x08, 0x00],
-            (Content::Media, Codec::Av1) => &[0x10, 0x30, 0x00],
-            (_, Codec::Opus | Codec::Other) => &[0x78, 0x01],
-        }
+/// The layers of a client's encodings; `None` where there is nothing to see of them.
+fn layout(random: &mut Random, codec: Codec) -> Option<Layout> {
+    let temporal = random.range(1, 4) as u8;
+    let (spatial, independent) = match random.range(0, 4) {
+        0 | 1 => (1, false),
+        dependency => (random.range(2, 4) as u8, dependency == 2),
+    };
+    let (spatial, independent, bits) = match codec {
+        Codec::Vp8 => (1, false, random.pick(&[15, 15, 15, 7, 0])?),
+        // Without picture ids spatial layers are not told apart.
+        Codec::Vp9 if spatial == 1 => (1, false, random.pick(&[15, 15, 7, 0])?),
+        Codec::Vp9 => (spatial, independent, random.pick(&[15, 15, 7])?),
+        Codec::Av1 => (spatial, independent, 16),
+        _ => return None,
+    };
+    Some(Layout {
+        codec,
+        spatial,
+        temporal,
+        independent,
+        bits,
+    })
+}
+
+fn plain_payload(codec: Codec, content: Content) -> &'static [u8] {
+    match (content, codec) {
+        (Content::Padding, _) => &[],
+        (Content::KeyFrame, Codec::H264) => &[0x78, 0x00, 0x02, 0x67, 0x42, 0x00, 0x02, 0x68, 0xce],
+        (Content::Media, Codec::H264) => &[0x7c, 0x05, 0x88, 0x84],
+        _ => &[0x78, 0x01],
     }
 }

@@ -5,11 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use router::{
-    CAPTURE_TRUST, Codec, ConsumerKey, DROP_HISTORY, Forward, KEY_FRAME_INTERVAL, MediaKind,
-    STEADY_AFTER, STREAM_TIMEOUT,
+    CAPTURE_TRUST, Codec, ConsumerKey, DROP_HISTORY, Forward, KEY_FRAME_INTERVAL, Layers,
+    MediaKind, PATIENCE, Payload, STEADY_AFTER, STREAM_TIMEOUT,
 };
 
-use crate::client::{Content, Packet};
+use crate::client::{Client, Content, Packet};
+use crate::encoder::Layout;
+use crate::pictures::{Next, Pictures};
 use crate::world::Report;
 
 type Checked = Result<(), String>;
@@ -23,6 +25,12 @@ struct Stream {
     was_ever_seen: bool,
     wished: Option<Instant>,
     asked: Option<Instant>,
+    /// Somebody was not given layers that only a keyframe may bring.
+    may_be_asked: bool,
+    /// It arrives too badly.
+    failing: bool,
+    /// AV1: the last structure, and the frame that brought it.
+    structure: Option<(u64, u8)>,
 }
 
 impl Stream {
@@ -54,6 +62,7 @@ struct Producer {
     clock_rate: u32,
     streams: Vec<Stream>,
     paused_at: Option<Instant>,
+    layout: Option<Layout>,
 }
 
 impl Producer {
@@ -64,8 +73,11 @@ impl Producer {
     }
 
     fn active(&self, now: Instant) -> Vec<usize> {
-        let all = 0..self.streams.len();
-        all.filter(|s| self.streams[*s].is_active(now)).collect()
+        let flows = |s: &usize| self.streams[*s].is_active(now);
+        let flowing: Vec<usize> = (0..self.streams.len()).filter(flows).collect();
+        let is_healthy = |s: &usize| !self.streams[*s].failing;
+        let healthy: Vec<usize> = flowing.iter().copied().filter(is_healthy).collect();
+        if healthy.is_empty() { flowing } else { healthy }
     }
 
     fn best(&self, now: Instant, cap: usize) -> Option<usize> {
@@ -73,13 +85,29 @@ impl Producer {
     }
 
     fn move_from(&self, now: Instant, current: usize, cap: usize) -> Option<usize> {
-        let all = 0..self.streams.len();
-        let steady: Vec<usize> = all.filter(|s| self.streams[*s].is_steady(now)).collect();
+        let mut steady = self.active(now);
+        let stopped = !steady.contains(&current);
+        steady.retain(|s| self.streams[*s].is_steady(now));
         let best = Self::pick(&steady, cap)?;
-        let stopped = !self.streams[current].is_active(now);
         // Worse is left alone while it flows.
         let better = Self::pick(&[best, current], cap) == Some(best);
         (best != current && (better || stopped)).then_some(best)
+    }
+
+    fn is_svc(&self) -> bool {
+        self.layout.is_some_and(|layout| layout.spatial > 1)
+    }
+
+    fn is_layered(&self) -> bool {
+        let layers = |layout: Layout| layout.spatial > 1 || layout.temporal > 1;
+        self.streams.len() > 1 || self.layout.is_some_and(layers)
+    }
+
+    fn highest_spatial(&self) -> usize {
+        match self.layout {
+            Some(layout) if layout.spatial > 1 => usize::from(layout.spatial) - 1,
+            _ => self.streams.len() - 1,
+        }
     }
 
     fn wish(&mut self, now: Instant, stream: usize) {
@@ -89,6 +117,7 @@ impl Producer {
 
 /// From where a consumer (re)started to where it stopped.
 struct Run {
+    since: Instant,
     stream: usize,
     epoch: u32,
     first_in: u64,
@@ -100,6 +129,7 @@ struct Run {
     forgotten: BTreeSet<u64>,
     /// Output time minus input time.
     offset: i64,
+    pictures: Option<Pictures>,
 }
 
 impl Run {
@@ -141,10 +171,16 @@ struct Consumer {
     used: BTreeMap<u64, u64>,
     left_out: BTreeSet<u64>,
     last_forward: Option<Instant>,
-    /// The highest stream that it wants.
-    cap: usize,
-    /// The stream that was told last.
-    told: Option<usize>,
+    /// The highest layers that it wants.
+    preferred: (usize, Option<u8>),
+    /// What the bandwidth allows.
+    target: Option<Layers>,
+    svc: bool,
+    next: Next,
+    /// When a packet of a layer within a stream was let through.
+    layer_times: BTreeMap<(u8, u8), Instant>,
+    /// The layers that were told last.
+    told: Option<Layers>,
 }
 
 impl Consumer {
@@ -153,6 +189,36 @@ impl Consumer {
             .last()
             .filter(|_| self.flows)
             .map(|run| run.stream)
+    }
+
+    /// The highest layers that it is to get.
+    fn layers(&self) -> Option<Layers> {
+        let target = self.target?;
+        let (spatial, temporal) = self.preferred;
+        let own = temporal.unwrap_or(u8::MAX);
+        Some(if usize::from(target.spatial) < spatial {
+            target
+        } else {
+            Layers::new(spatial as u8, own.min(target.temporal))
+        })
+    }
+
+    /// The highest stream that it is to get.
+    fn cap(&self) -> Option<usize> {
+        let layers = self.layers()?;
+        Some(if self.svc { 15 } else { layers.spatial.into() })
+    }
+
+    /// The highest layers within a stream that it is to get.
+    fn cap_within(&self, stream: usize) -> Layers {
+        let layers = self.layers().unwrap_or_default();
+        if self.svc {
+            layers
+        } else if stream > usize::from(layers.spatial) {
+            Layers::new(u8::MAX, 0)
+        } else {
+            Layers::new(u8::MAX, layers.temporal)
+        }
     }
 }
 
@@ -171,24 +237,17 @@ pub struct Model {
 }
 
 impl Model {
-    pub fn create_producer(
-        &mut self,
-        index: usize,
-        kind: MediaKind,
-        codec: Codec,
-        clock_rate: u32,
-        streams: usize,
-        paused_at: Option<Instant>,
-    ) {
+    pub fn create_producer(&mut self, index: usize, client: &Client, paused_at: Option<Instant>) {
         let streams = std::iter::repeat_with(Stream::default)
-            .take(streams)
+            .take(client.sources.len())
             .collect();
         let producer = Producer {
-            kind,
-            codec,
-            clock_rate,
+            kind: client.kind,
+            codec: client.codec,
+            clock_rate: client.clock_rate(),
             streams,
             paused_at,
+            layout: client.layout,
         };
         self.producers.insert(index, producer);
     }
@@ -213,7 +272,7 @@ impl Model {
         producer
             .streams
             .iter_mut()
-            .for_each(|stream| stream.wished = None);
+            .for_each(|stream| (stream.wished, stream.may_be_asked) = (None, false));
         for consumer in self.consumers.iter_mut().filter(|c| c.producer == index) {
             consumer.flows = false;
         }
@@ -240,18 +299,25 @@ impl Model {
         }
     }
 
+    pub fn set_health(&mut self, index: usize, stream: usize, healthy: bool) {
+        let producer = self.producers.get_mut(&index).unwrap();
+        producer.streams[stream].failing = !healthy;
+    }
+
     pub fn restart_stream(&mut self, index: usize, stream: usize) {
         let stream = &mut self.producers.get_mut(&index).unwrap().streams[stream];
         let Stream {
             was_ever_seen,
             wished,
             asked,
+            may_be_asked,
             ..
         } = std::mem::take(stream);
         *stream = Stream {
             was_ever_seen,
             wished,
             asked,
+            may_be_asked,
             ..Stream::default()
         };
     }
@@ -278,7 +344,11 @@ impl Model {
             used: BTreeMap::new(),
             left_out: BTreeSet::new(),
             last_forward: None,
-            cap: usize::MAX,
+            preferred: (15, None),
+            target: Some(Layers::HIGHEST),
+            svc: self.producers[&producer].is_svc(),
+            next: Next::default(),
+            layer_times: BTreeMap::new(),
             told: None,
         });
         self.request_key_frame(now, key);
@@ -303,7 +373,9 @@ impl Model {
 
     pub fn request_key_frame(&mut self, now: Instant, key: ConsumerKey) {
         let consumer = self.consumer_mut(key);
-        let (current, cap) = (consumer.current(), consumer.cap);
+        let (current, Some(cap)) = (consumer.current(), consumer.cap()) else {
+            return;
+        };
         let (index, paused) = (consumer.producer, consumer.paused);
         let producer = self.producers.get_mut(&index).unwrap();
         if paused || producer.paused_at.is_some() || producer.kind == MediaKind::Audio {
@@ -313,34 +385,50 @@ impl Model {
             .streams
             .iter()
             .rposition(|stream| !stream.received.is_empty());
-        let current = current.filter(|stream| producer.streams[*stream].is_active(now));
+        let current = current.filter(|stream| producer.active(now).contains(stream));
         match current.or(producer.best(now, cap)).or(seen) {
             Some(stream) => producer.wish(now, stream),
             None => (0..producer.streams.len()).for_each(|stream| producer.wish(now, stream)),
         }
     }
 
-    pub fn prefer(&mut self, key: ConsumerKey, cap: usize, kept: usize) -> Checked {
+    pub fn prefer(
+        &mut self,
+        key: ConsumerKey,
+        layers: (usize, Option<u8>),
+        kept: usize,
+    ) -> Checked {
         let index = self.consumer_mut(key).producer;
-        let highest = self.producers[&index].streams.len() - 1;
-        self.consumer_mut(key).cap = cap;
+        let highest = self.producers[&index].highest_spatial();
+        let consumer = self.consumer_mut(key);
+        consumer.preferred = (layers.0.min(highest), layers.1);
         self.report.preferences += 1;
-        if kept == cap.min(highest) {
+        if kept == layers.0.min(highest) {
             Ok(())
         } else {
-            Err(format!("{cap} became {kept}"))
+            Err(format!("{layers:?} became {kept}"))
         }
     }
 
-    /// Notes what was told about a consumer.
-    pub fn told(&mut self, key: ConsumerKey, stream: Option<usize>) -> Checked {
+    pub fn set_target(&mut self, now: Instant, key: ConsumerKey, target: Option<Layers>) {
         let consumer = self.consumer_mut(key);
-        if std::mem::replace(&mut consumer.told, stream) == stream {
-            return Err(format!("{stream:?} was told twice"));
+        let before = std::mem::replace(&mut consumer.target, target);
+        consumer.flows &= target.is_some();
+        if before.is_none() && target.is_some() {
+            self.request_key_frame(now, key);
+        }
+        self.report.targets += 1;
+    }
+
+    /// Notes what was told about a consumer.
+    pub fn told(&mut self, key: ConsumerKey, layers: Option<Layers>) -> Checked {
+        let consumer = self.consumer_mut(key);
+        if std::mem::replace(&mut consumer.told, layers) == layers {
+            return Err(format!("{layers:?} was told twice"));
         }
         let producer = consumer.producer;
         self.report.told += 1;
-        if self.producers[&producer].streams.len() > 1 {
+        if self.producers[&producer].is_layered() {
             Ok(())
         } else {
             Err("it has no layers".into())
@@ -348,11 +436,21 @@ impl Model {
     }
 
     /// Checks that everybody knows what every consumer of layers gets.
-    pub fn check_told(&self) -> Checked {
+    pub fn check_told(&self, current: impl Fn(ConsumerKey) -> Option<Layers>) -> Checked {
         for consumer in &self.consumers {
-            let layered = self.producers[&consumer.producer].streams.len() > 1;
-            if layered && consumer.told != consumer.current() {
-                return Err(format!("{:?}: layer was not told", consumer.key));
+            let Consumer { key, told, .. } = consumer;
+            if !self.producers[&consumer.producer].is_layered() {
+                continue;
+            }
+            if *told != current(*key) {
+                return Err(format!("{key:?}: layer was not told"));
+            }
+            let stream = told.map(|layers| usize::from(layers.spatial));
+            if consumer.svc && stream.is_some() == consumer.flows {
+                continue;
+            }
+            if stream != consumer.current() {
+                return Err(format!("{key:?}: {told:?} is not what it gets"));
             }
         }
         Ok(())
@@ -382,7 +480,13 @@ impl Model {
         {
             return Err("asked twice within a second".into());
         }
-        stream.wished.take().ok_or("asked for nobody")?;
+        if stream.wished.take().is_none() && !stream.may_be_asked {
+            return Err(format!(
+                "asked producer {index} ({:?}) for nobody",
+                producer.layout
+            ));
+        }
+        stream.may_be_asked = false;
         stream.asked = Some(now);
         self.report.requests += 1;
         Ok(())
@@ -429,6 +533,21 @@ impl Model {
             return Ok(());
         }
         stream.was_ever_seen = true;
+        let mut readable = true;
+        if let Some(frame) = packet
+            .frame
+            .as_ref()
+            .filter(|_| producer.codec == Codec::Av1)
+        {
+            let (structure, brings) = frame.structure;
+            let is_newer = stream
+                .structure
+                .is_none_or(|(since, _)| since <= frame.number);
+            if brings && is_newer {
+                stream.structure = Some((frame.number, structure));
+            }
+            readable = brings || stream.structure.is_some_and(|(_, last)| last == structure);
+        }
         let mut can_start = newest && packet.content != Content::Padding;
         if packet.content != Content::Padding {
             stream.arrivals.push(now);
@@ -439,6 +558,7 @@ impl Model {
             if looks {
                 stream.last_key_frame = Some(packet.time);
                 stream.wished = None;
+                stream.may_be_asked = false;
             }
         }
         if producer.paused_at.is_some() {
@@ -473,10 +593,28 @@ impl Model {
                             check_time_of_start(now, producer, consumer, packet, &actual)
                         })
                         .and_then(|()| check_numbers(now, consumer, packet, &actual))
+                        .and_then(|()| {
+                            check_picture(now, consumer, packet, (true, true), Some(&actual))
+                        })
+                }
+                (Expected::Continue, None) if newest && packet.frame.is_some() => {
+                    let stream = &mut producer.streams[packet.stream];
+                    let run = consumer.runs.last_mut().unwrap();
+                    let waits_long = now - run.since >= PATIENCE;
+                    stream.may_be_asked |= consumer.svc || waits_long;
+                    self.report.layers += 1;
+                    run.dropped.insert(packet.sequence);
+                    run.highest_in = packet.sequence;
+                    check_picture(now, consumer, packet, (newest, readable), None)
                 }
                 (Expected::Continue, Some(actual)) => {
                     self.report.late += u64::from(!newest);
-                    check_numbers(now, consumer, packet, &actual)
+                    self.report.emptied += u64::from(actual.payload == Payload::Empty);
+                    let patched = matches!(actual.payload, Payload::Patched(_));
+                    self.report.patched += u64::from(patched || actual.frame_number.is_some());
+                    check_numbers(now, consumer, packet, &actual).and_then(|()| {
+                        check_picture(now, consumer, packet, (newest, readable), Some(&actual))
+                    })
                 }
                 (_, None) => Err("is missing".into()),
                 (_, Some(actual)) => Err(format!("should not be: {actual:?}")),
@@ -490,13 +628,34 @@ impl Model {
     /// Once the storm is over, everybody gets the best that they want.
     pub fn check_calm(&self, now: Instant) -> Checked {
         for consumer in &self.consumers {
-            let highest = self.producers[&consumer.producer].streams.len() - 1;
-            let (best, stream) = (highest.min(consumer.cap), consumer.current());
-            let recent = consumer
-                .last_forward
-                .is_some_and(|at| now - at < Duration::from_millis(200));
-            if stream != Some(best) || !recent {
-                return Err(format!("{:?} gets {stream:?}, not {best}", consumer.key));
+            let producer = &self.producers[&consumer.producer];
+            let Some(cap) = consumer.layers() else {
+                if consumer.flows {
+                    return Err(format!("{:?} should get nothing", consumer.key));
+                }
+                continue;
+            };
+            let spatial = producer.highest_spatial().min(cap.spatial.into()) as u8;
+            let stream = if consumer.svc { 0 } else { spatial.into() };
+            let within = consumer.cap_within(stream);
+            let layered = producer.layout.filter(|layout| layout.bits > 0);
+            let temporal = layered.map_or(0, |layout| within.temporal.min(layout.temporal - 1));
+            let best = Layers::new(spatial, temporal);
+            if producer.is_layered() && consumer.told != Some(best) {
+                return Err(format!(
+                    "{:?} gets {:?}, not {best:?}",
+                    consumer.key, consumer.told
+                ));
+            }
+            let last = if layered.is_some() {
+                let within = if consumer.svc { spatial } else { 0 };
+                consumer.layer_times.get(&(within, temporal)).copied()
+            } else {
+                consumer.last_forward
+            };
+            let recent = last.is_some_and(|at| now - at < Duration::from_millis(250));
+            if consumer.current() != Some(stream) || !recent {
+                return Err(format!("{:?} does not get {best:?}", consumer.key));
             }
             check_history(consumer)?;
         }
@@ -513,14 +672,14 @@ fn expect(
     can_start: bool,
     report: &mut Report,
 ) -> Expected {
-    if consumer.paused {
+    let Some(cap) = consumer.cap().filter(|_| !consumer.paused) else {
         return Expected::Nothing;
-    }
+    };
     let is_padding = packet.content == Content::Padding;
     let mut waits = !consumer.flows;
     if let Some(run) = consumer.runs.last_mut().filter(|_| consumer.flows) {
         if run.stream != packet.stream {
-            if producer.move_from(now, run.stream, consumer.cap) != Some(packet.stream) {
+            if producer.move_from(now, run.stream, cap) != Some(packet.stream) {
                 return Expected::Nothing;
             }
         } else if run.epoch != packet.epoch {
@@ -541,8 +700,8 @@ fn expect(
             return Expected::Continue;
         }
     }
-    let is_best = producer.best(now, consumer.cap) == Some(packet.stream);
-    if can_start && (!waits || packet.stream <= consumer.cap || is_best) {
+    let is_best = producer.best(now, cap) == Some(packet.stream);
+    if can_start && (!waits || packet.stream <= cap || is_best) {
         return Expected::Start;
     }
     let is_welcome = !waits || is_best;
@@ -573,8 +732,14 @@ fn check_start(
     report.starts += 1;
     report.switches += u64::from(consumer.flows);
     let before = consumer.newest;
+    if let Some(pictures) = consumer.runs.last().and_then(|run| run.pictures.as_ref()) {
+        consumer.next = pictures.next(consumer.next);
+    }
+    let layout = producer.layout.zip(packet.frame.as_ref());
+    let pictures = layout.map(|(layout, frame)| Pictures::start(layout, frame, consumer.next));
     consumer.flows = true;
     consumer.runs.push(Run {
+        since: now,
         stream: packet.stream,
         epoch: packet.epoch,
         first_in: packet.sequence,
@@ -584,6 +749,7 @@ fn check_start(
         forwarded: BTreeSet::new(),
         forgotten: BTreeSet::new(),
         offset: 0,
+        pictures,
     });
     if before.is_some_and(|frame| frame.at > now) {
         return Err("time goes back".into());
@@ -662,13 +828,13 @@ fn check_numbers(
     if actual.timestamp != time as u32 {
         return Err(format!("time {}, not {}", actual.timestamp, time as u32));
     }
-    if actual.marker != packet.marker {
+    if actual.marker != packet.marker && packet.frame.is_none() {
         return Err("another marker".into());
     }
     run.forwarded.insert(packet.sequence);
     if packet.sequence >= run.highest_in {
         run.highest_in = packet.sequence;
-        consumer.marker = packet.marker;
+        consumer.marker = actual.marker;
     }
     if let Some(frame) = consumer.newest.as_mut().filter(|frame| time > frame.time) {
         *frame = Frame {
@@ -680,6 +846,35 @@ fn check_numbers(
     }
     consumer.last_forward = Some(now);
     Ok(())
+}
+
+/// Checks what became of the picture that a packet belongs to. `actual`: what was forwarded of the
+/// packet.
+fn check_picture(
+    now: Instant,
+    consumer: &mut Consumer,
+    packet: &Packet,
+    (newest, readable): (bool, bool),
+    actual: Option<&Forward>,
+) -> Checked {
+    let cap = consumer.cap_within(packet.stream);
+    let run = consumer.runs.last_mut().unwrap();
+    let (Some(pictures), Some(frame)) = (run.pictures.as_mut(), packet.frame.as_ref()) else {
+        let is_same = actual.is_none_or(|actual| actual.payload == Payload::Same);
+        return if is_same {
+            Ok(())
+        } else {
+            Err("another payload".into())
+        };
+    };
+    if actual.is_some_and(|actual| actual.payload != Payload::Empty) {
+        let layer = (frame.spatial(), frame.temporal);
+        consumer.layer_times.insert(layer, now);
+    }
+    if !readable {
+        return pictures.unreadable(packet, frame, actual);
+    }
+    pictures.packet(packet, frame, newest, cap, actual)
 }
 
 /// Looks at all that a consumer ever got: every number up to the last is used once, or kept for a

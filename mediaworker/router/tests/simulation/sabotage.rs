@@ -1,6 +1,6 @@
 //! Faults put between the router and the model, to see that the model finds them.
 
-use router::{Action, Forward};
+use router::{Action, Forward, Payload};
 
 use crate::random::Random;
 
@@ -28,10 +28,14 @@ pub enum Sabotage {
     AskNobody,
     /// Nobody is told which layer is forwarded.
     TellNobody,
+    /// Pictures keep the numbers of their source.
+    KeepNumbers,
+    /// What came too late to be left out is not emptied.
+    KeepPayload,
 }
 
 impl Sabotage {
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::Swallow,
         Self::Repeat,
         Self::LeaveOut,
@@ -43,10 +47,21 @@ impl Sabotage {
         Self::AskTwice,
         Self::AskNobody,
         Self::TellNobody,
+        Self::KeepNumbers,
+        Self::KeepPayload,
     ];
 
     /// Falsifies what was forwarded, once in a while. What lasts is kept in `lasting`.
     pub fn falsify(self, random: &mut Random, lasting: &mut bool, out: &mut Vec<Forward>) {
+        for forward in out.iter_mut() {
+            match (self, forward.payload) {
+                (Self::KeepNumbers, Payload::Patched(_)) | (Self::KeepPayload, Payload::Empty) => {
+                    forward.payload = Payload::Same;
+                }
+                (Self::KeepNumbers, _) => forward.frame_number = None,
+                _ => {}
+            }
+        }
         let now = random.percent(1);
         *lasting |= now && !out.is_empty();
         let lasting = *lasting;

@@ -5,8 +5,8 @@ use std::ops::AddAssign;
 use std::time::{Duration, Instant};
 
 use router::{
-    Action, ConsumerConfig, ConsumerKey, Forward, PreferredLayers, ProducerConfig, ProducerKey,
-    Router, RtpIn, Sink,
+    Action, ConsumerConfig, ConsumerKey, Forward, Layers, PreferredLayers, ProducerConfig,
+    ProducerKey, Router, RtpIn, Sink,
 };
 
 use crate::client::{Client, Packet, Source};
@@ -30,6 +30,10 @@ pub struct Report {
     pub requests: u64,
     pub told: u64,
     pub preferences: u64,
+    pub targets: u64,
+    pub layers: u64,
+    pub emptied: u64,
+    pub patched: u64,
 }
 
 impl AddAssign for Report {
@@ -44,6 +48,10 @@ impl AddAssign for Report {
         self.requests += other.requests;
         self.told += other.told;
         self.preferences += other.preferences;
+        self.targets += other.targets;
+        self.layers += other.layers;
+        self.emptied += other.emptied;
+        self.patched += other.patched;
     }
 }
 
@@ -161,11 +169,13 @@ impl World {
         for action in actions {
             let (producer, stream) = match action {
                 Action::RequestKeyFrame { producer, stream } => (producer, stream),
-                Action::TellLayer { consumer, stream } => {
-                    self.model.told(consumer, stream)?;
+                Action::TellLayer { consumer, layers } => {
+                    self.model.told(consumer, layers)?;
                     continue;
                 }
-                Action::TellSpeaker { .. } => return Err("nobody was loud".into()),
+                Action::TellSpeaker { .. } | Action::TellDominantSpeaker { .. } => {
+                    return Err("nobody was loud".into());
+                }
             };
             let found = self
                 .clients
@@ -179,7 +189,8 @@ impl World {
                 client.sources[stream].key_frame_at = Some(self.now + after);
             }
         }
-        self.model.check_told()?;
+        let router = &self.router;
+        self.model.check_told(|key| router.current_layers(key))?;
         self.model.check_wishes(self.now)
     }
 
@@ -215,10 +226,11 @@ impl World {
         } else {
             0
         };
+        let copy = packet.clone();
         self.schedule(ms(20 + jitter), Event::Arrival(packet));
         if self.random.percent(2) {
             let after = self.random.range(20, 400);
-            self.schedule(ms(after), Event::Arrival(packet));
+            self.schedule(ms(after), Event::Arrival(copy));
         }
     }
 
@@ -235,9 +247,10 @@ impl World {
             sequence: packet.sequence,
             timestamp: packet.time as u32,
             marker: packet.marker,
-            payload: client.payload(packet.content),
+            payload: &packet.payload,
             captured: packet.captured,
             audio_level: None,
+            dependency_descriptor: packet.extension.as_deref(),
         };
         let mut out: Vec<Forward> = Vec::new();
         self.router.handle_rtp(self.now, *key, &rtp, &mut out);
@@ -255,14 +268,14 @@ impl World {
             clock_rate: client.clock_rate(),
             streams: client.sources.len(),
             paused,
+            layers: client.layers(),
         };
         let key = self.router.create_producer(self.now, config).unwrap();
         let index = self.next_client;
         self.next_client += 1;
-        let (kind, codec, streams) = (client.kind, client.codec, client.sources.len());
+        let streams = client.sources.len();
         let paused_at = paused.then_some(self.now);
-        self.model
-            .create_producer(index, kind, codec, client.clock_rate(), streams, paused_at);
+        self.model.create_producer(index, &client, paused_at);
         for stream in 0..streams {
             let after = Duration::from_millis(self.random.range(0, 40));
             self.schedule(
@@ -340,7 +353,8 @@ impl World {
                 self.router.request_key_frame(self.now, key).unwrap();
                 self.model.request_key_frame(self.now, key);
             }
-            (82..90, _, Some(key)) => self.change_preference(key)?,
+            (82..86, _, Some(key)) => self.change_preference(key)?,
+            (86..90, _, Some(key)) => self.change_target(key),
             (90..100, Some(index), _) => self.change_source(index),
             _ => {}
         }
@@ -371,10 +385,28 @@ impl World {
     fn change_preference(&mut self, key: ConsumerKey) -> Result<(), String> {
         let layers = PreferredLayers {
             spatial: self.random.range(0, 4) as usize,
-            temporal: None,
+            temporal: self
+                .random
+                .pick(&[None, Some(0), Some(1), Some(2)])
+                .flatten(),
         };
         let kept = self.router.set_preferred_layers(key, layers).unwrap();
-        self.model.prefer(key, layers.spatial, kept.spatial)
+        let wanted = (layers.spatial, layers.temporal);
+        self.model.prefer(key, wanted, kept.spatial)
+    }
+
+    /// The bandwidth allows something else.
+    fn change_target(&mut self, key: ConsumerKey) {
+        let spatial = self.random.range(0, 3) as u8;
+        let layers = Layers::new(spatial, self.random.range(0, 3) as u8);
+        let target = self
+            .random
+            .pick(&[None, Some(layers), Some(layers), Some(Layers::HIGHEST)]);
+        let target = target.flatten();
+        self.router
+            .set_target_layers(self.now, key, target)
+            .unwrap();
+        self.model.set_target(self.now, key, target);
     }
 
     /// A client's encoder does something.
@@ -384,14 +416,27 @@ impl World {
         };
         let stream = self.random.range(0, client.sources.len() as u64) as usize;
         let source = &mut client.sources[stream];
-        match self.random.range(0, 10) {
+        match self.random.range(0, 14) {
+            13 => {
+                let healthy = self.random.percent(50);
+                self.router
+                    .set_stream_health(*key, stream, healthy)
+                    .unwrap();
+                self.model.set_health(index, stream, healthy);
+            }
+            10..13 => {
+                if let Some(encoder) = source.encoder.as_mut() {
+                    let spatial = u64::from(encoder.layout.spatial);
+                    encoder.wanted = self.random.range(1, spatial + 1) as u8;
+                }
+            }
             0..3 => source.running = false,
             3..6 => source.running = true,
             6..8 => source.key_frame_at = Some(self.now),
             8 => source.reports = !source.reports,
             _ => {
                 let epoch = source.epoch + 1;
-                *source = Source::new(&mut self.random, epoch, self.now);
+                *source = Source::new(&mut self.random, epoch, self.now, client.layout);
                 self.router.restart_stream(*key, stream).unwrap();
                 self.model.restart_stream(index, stream);
             }
@@ -401,11 +446,12 @@ impl World {
     /// Everybody is back, everything runs.
     fn calm_down(&mut self) -> Result<(), String> {
         self.loss = 0;
-        for (_, client) in self.clients.values_mut() {
-            client
-                .sources
-                .iter_mut()
-                .for_each(|source| source.running = true);
+        for (index, (key, client)) in &mut self.clients {
+            for stream in 0..client.sources.len() {
+                self.router.set_stream_health(*key, stream, true).unwrap();
+                self.model.set_health(*index, stream, true);
+            }
+            client.sources.iter_mut().for_each(Source::run_well);
         }
         for index in self.clients.keys().copied().collect::<Vec<_>>() {
             self.resume_producer(index);
