@@ -10,7 +10,7 @@ use nix::unistd::Pid;
 use serde_json::{Value, json};
 use test_peer::str0m::media::MediaKind;
 
-use crate::client::Client;
+use crate::client::{Client, MediaSender};
 use crate::https;
 use crate::protoo::Protoo;
 use crate::server::{DEADLINE, Options, Server, is_alive, wait_until};
@@ -20,11 +20,12 @@ const SSRC: u32 = 1000;
 
 /// A peer that sends sound to another one.
 struct Call {
+    /// Before the sender, which would wait for its end.
+    sending: MediaSender,
     sender: Client,
     receiver: Client,
     /// Of what the receiver gets.
     ssrc: u64,
-    _sending: Box<dyn std::any::Any>,
 }
 
 impl Call {
@@ -38,7 +39,7 @@ impl Call {
             sender,
             receiver,
             ssrc,
-            _sending: Box::new(sending),
+            sending,
         };
         call.hears(10);
         call
@@ -63,6 +64,7 @@ impl Call {
 
     /// Waits until both sockets are closed; how.
     async fn closed(self) -> [Option<u16>; 2] {
+        drop(self.sending);
         [
             self.sender.protoo.closed().await,
             self.receiver.protoo.closed().await,
@@ -186,11 +188,13 @@ async fn sigterm_lets_a_call_end() {
     call.hears(50);
     assert_eq!(call.packets().1, 0);
     let Call {
+        sending,
         mut sender,
         mut receiver,
         ..
     } = call;
     drop(third);
+    drop(sending);
     for peer in [&mut sender, &mut receiver] {
         peer.protoo.request("leaveRoom", json!({})).await.unwrap();
     }
