@@ -9,6 +9,7 @@ use crate::config::{Config, ConfigError};
 use crate::startup::admin_notes;
 use crate::workers::Plan;
 use crate::workers::cpu::CpuLimits;
+use crate::workers::memory::Granted;
 use crate::{listen, logging, tls};
 
 /// What there is to say, one line each.
@@ -75,7 +76,11 @@ fn find(config: &Config, refused: &[ConfigError]) -> Findings {
                 findings.refuse(listen::check_slice(config.media_listen_ip, slot.ports));
             }
         }
+        // As a start would do it.
+        listen::raise_open_files();
+        let shortages = Granted::detect().shortages(config, &plan);
         findings.notes.extend(plan.notes);
+        findings.notes.extend(shortages);
     }
     if config.https_enabled
         && let Some(notes) = findings.refuse(tls::check(config, &own))

@@ -21,6 +21,7 @@ use crate::rooms::Rooms;
 use crate::signals::{EndSignal, Hangups, Signals};
 use crate::startup::{self, Startup};
 use crate::workers::cpu::CpuLimits;
+use crate::workers::memory::Granted;
 use crate::workers::{Plan, WorkerPool, Workers};
 use crate::{check, listen, logging, tls, workers};
 
@@ -110,6 +111,7 @@ async fn serve(config: Config) -> Result<(), Failure> {
         false => None,
     };
     let mut notes = plan.notes.clone();
+    notes.extend(Granted::detect().shortages(&config, &plan));
     match &tls {
         Some(tls) => notes.extend(tls.notes.iter().cloned()),
         None => notes.push(NO_TLS.to_owned()),

@@ -120,6 +120,12 @@ fn consumer<'a>(stats: &'a Value, peer: &str, kind: &str) -> Option<&'a Value> {
     consumers.iter().find(|c| c["kind"] == kind)
 }
 
+/// Frames of another peer that a page has decoded.
+pub fn frames_of(stats: &Value, other: &str) -> u64 {
+    let video = consumer(stats, other, "video");
+    video.map_or(0, |it| it["framesDecoded"].as_u64().unwrap_or(0))
+}
+
 fn has_peer(stats: &Value, peer: &str) -> bool {
     stats["peers"]
         .as_array()

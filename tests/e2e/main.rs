@@ -22,6 +22,7 @@ mod browser;
 mod call;
 mod certificates;
 mod clients;
+mod comeback;
 mod defects;
 mod failures;
 mod handshakes;

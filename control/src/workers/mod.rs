@@ -4,6 +4,7 @@ mod backoff;
 pub mod client;
 pub mod cpu;
 mod load;
+pub mod memory;
 mod output;
 pub mod placement;
 pub mod ports;
