@@ -145,8 +145,13 @@ impl MediaWorker for Service {
         Ok(Response::new(stream))
     }
 
-    async fn dump(&self, _: Request<proto::DumpRequest>) -> Answer<proto::DumpResponse> {
-        let dump = self.jobs.call(|worker, _| dump(worker)).await?;
+    async fn dump(&self, request: Request<proto::DumpRequest>) -> Answer<proto::DumpResponse> {
+        let feedback = request.get_ref().feedback;
+        let job = move |worker: &mut Worker, _| proto::DumpResponse {
+            feedback: feedback.then(|| worker.engine.feedback()),
+            ..dump(worker)
+        };
+        let dump = self.jobs.call(job).await?;
         Ok(Response::new(dump))
     }
 
@@ -437,6 +442,7 @@ fn dump(worker: &Worker) -> proto::DumpResponse {
         forwarding: Some(worker.ticks.of_packets().into()),
         // All transports share one.
         ports_in_use: 1,
+        feedback: None,
     }
 }
 

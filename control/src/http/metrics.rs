@@ -11,7 +11,9 @@ use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, LabelSetEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
-use proto::{DroppedDatagrams, DumpResponse, HISTOGRAM_BOUNDS_MICROS, Histogram};
+use proto::{
+    DirectionFeedback, DroppedDatagrams, DumpResponse, HISTOGRAM_BOUNDS_MICROS, Histogram,
+};
 
 use super::AppState;
 use super::admin_access::AdminAccess;
@@ -237,6 +239,7 @@ impl Collector for Snapshot {
             metric.encode_counter::<NoLabelSet, _, f64>(&seconds, None)?;
         }
         self.dropped(one)?;
+        self.feedback(one)?;
         for (name, help, of) in TIMES {
             let name = format!("worker_{name}");
             let mut metric = one.encode_descriptor(&name, help, None, MetricType::Histogram)?;
@@ -336,6 +339,85 @@ impl Snapshot {
                 let labels = OfWorker { other, ..labels };
                 let mut metric = metric.encode_family(&labels)?;
                 metric.encode_counter::<NoLabelSet, _, u64>(&of(&dropped), None)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What streams of a direction have counted, by name and meaning.
+type Feedbacks = [(&'static str, &'static str, fn(&DirectionFeedback) -> u64); 5];
+const FEEDBACKS: Feedbacks = [
+    (
+        "packets_lost",
+        "Packets that did not arrive by themselves",
+        |it| it.packets_lost,
+    ),
+    (
+        "packets_retransmitted",
+        "Packets that were sent again",
+        |it| it.packets_retransmitted,
+    ),
+    (
+        "nacks",
+        "NACKs: of the worker where it receives, of clients where it sends",
+        |it| it.nacks,
+    ),
+    ("plis", "Picture Loss Indications, as nacks", |it| it.plis),
+    ("firs", "Full Intra Requests, as nacks", |it| it.firs),
+];
+
+/// How streams of a direction are now; nothing where nothing is known.
+type Nows = [(
+    &'static str,
+    &'static str,
+    fn(&DirectionFeedback) -> Option<f64>,
+); 2];
+const NOWS: Nows = [
+    (
+        "loss_ratio",
+        "Share of packets lost between the last reports of all streams",
+        |it| {
+            let share = float(it.lost_lately) / float(it.expected_lately);
+            (it.expected_lately > 0).then_some(share)
+        },
+    ),
+    (
+        "round_trip_seconds",
+        "Mean round trip time of streams that know it",
+        |it| it.round_trip_time.map(|it| it / 1e3),
+    ),
+];
+
+impl Snapshot {
+    fn directions(&self) -> impl Iterator<Item = (OfWorker<'static>, DirectionFeedback)> {
+        self.dumps().flat_map(|(labels, dump)| {
+            let feedback = dump.feedback.unwrap_or_default();
+            let both = [("received", feedback.received), ("sent", feedback.sent)];
+            both.into_iter().filter_map(move |(name, of)| {
+                let other = Some(("direction", name));
+                Some((OfWorker { other, ..labels }, of?))
+            })
+        })
+    }
+
+    /// How media arrives.
+    fn feedback(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        for (name, help, of) in FEEDBACKS {
+            let name = format!("worker_rtp_{name}");
+            let mut metric = encoder.encode_descriptor(&name, help, None, MetricType::Counter)?;
+            for (labels, feedback) in self.directions() {
+                let mut metric = metric.encode_family(&labels)?;
+                metric.encode_counter::<NoLabelSet, _, u64>(&of(&feedback), None)?;
+            }
+        }
+        for (name, help, of) in NOWS {
+            let name = format!("worker_rtp_{name}");
+            let mut metric = encoder.encode_descriptor(&name, help, None, MetricType::Gauge)?;
+            for (labels, feedback) in self.directions() {
+                if let Some(value) = of(&feedback) {
+                    metric.encode_family(&labels)?.encode_gauge(&value)?;
+                }
             }
         }
         Ok(())

@@ -6,7 +6,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use axum::Json;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
-use proto::DumpResponse;
+use proto::{DumpRequest, DumpResponse};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 use tracing::info;
@@ -108,10 +108,10 @@ pub(super) async fn workers_json(state: &AppState) -> Value {
     workers.collect()
 }
 
-/// What the live workers tell of themselves, by slot.
+/// What the live workers tell of themselves, by slot; of all streams together.
 pub(super) async fn dumps(workers: &dyn WorkerPool) -> Vec<(usize, Option<DumpResponse>)> {
     let dumps = workers.live().into_iter().map(async |worker| {
-        let dump = worker.client.dump(proto::DumpRequest {}).await;
+        let dump = worker.client.dump(DumpRequest { feedback: true }).await;
         (worker.index, dump.ok())
     });
     futures_util::future::join_all(dumps).await

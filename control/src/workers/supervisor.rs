@@ -444,7 +444,7 @@ impl Shared {
                 timing.check_interval
             };
             sleep(pause).await;
-            let dump = client.dump(proto::DumpRequest {});
+            let dump = client.dump(proto::DumpRequest::default());
             let answer = timeout(timing.check_deadline, dump).await;
             // To refuse is to answer.
             let answers = !matches!(answer, Err(_) | Ok(Err(WorkerError::Gone)));

@@ -349,6 +349,19 @@ fn dump() -> DumpResponse {
             sum_us: 1_500_000,
         }),
         ports_in_use: 1,
+        feedback: Some(Feedback {
+            received: Some(DirectionFeedback {
+                nacks: 7,
+                ..DirectionFeedback::default()
+            }),
+            sent: Some(DirectionFeedback {
+                plis: 3,
+                expected_lately: 200,
+                lost_lately: 5,
+                round_trip_time: Some(20.0),
+                ..DirectionFeedback::default()
+            }),
+        }),
         ..DumpResponse::default()
     }
 }

@@ -383,6 +383,22 @@ async fn metrics_tell_what_is_and_what_was() {
             78.0,
         ),
         ("webrtc_webhooks_total{result=\"delivered\"}", 0.0),
+        (
+            "webrtc_worker_rtp_nacks_total{worker=\"0\",direction=\"received\"}",
+            7.0,
+        ),
+        (
+            "webrtc_worker_rtp_plis_total{worker=\"0\",direction=\"sent\"}",
+            3.0,
+        ),
+        (
+            "webrtc_worker_rtp_loss_ratio{worker=\"0\",direction=\"sent\"}",
+            0.025,
+        ),
+        (
+            "webrtc_worker_rtp_round_trip_seconds{worker=\"0\",direction=\"sent\"}",
+            0.02,
+        ),
         ("webrtc_webhooks_queued", 0.0),
         ("webrtc_room_commands_waiting", 0.0),
     ] {

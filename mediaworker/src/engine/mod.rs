@@ -16,6 +16,7 @@ mod close;
 mod commands;
 mod convert;
 mod data;
+mod feedback;
 mod orientation;
 mod packets;
 mod quality;
@@ -228,6 +229,8 @@ pub struct Engine {
     datagrams: Vec<(Tuple, Vec<u8>)>,
     events: VecDeque<proto::Event>,
     counters: Counters,
+    /// What streams that are gone have come to.
+    gone: feedback::Gone,
 }
 
 impl Engine {
@@ -263,6 +266,7 @@ impl Engine {
             datagrams: Vec::new(),
             events: VecDeque::new(),
             counters: Counters::default(),
+            gone: feedback::Gone::default(),
         })
     }
 

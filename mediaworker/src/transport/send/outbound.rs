@@ -6,7 +6,7 @@ use std::time::Instant;
 use router::score::{Interval, ScoreHistory};
 use str0m::stats::MediaEgressStats;
 
-use crate::transport::stats::{Feedback, Meter, StreamStats};
+use crate::transport::stats::{Feedback, Meter, StreamStats, Totals};
 
 /// Cumulative losses are 24 bits with a sign; reports of duplicates make them
 /// negative, which is no loss.
@@ -110,6 +110,11 @@ impl Outbound {
     /// Packets expected and lost in the last interval.
     pub fn interval(&self) -> (u64, u64) {
         self.interval
+    }
+
+    /// What it comes to.
+    pub fn totals(&self) -> Totals {
+        Totals::of(self.lost, self.retransmitted, self.feedback, self.interval)
     }
 
     /// Everything; the SSRCs are the caller's.
