@@ -11,14 +11,15 @@ use serde_json::{Value, json};
 use crate::driver::{BrowserSlots, Driver};
 use crate::server::{DEADLINE, Options, Server, wait_until};
 
-struct Browser {
+/// A Chromium, and leave to run it.
+pub struct Browser {
     driver: Driver,
     _slot: BrowserSlots,
 }
 
 impl Browser {
     /// Starts the driver and its Chromium.
-    fn start() -> Self {
+    pub fn start() -> Self {
         let slot = BrowserSlots::take(1);
         Self {
             driver: chromium(),
@@ -30,14 +31,14 @@ impl Browser {
         self.driver.try_command(command)
     }
 
-    fn command(&mut self, command: Value) -> Value {
+    pub fn command(&mut self, command: Value) -> Value {
         let text = command.to_string();
         self.try_command(command)
             .unwrap_or_else(|error| panic!("{text}: {error}"))
     }
 
     /// Opens the call page and joins a room at once.
-    fn join(&mut self, server: &Server, page: &str, room: &str, more: &str) {
+    pub fn join(&mut self, server: &Server, page: &str, room: &str, more: &str) {
         self.join_with(server, page, room, more, "ok");
     }
 
@@ -49,16 +50,16 @@ impl Browser {
         self.command(json!({"cmd": "open", "page": page, "url": url, "media": media}));
     }
 
-    fn stats(&mut self, page: &str) -> Value {
+    pub fn stats(&mut self, page: &str) -> Value {
         self.command(json!({"cmd": "stats", "page": page}))
     }
 
-    fn click(&mut self, page: &str, selector: &str) {
+    pub fn click(&mut self, page: &str, selector: &str) {
         self.command(json!({"cmd": "click", "page": page, "selector": selector}));
     }
 
     /// Waits until the statistics of a page satisfy a condition.
-    fn wait(&mut self, page: &str, what: &str, mut holds: impl FnMut(&Value) -> bool) -> Value {
+    pub fn wait(&mut self, page: &str, what: &str, mut holds: impl FnMut(&Value) -> bool) -> Value {
         let end = Instant::now() + DEADLINE;
         loop {
             let stats = self.stats(page);
@@ -86,7 +87,7 @@ impl Browser {
 
     /// Waits until a page decodes another peer's video and hears its sound: both
     /// go on from where they are.
-    fn sees_and_hears(&mut self, page: &str, other: &str) -> Value {
+    pub fn sees_and_hears(&mut self, page: &str, other: &str) -> Value {
         let before = self.stats(page);
         let at = |stats: &Value, kind: &str, field: &str| {
             consumer(stats, other, kind).map_or(0.0, |c| c[field].as_f64().unwrap_or(0.0))
@@ -117,6 +118,12 @@ fn consumer<'a>(stats: &'a Value, peer: &str, kind: &str) -> Option<&'a Value> {
     let peer = peers.iter().find(|p| p["id"] == peer)?;
     let consumers = peer["consumers"].as_array()?;
     consumers.iter().find(|c| c["kind"] == kind)
+}
+
+/// Frames of another peer that a page has decoded.
+pub fn frames_of(stats: &Value, other: &str) -> u64 {
+    let video = consumer(stats, other, "video");
+    video.map_or(0, |it| it["framesDecoded"].as_u64().unwrap_or(0))
 }
 
 fn has_peer(stats: &Value, peer: &str) -> bool {
