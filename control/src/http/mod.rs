@@ -9,6 +9,7 @@ mod admin_access;
 mod body;
 mod broadcasters;
 mod config;
+mod explain;
 mod forwarded;
 mod metrics;
 mod openapi;
@@ -134,6 +135,7 @@ fn admin() -> OpenApiRouter<AppState> {
         .routes(routes!(metrics::get))
         .routes(routes!(admin::rooms))
         .routes(routes!(admin::room, admin::close_room))
+        .routes(routes!(explain::consumers))
         .routes(routes!(admin::remove_peer))
         .routes(routes!(admin::drain))
         .routes(routes!(workers::list))
