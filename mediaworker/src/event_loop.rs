@@ -21,6 +21,8 @@ const MAX_SLEEP: Duration = Duration::from_secs(1);
 /// Jobs done in one tick. A job takes up to 1.5 ms (a new `Rtc`), and packets
 /// wait meanwhile.
 const MAX_JOBS: usize = 16;
+/// Timers that are due within this time of each other are dealt with in one tick.
+const TIMER_SLACK: Duration = Duration::from_millis(1);
 
 /// Something to be done on the media thread.
 pub type Job = Box<dyn FnOnce(&mut Worker, Instant) + Send>;
@@ -99,7 +101,10 @@ impl Worker {
     /// Waits for datagrams, jobs or the next timeout.
     fn wait(&self, wake: &EventFd) -> Ready {
         let sleep = self.engine.next_timeout().map_or(MAX_SLEEP, |at| {
-            at.saturating_duration_since(Instant::now()).min(MAX_SLEEP)
+            match at.saturating_duration_since(Instant::now()) {
+                Duration::ZERO => Duration::ZERO,
+                until => (until + TIMER_SLACK).min(MAX_SLEEP),
+            }
         });
         // A held event waits for room in its channel, which nothing signals.
         let sleep = match &self.events {

@@ -5,6 +5,7 @@
 //! without str0m noticing. The `Rtc` is built when the handshake can start: by
 //! then it is known what for, and its codecs are fixed from then on.
 
+mod advancing;
 mod passing;
 
 use std::cell::RefCell;
@@ -55,8 +56,6 @@ const MAX_EARLY: usize = 8;
 /// Longest RTP or RTCP packet that is taken in, bytes. str0m writes packets of
 /// at most 2,000 bytes, and a forwarded one grows by header extensions.
 const MAX_RTP_LEN: usize = 1600;
-/// Advances of str0m in one flush; what is left waits for the next tick.
-const MAX_ADVANCES: usize = 1024;
 /// How often str0m tells what it counts of a client's media.
 const STATS_INTERVAL: Duration = Duration::from_secs(1);
 /// The same towards a client. The bandwidth estimate is in there; the events about
@@ -101,17 +100,27 @@ pub struct RouterMedia {
     pub codecs: Vec<PayloadType>,
     /// Extension ids and URIs.
     pub extensions: Vec<(u32, String)>,
+    /// Payload types of retransmissions, a bit for each.
+    resend_types: u128,
     templates: RefCell<MediaTemplates>,
 }
 
 impl RouterMedia {
     /// Payload types, extension ids and URIs.
     pub fn new(codecs: Vec<PayloadType>, extensions: Vec<(u32, String)>) -> Self {
+        let resends = codecs.iter().filter_map(|codec| codec.rtx);
+        let resend_types = resends.fold(0, |types, pt| types | type_bit(pt));
         Self {
             codecs,
             extensions,
+            resend_types,
             templates: RefCell::default(),
         }
+    }
+
+    /// Whether packets of a payload type are retransmissions.
+    fn is_resend(&self, pt: u8) -> bool {
+        self.resend_types & type_bit(pt) != 0
     }
 
     /// Declares a media for a consumer on a transport's `Rtc`.
@@ -165,6 +174,9 @@ pub struct WebRtcTransport {
     pub(super) data: DataChannels,
     early: Vec<Vec<u8>>,
     rtc_timeout: Option<Instant>,
+    /// The time that str0m was advanced to: a packet or so ahead of the clock,
+    /// microseconds.
+    advanced: Option<Instant>,
     /// The handshake to start once ICE knows where the client is, and whether as
     /// DTLS client. A handshake that nobody can receive would only time out.
     pending: Option<Handshake>,
@@ -199,6 +211,7 @@ impl WebRtcTransport {
             data,
             early: Vec::new(),
             rtc_timeout: None,
+            advanced: None,
             pending: None,
             replay: ReplayGuard::default(),
             resends: ResendBudget::default(),
@@ -284,13 +297,14 @@ impl WebRtcTransport {
             PacketKind::Rtcp => self.replay.admits(datagram),
             PacketKind::Dtls | PacketKind::Stun => true,
         };
+        let at = self.clock(now);
         let Some(rtc) = self.rtc.as_deref_mut().filter(|_| admitted) else {
             out.dropped += 1;
             return;
         };
         let fed = match kind {
-            PacketKind::Rtcp => srtcp::listen(|| feed(rtc, now, datagram)),
-            _ => feed(rtc, now, datagram),
+            PacketKind::Rtcp => srtcp::listen(|| feed(rtc, at, datagram)),
+            _ => feed(rtc, at, datagram),
         };
         if !fed {
             out.dropped += 1;
@@ -301,37 +315,6 @@ impl WebRtcTransport {
         self.drain(now, out);
         if kind == PacketKind::Rtp {
             self.count_arrival(now, datagram);
-        }
-    }
-
-    /// Lets time pass.
-    pub fn handle_timeout(&mut self, now: Instant, out: &mut Output) {
-        out.state_changed |= self.ice.handle_timeout(now);
-        if self.rtc_timeout.is_some_and(|t| t <= now) {
-            self.flush(now, out);
-        }
-    }
-
-    /// Advances str0m and sends what was queued.
-    pub fn flush(&mut self, now: Instant, out: &mut Output) {
-        if let Some(rtc) = self.rtc.as_deref_mut()
-            && self.data.is_unsettled()
-        {
-            self.data.settle(rtc);
-        }
-        // Where bandwidth is estimated, str0m gives out one packet for each
-        // advance, and wants to be called again at once while it has more.
-        for _ in 0..MAX_ADVANCES {
-            let Some(rtc) = self.rtc.as_deref_mut() else {
-                return;
-            };
-            if let Err(error) = rtc.handle_input(Input::Timeout(now)) {
-                out.failed = Some(error.to_string());
-            }
-            self.drain(now, out);
-            if out.failed.is_some() || self.rtc_timeout.is_none_or(|at| at > now) {
-                return;
-            }
         }
     }
 
@@ -616,6 +599,11 @@ impl WebRtcTransport {
         self.dtls == DtlsState::Connected
             && matches!(self.ice.state(), IceState::Connected | IceState::Completed)
     }
+}
+
+/// The bit of a payload type, which has 7 bits.
+fn type_bit(pt: u8) -> u128 {
+    1 << (pt & 0x7f)
 }
 
 /// Compares the certificate that has just come, if one has. False: it is the

@@ -52,6 +52,26 @@ fn everything_arrives_in_order_with_the_routers_numbers() {
 }
 
 #[test]
+fn a_picture_leaves_in_the_tick_in_which_it_came() {
+    let (mut network, mut audio, mut video) = call(8);
+    run(
+        &mut network,
+        &mut [&mut audio, &mut video],
+        Duration::from_secs(2),
+    );
+    network.run_for(Duration::from_millis(100));
+    let packets = stream(&network, 1, 6000);
+    let mut pictures = 0;
+    for picture in packets.chunk_by(|a, b| a.header.timestamp == b.header.timestamp) {
+        assert_eq!(picture.len(), 4);
+        let at: HashSet<_> = picture.iter().map(|packet| packet.at).collect();
+        assert_eq!(at.len(), 1, "picture {pictures}");
+        pictures += 1;
+    }
+    assert!(pictures > 40, "{pictures}");
+}
+
+#[test]
 fn packets_carry_only_negotiated_extensions() {
     let (mut network, mut audio, mut video) = call(2);
     run(

@@ -5,7 +5,7 @@ use std::time::Instant;
 use router::ProducerKey;
 use str0m::bwe::Bitrate;
 
-use super::{Output, RouterMedia, WebRtcTransport};
+use super::{Output, WebRtcTransport};
 use crate::transport::PacketKind;
 use crate::transport::guard::{self, Resend, ResendBudget};
 use crate::transport::receive::Receiving;
@@ -139,7 +139,7 @@ impl WebRtcTransport {
     fn departure(&mut self, rtp: &[u8]) -> Departure {
         if guard::ssrc(rtp) == Some(PROBE_SSRC) {
             Departure::Probe
-        } else if !is_resend(&self.media, rtp) {
+        } else if !guard::payload_type(rtp).is_some_and(|pt| self.media.is_resend(pt)) {
             Departure::Media
         } else if self.sending.pay_back(rtp) {
             Departure::Resend
@@ -201,12 +201,6 @@ enum Departure {
     Resend,
     /// It only finds out whether it passes.
     Probe,
-}
-
-/// Whether an RTP packet to the client is a retransmission.
-fn is_resend(media: &RouterMedia, datagram: &[u8]) -> bool {
-    let pt = guard::payload_type(datagram);
-    pt.is_some() && media.codecs.iter().any(|c| c.rtx == pt)
 }
 
 /// Charges a packet to the budget of retransmissions; media packets fill it up.
