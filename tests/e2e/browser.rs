@@ -11,14 +11,14 @@ use serde_json::{Value, json};
 use crate::driver::{BrowserSlots, Driver};
 use crate::server::{DEADLINE, Options, Server, wait_until};
 
-struct Browser {
+pub struct Browser {
     driver: Driver,
     _slot: BrowserSlots,
 }
 
 impl Browser {
     /// Starts the driver and its Chromium.
-    fn start() -> Self {
+    pub fn start() -> Self {
         let slot = BrowserSlots::take(1);
         Self {
             driver: chromium(),
@@ -30,7 +30,7 @@ impl Browser {
         self.driver.try_command(command)
     }
 
-    fn command(&mut self, command: Value) -> Value {
+    pub fn command(&mut self, command: Value) -> Value {
         let text = command.to_string();
         self.try_command(command)
             .unwrap_or_else(|error| panic!("{text}: {error}"))
@@ -49,11 +49,11 @@ impl Browser {
         self.command(json!({"cmd": "open", "page": page, "url": url, "media": media}));
     }
 
-    fn stats(&mut self, page: &str) -> Value {
+    pub fn stats(&mut self, page: &str) -> Value {
         self.command(json!({"cmd": "stats", "page": page}))
     }
 
-    fn click(&mut self, page: &str, selector: &str) {
+    pub fn click(&mut self, page: &str, selector: &str) {
         self.command(json!({"cmd": "click", "page": page, "selector": selector}));
     }
 
@@ -74,7 +74,7 @@ impl Browser {
     }
 
     /// Waits until a page has decoded so many more frames of another peer.
-    fn sees(&mut self, page: &str, other: &str, more: u64) {
+    pub fn sees(&mut self, page: &str, other: &str, more: u64) {
         let frames = |stats: &Value| {
             consumer(stats, other, "video").map_or(0, |c| c["framesDecoded"].as_u64().unwrap_or(0))
         };
@@ -112,7 +112,7 @@ pub fn chromium() -> Driver {
 }
 
 /// What a page receives from a peer.
-fn consumer<'a>(stats: &'a Value, peer: &str, kind: &str) -> Option<&'a Value> {
+pub fn consumer<'a>(stats: &'a Value, peer: &str, kind: &str) -> Option<&'a Value> {
     let peers = stats["peers"].as_array()?;
     let peer = peers.iter().find(|p| p["id"] == peer)?;
     let consumers = peer["consumers"].as_array()?;

@@ -24,6 +24,7 @@ mod clients;
 mod defects;
 mod handshakes;
 mod joins;
+mod layers;
 mod newest;
 mod operations;
 mod processes;
