@@ -28,9 +28,11 @@ fn run(server: &mut Server, config: &str, arguments: &[&str]) {
     let workers = server.workers();
     // It leaves files of its own where it runs: with the server's, they go away.
     std::fs::write(server.dir().join("schemathesis.toml"), config).unwrap();
-    let output = Command::new(python().with_file_name("schemathesis"))
+    // Its script names the directory that it was installed in; this may be a copy.
+    let output = Command::new(python())
         .current_dir(server.dir())
-        .args(["run", &server.url(DOCUMENT), "--url", &server.url("")])
+        .args(["-m", "schemathesis.cli", "run", &server.url(DOCUMENT)])
+        .args(["--url", &server.url("")])
         .args(["--tls-verify", "certs/fullchain.pem"])
         .args(["--checks", CHECKS])
         .args(["--phases", "examples,coverage,fuzzing"])

@@ -69,6 +69,9 @@ pub struct Config {
     /// What workers are pinned to; `None`: the CPUs that this process may use,
     /// or nothing under a CPU quota without a cpuset (`MEDIASOUP_WORKER_CPUS`).
     pub worker_cpus: Option<WorkerCpus>,
+    /// The most that a client is told to send on one transport, bits per second; 0
+    /// is no limit (`TRANSPORT_MAX_INCOMING_BITRATE`).
+    pub max_incoming_bitrate: u64,
     /// Codecs that rooms route, preferred ones first (`ROUTER_CODECS`); not
     /// empty, each once.
     pub router_codecs: Vec<CodecName>,
@@ -278,6 +281,9 @@ impl Config {
                 v::number(raw, 1..=s::MAX_WORKERS)
             })?,
             worker_cpus: sources.optional(&s::MEDIASOUP_WORKER_CPUS, v::worker_cpus)?,
+            max_incoming_bitrate: sources.required(&s::TRANSPORT_MAX_INCOMING_BITRATE, |raw| {
+                v::number(raw, 0..=s::MAX_BITRATE)
+            })?,
             router_codecs: sources.required(&s::ROUTER_CODECS, v::router_codecs)?,
             admin_token: sources.optional(&s::ADMIN_TOKEN, v::token)?,
             api_token: sources.optional(&s::API_TOKEN, v::token)?,
@@ -398,6 +404,7 @@ impl Config {
                 "maxPort": self.max_port,
                 "numWorkers": self.num_workers,
                 "workerCpus": self.worker_cpus.as_ref().map(WorkerCpus::to_string),
+                "maxIncomingBitrate": self.max_incoming_bitrate,
             },
             "routerCodecs": self.router_codecs.iter().map(|it| it.name()).collect::<Vec<_>>(),
             "iceServer": {
@@ -465,6 +472,7 @@ impl Default for Config {
             max_port: 49_999,
             num_workers: None,
             worker_cpus: None,
+            max_incoming_bitrate: 5_000_000,
             router_codecs: CodecName::DEFAULT.to_vec(),
             admin_token: None,
             api_token: None,

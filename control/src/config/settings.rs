@@ -28,6 +28,8 @@ pub const MAX_PEERS: u32 = 10_000;
 pub const MAX_BROADCASTERS: u32 = 1000;
 /// Most extra consumers of each producer that a client can be granted.
 pub const MAX_CONSUMER_REPLICAS: u8 = 100;
+/// Most that a client's transport can be limited to, bits per second.
+pub const MAX_BITRATE: u64 = 1_000_000_000;
 /// Longest time that can be set, seconds.
 pub const MAX_SECONDS: u64 = 86_400;
 /// Longest life of a login for a TURN server, seconds.
@@ -163,6 +165,12 @@ settings! {
                list, the CPU quota of a container does not matter",
         unset: "those that this process may use; none under a CPU quota without a cpuset",
         allowed: "none, or numbers and ranges, each CPU once, for example 2-5,8",
+    }
+    TRANSPORT_MAX_INCOMING_BITRATE {
+        help: "The most that a client is told to send on one transport, bits per second; 0 is no \
+               limit",
+        default: "5000000",
+        allowed: "0 to 1000000000",
     }
     ROUTER_CODECS {
         help: "Codecs that rooms route, with commas between them. Clients that do not choose \

@@ -24,7 +24,7 @@ pub enum Dialect {
 
 /// What only the newest dialect tells, by the message that carries it.
 const NEWEST_ONLY: [(&str, &[&str]); 4] = [
-    ("activeSpeaker", &["peerVolumes"]),
+    ("activeSpeaker", &["peerVolumes", "dominantPeerId"]),
     ("newConsumer", &["transportId", "consumerScore"]),
     ("newDataConsumer", &["transportId"]),
     ("newPeer", &["remoteAddress"]),
@@ -282,7 +282,8 @@ fn layers(data: &Value) -> Value {
 
 /// `activeSpeaker` and `speakingPeers` of the newest dialect.
 fn speakers(data: &Value) -> (Value, Value) {
-    let active = match data.get("peerId").filter(|peer| !peer.is_null()) {
+    let leader = data.get("dominantPeerId").or_else(|| data.get("peerId"));
+    let active = match leader.filter(|peer| !peer.is_null()) {
         Some(peer) => json!({ "peerId": peer }),
         None => json!({}),
     };
@@ -543,7 +544,7 @@ mod tests {
                 "activeSpeaker",
                 json!({"peerId": "a", "volume": -30, "peerVolumes": [
                     {"peerId": "a", "volume": -30}, {"peerId": "b", "volume": -31},
-                ]}),
+                ], "dominantPeerId": "b"}),
                 vec![("activeSpeaker", json!({"peerId": "a", "volume": -30}))],
                 vec![
                     (
@@ -552,7 +553,7 @@ mod tests {
                             {"peerId": "a", "volume": -30}, {"peerId": "b", "volume": -31},
                         ]}),
                     ),
-                    ("activeSpeaker", json!({"peerId": "a"})),
+                    ("activeSpeaker", json!({"peerId": "b"})),
                 ],
             ),
             (

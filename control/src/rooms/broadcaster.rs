@@ -27,7 +27,7 @@ use crate::ortc::{self, ConsumerOptions};
 use crate::protoo::connection::SessionId;
 use crate::workers::WorkerError;
 
-/// Name of a broadcaster's device, at most, in characters.
+/// Flag, name and version of a broadcaster's device, at most, in characters.
 const MAX_DEVICE_TEXT: usize = 256;
 
 /// What a broadcaster may ask for. Bodies are those of the HTTP API.

@@ -101,12 +101,19 @@ pub(super) fn downlink_bwe(bwe: &DownlinkBwe) -> Value {
     })
 }
 
-/// `activeSpeaker`: who, and how loud in dBov; then everybody who speaks, the
-/// loudest first.
-pub(super) fn active_speaker(peer_id: &str, volume: i32, volumes: &[(&str, i32)]) -> Value {
+/// `activeSpeaker`: who, and how loud in dBov; who leads the conversation; and
+/// everybody who speaks, the loudest first.
+pub(super) fn active_speaker(
+    peer_id: &str,
+    volume: i32,
+    volumes: &[(&str, i32)],
+    leader: &str,
+) -> Value {
     let peer_volume = |(id, volume): &(&str, i32)| json!({ "peerId": id, "volume": volume });
     let volumes: Vec<Value> = volumes.iter().map(peer_volume).collect();
-    json!({ "peerId": peer_id, "volume": volume, "peerVolumes": volumes })
+    json!({
+        "peerId": peer_id, "volume": volume, "peerVolumes": volumes, "dominantPeerId": leader,
+    })
 }
 
 /// `activeSpeaker` when nobody speaks.

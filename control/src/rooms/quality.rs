@@ -56,7 +56,10 @@ impl Room {
             Some(producer_id) => match self.producing_peer(producer_id) {
                 Some(peer) => {
                     let volumes = self.peer_volumes(&speaker.volumes);
-                    messages::active_speaker(peer.id.as_str(), speaker.volume, &volumes)
+                    let leader = self.dominant.as_deref();
+                    let leader = leader.and_then(|id| self.producing_peer(id));
+                    let leader = leader.unwrap_or(peer).id.as_str();
+                    messages::active_speaker(peer.id.as_str(), speaker.volume, &volumes, leader)
                 }
                 None => return,
             },

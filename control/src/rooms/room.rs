@@ -79,6 +79,8 @@ pub(super) struct Room {
     /// SSRCs of all consumers, retransmissions too.
     pub ssrcs: HashSet<u32>,
     pub bot: Bot,
+    /// The producer of who leads the conversation; it may be gone.
+    pub dominant: Option<String>,
     pub joined_peers: Arc<AtomicUsize>,
     max_peers: usize,
     /// Where [`RoomEvent`]s are reported, if they are.
@@ -121,6 +123,7 @@ impl Room {
             peers: BTreeMap::new(),
             ssrcs: HashSet::new(),
             bot: Bot::default(),
+            dominant: None,
             joined_peers: setup.joined_peers,
             max_peers: usize::try_from(max_peers).unwrap_or(usize::MAX),
             reporter,

@@ -30,6 +30,19 @@ impl Room {
             Some(Event::ConsumerLayers(changed)) => self.on_consumer_layers(&changed),
             Some(Event::DownlinkBwe(bwe)) => self.on_downlink_bwe(&bwe),
             Some(Event::ActiveSpeaker(speaker)) => self.on_active_speaker(&speaker),
+            Some(Event::DominantSpeaker(speaker)) => {
+                debug!(room = %self.id, producer = speaker.producer_id, "dominant speaker");
+                self.dominant = Some(speaker.producer_id);
+            }
+            // Clients read it from the packets; nobody is told.
+            Some(Event::VideoOrientation(changed)) => debug!(
+                room = %self.id,
+                producer = changed.producer_id,
+                camera = changed.camera,
+                flip = changed.flip,
+                rotation = changed.rotation,
+                "video orientation"
+            ),
             Some(Event::TransportState(state)) => self.on_transport_state(&state).await,
             None => warn!(room = %self.id, "unknown event of the worker"),
         }

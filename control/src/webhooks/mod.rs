@@ -26,7 +26,7 @@ use aws_lc_rs::hmac;
 use bytes::Bytes;
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
@@ -44,6 +44,10 @@ pub const MAX_QUEUED_PER_ROOM: usize = 256;
 /// with [`MAX_QUEUED_PER_ROOM`]; but a room that has none waiting may always
 /// queue one, so that receivers that are down cannot silence the others.
 pub const MAX_QUEUED: usize = 8192;
+
+/// Most rooms that have events waiting. Rooms are made and left faster than a
+/// receiver that hangs gives up on them; events of more are dropped.
+const MAX_TARGETS: usize = 16_384;
 
 /// Most POSTs under way. More wait for one to end, in the time of their event.
 const MAX_TRIES_UNDER_WAY: usize = 64;
@@ -250,7 +254,11 @@ impl Webhooks {
         let total = self.inner.queued.load(Ordering::Relaxed);
         // One whose only event is under way has a queue, though an empty one.
         let own = queues.by_target.get(target).map(VecDeque::len);
-        if own.is_some_and(|own| total >= MAX_QUEUED || own >= MAX_QUEUED_PER_ROOM) {
+        let full = match own {
+            Some(own) => total >= MAX_QUEUED || own >= MAX_QUEUED_PER_ROOM,
+            None => queues.by_target.len() >= MAX_TARGETS,
+        };
+        if full {
             self.inner.dropped.fetch_add(1, Ordering::Relaxed);
             if let Some(events) = queues.dropped.one_more(Instant::now()) {
                 warn!(room = target.room, events, "webhook queue full, dropping");
@@ -342,8 +350,12 @@ impl Webhooks {
         signature: Option<&str>,
     ) -> Result<(), Failure> {
         let inner = &self.inner;
-        let permit = inner.tries.acquire().await;
-        let _permit = permit.map_err(|_| Failure::TimedOut)?;
+        // Whoever waits for others to end waits in the time of its event.
+        let too_old = event.since + inner.pace.give_up_after;
+        let permit = timeout_at(too_old, inner.tries.acquire()).await;
+        let Ok(Ok(_permit)) = permit else {
+            return Err(Failure::NoTurn);
+        };
         let post = inner.sender.post(&target.uri, &event.body, signature);
         let answer = timeout(inner.pace.try_timeout, post).await;
         answer.unwrap_or(Err(Failure::TimedOut))
@@ -463,5 +475,32 @@ mod tests {
         assert_eq!(fill(0..full), MAX_QUEUED);
         assert_eq!(fill(full..full + 5), MAX_QUEUED + 5);
         assert_eq!(fill(full..full + 5), MAX_QUEUED + 5);
+        // And not for any number of rooms.
+        for room in full..full + MAX_TARGETS {
+            let mut reporter = webhooks.reporter(&room.to_string(), uri.clone());
+            reporter.report("peer", Event::PeerJoined);
+        }
+        assert_eq!(webhooks.queues().by_target.len(), MAX_TARGETS);
+        let most = MAX_QUEUED + MAX_TARGETS;
+        assert!(webhooks.counts().queued < most, "{:?}", webhooks.counts());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_event_waits_for_its_turn_no_longer_than_it_may_live() {
+        let pace = Pace::default();
+        let webhooks = Webhooks::new(&Config::default(), pace);
+        let all = u32::try_from(MAX_TRIES_UNDER_WAY).unwrap();
+        let _others = webhooks.inner.tries.acquire_many(all).await.unwrap();
+        let uri: Url = "http://127.0.0.1:9/".parse().unwrap();
+        let begin = Instant::now();
+        webhooks
+            .reporter("room", uri)
+            .report("peer", Event::PeerJoined);
+        while webhooks.counts().queued > 0 {
+            sleep(Duration::from_secs(1)).await;
+            assert!(begin.elapsed() < pace.give_up_after * 2, "it waits on");
+        }
+        assert!(begin.elapsed() >= pace.give_up_after);
+        assert_eq!(webhooks.counts().undelivered, 1);
     }
 }

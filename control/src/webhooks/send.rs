@@ -63,6 +63,8 @@ pub(super) enum Failure {
     Status(StatusCode),
     #[error("no answer in time")]
     TimedOut,
+    #[error("too many others were under way")]
+    NoTurn,
     #[error("the URI cannot be used")]
     BadUri,
 }

@@ -26,7 +26,7 @@ fn allowed_origin(answer: &Answer) -> Option<&str> {
 }
 
 /// Every public path, as a client asks for it.
-const PUBLIC: [(&str, &str); 17] = [
+const PUBLIC: [(&str, &str); 28] = [
     ("GET", "/getRoomId"),
     ("POST", "/rooms"),
     ("POST", "/rooms/"),
@@ -47,6 +47,17 @@ const PUBLIC: [(&str, &str); 17] = [
     ("POST", "/rooms/r/broadcasters/b/transports/t/producers"),
     ("POST", "/rooms/r/broadcasters/b/transports/t/produce/data"),
     ("POST", "/rooms/r/broadcasters/b/transports/t/consume/data"),
+    ("GET", "/v2/rooms/r"),
+    ("POST", "/v2/rooms/r/broadcasters"),
+    ("DELETE", "/v2/rooms/r/broadcasters/b"),
+    ("POST", "/v2/rooms/r/broadcasters/b/join"),
+    ("POST", "/v2/rooms/r/broadcasters/b/transports"),
+    ("POST", "/v2/rooms/r/broadcasters/b/transports/t/connect"),
+    ("POST", "/v2/rooms/r/broadcasters/b/producers"),
+    ("GET", "/v2/rooms/r/broadcasters/b/peerProducersInfos"),
+    ("POST", "/v2/rooms/r/broadcasters/b/consumers"),
+    ("POST", "/v2/rooms/r/broadcasters/b/consumers/c/resume"),
+    ("GET", "/API/openapi.json"),
 ];
 
 #[tokio::test]

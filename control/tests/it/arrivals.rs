@@ -183,6 +183,11 @@ async fn transports_before_join() {
     };
     let expected = (true, false, Some(sctp));
     assert_eq!(server.worker.wait_for(flags).await, expected);
+    let limit = |call: &Call| match call {
+        Call::CreateTransport(request) => request.max_incoming_bitrate,
+        _ => None,
+    };
+    assert_eq!(server.worker.wait_for(limit).await, 5_000_000);
 
     let data = json!({ "transportId": id, "dtlsParameters": dtls_parameters() });
     assert_eq!(

@@ -73,7 +73,7 @@ async fn a_broadcaster_from_its_beginning_to_its_end() {
         json!({})
     );
     let told = alice.notified("newPeer").await;
-    let device = json!({ "flag": "broadcaster", "name": "FFmpeg", "version": "7.1" });
+    let device = json!({ "flag": "ffmpeg", "name": "FFmpeg", "version": "7.1" });
     let film = json!({ "id": "film", "displayName": "A film", "device": device });
     assert_eq!(told, film);
     let twice = posted(&server, "/film/join", json!({}), 409).await;
@@ -323,6 +323,10 @@ async fn what_does_not_exist_is_not_found() {
             json!({ "peerId": "b", "displayName": "B" }),
             "device is missing",
         ),
+        (
+            json!({ "peerId": "b", "displayName": "B", "device": { "name": "B", "flag": 1 } }),
+            "device.flag must be a string",
+        ),
     ] {
         let refused = posted(&server, "", body, 400).await;
         assert!(
@@ -375,7 +379,7 @@ async fn a_broadcaster_has_an_address() {
     server.post(BASE, &body("film")).await;
     posted(&server, "/film/join", json!({}), 200).await;
     let told = new.notified("newPeer").await;
-    let device = json!({ "flag": "broadcaster", "name": "FFmpeg", "version": "7.1" });
+    let device = json!({ "flag": "ffmpeg", "name": "FFmpeg", "version": "7.1" });
     let film = json!({ "peerId": "film", "displayName": "A film", "device": device,
         "remoteAddress": "127.0.0.1" });
     assert_eq!(told, json!({ "peer": film }));

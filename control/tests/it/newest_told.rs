@@ -230,6 +230,24 @@ async fn who_speaks() {
         old.notified("activeSpeaker").await,
         json!({ "peerId": "old", "volume": -20 })
     );
+    // Who leads need not be the loudest; one that is gone does not lead.
+    for (leader, expected) in [(&*mine, "new"), ("gone", "old")] {
+        let leads = proto::DominantSpeaker {
+            producer_id: leader.to_owned(),
+        };
+        server.worker_says(Event::DominantSpeaker(leads)).await;
+        let speaks = ActiveSpeaker {
+            producer_id: Some(old_producers[0].clone()),
+            volume: -20,
+            ..ActiveSpeaker::default()
+        };
+        server.worker_says(Event::ActiveSpeaker(speaks)).await;
+        new.notified("speakingPeers").await;
+        let expected = json!({ "peerId": expected });
+        assert_eq!(new.notified("activeSpeaker").await, expected);
+        let loudest = json!({ "peerId": "old", "volume": -20 });
+        assert_eq!(old.notified("activeSpeaker").await, loudest);
+    }
     server
         .worker_says(Event::ActiveSpeaker(ActiveSpeaker::default()))
         .await;

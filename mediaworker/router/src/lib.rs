@@ -65,8 +65,13 @@
 //!
 //! *Speakers.* [`Action::TellSpeaker`] names the loudest producer of every [`SPEAKER_INTERVAL`],
 //! [`Router::speakers`] all that are told.
+//!
+//! *Dominant speaker.* [`Action::TellDominantSpeaker`] names the producer that has taken over the
+//! conversation, decided every [`DECISION_INTERVAL`].
 
+pub mod allocation;
 mod consumer;
+mod dominant;
 mod error;
 mod gate;
 mod invariants;
@@ -92,6 +97,7 @@ use std::time::Instant;
 
 use slotmap::SlotMap;
 
+pub use crate::dominant::DECISION_INTERVAL;
 pub use crate::error::Error;
 pub use crate::gate::PATIENCE;
 pub use crate::key_frame_request::KEY_FRAME_INTERVAL;
@@ -109,6 +115,7 @@ pub use crate::types::{
 };
 
 use crate::consumer::{Consumer, Verdict};
+use crate::dominant::Dominance;
 use crate::producer::Producer;
 use crate::speakers::{Speakers, Verdict as Speaking};
 
@@ -124,6 +131,7 @@ pub struct Router {
     /// most once (its request knows), so the length is bounded by the number of streams.
     waiting: Vec<(ProducerKey, usize)>,
     speakers: Speakers,
+    dominance: Dominance,
 }
 
 impl Router {
@@ -344,6 +352,8 @@ impl Router {
         {
             source.levels.add(level);
             self.speakers.arm(now);
+            source.speech.add(now, level);
+            self.dominance.arm(now);
         }
         let mut ask = source.has_kept_request(rtp.stream);
         for key in &source.consumers {
@@ -378,6 +388,7 @@ impl Router {
             actions,
             waiting,
             speakers,
+            dominance,
             ..
         } = self;
         waiting.retain(|(key, stream)| {
@@ -401,6 +412,11 @@ impl Router {
             };
             actions.push_back(Action::TellSpeaker { producer, volume });
         }
+        let present = producers.iter_mut().filter(|(_, p)| !p.is_paused());
+        let speech = present.map(|(key, p)| (key, &mut p.speech));
+        if let Some(producer) = dominance.handle_timeout(now, speech) {
+            actions.push_back(Action::TellDominantSpeaker { producer });
+        }
     }
 
     /// When [`Router::handle_timeout`] has to be called next, if anything is to be done at all.
@@ -410,6 +426,7 @@ impl Router {
             .iter()
             .filter_map(|(key, stream)| self.producers.get(*key)?.request(*stream)?.deadline())
             .chain(self.speakers.deadline())
+            .chain(self.dominance.deadline())
             .min()
     }
 
@@ -429,6 +446,7 @@ impl Router {
                 Action::RequestKeyFrame { producer, .. } => {
                     self.is_producer_paused(producer) == Some(false)
                 }
+                Action::TellDominantSpeaker { producer } => self.producers.contains_key(producer),
                 Action::TellLayer { consumer, .. } => self.consumers.contains_key(consumer),
                 Action::TellSpeaker { producer, .. } => {
                     producer.is_none_or(|key| self.producers.contains_key(key))

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use crate::dominant::Speech;
 use crate::error::Error;
 use crate::key_frame_request::KeyFrameRequest;
 use crate::layers::{LayerCosts, Layers, MAX_TEMPORAL_LAYERS};
@@ -25,6 +26,8 @@ pub(crate) struct Producer {
     layers: StreamLayers,
     /// How loud it was in the current interval.
     pub(crate) levels: Levels,
+    /// What it said in the last second.
+    pub(crate) speech: Speech,
     /// In order of creation.
     pub(crate) consumers: Vec<ConsumerKey>,
 }
@@ -73,6 +76,7 @@ impl Producer {
             paused_at: paused.then_some(now),
             layers,
             levels: Levels::default(),
+            speech: Speech::default(),
             consumers: Vec::new(),
         })
     }
@@ -202,6 +206,7 @@ impl Producer {
         }
         self.paused_at = Some(now);
         self.levels = Levels::default();
+        self.speech = Speech::default();
         for stream in &mut self.streams {
             stream.request.clear();
         }

@@ -302,4 +302,9 @@ pub enum Action {
         /// Mean level of the interval, −127 to 0 dBov.
         volume: i8,
     },
+    /// Tell who leads the conversation now: an audio producer that is not paused.
+    TellDominantSpeaker {
+        /// Who.
+        producer: ProducerKey,
+    },
 }

@@ -9,10 +9,10 @@
 use std::time::{Duration, Instant};
 
 use router::{
-    Action, CAPTURE_TRUST, Codec, ConsumerConfig, ConsumerKey, Error, Forward, KEY_FRAME_INTERVAL,
-    Layers, MAX_STREAMS, MIN_PACKETS, MediaKind, PreferredLayers, ProducerConfig, ProducerKey,
-    RESTART_AFTER, Router, RtpIn, SPEAKER_INTERVAL, STEADY_AFTER, STREAM_TIMEOUT, Sink,
-    StreamLayers,
+    Action, CAPTURE_TRUST, Codec, ConsumerConfig, ConsumerKey, DECISION_INTERVAL, Error, Forward,
+    KEY_FRAME_INTERVAL, Layers, MAX_STREAMS, MIN_PACKETS, MediaKind, PreferredLayers,
+    ProducerConfig, ProducerKey, RESTART_AFTER, Router, RtpIn, SPEAKER_INTERVAL, STEADY_AFTER,
+    STREAM_TIMEOUT, Sink, StreamLayers,
 };
 
 /// VP8 as Chrome sends it: 15-bit picture id, TL0PICIDX, TID and KEYIDX.
@@ -741,7 +741,7 @@ fn the_loudest_speaker_is_told() {
     speak(&mut room, bob, &mut b, -30);
     assert_eq!(
         room.router.next_timeout(),
-        Some(room.now + SPEAKER_INTERVAL)
+        Some(room.now + DECISION_INTERVAL)
     );
     room.wait(SPEAKER_INTERVAL);
     assert_eq!(room.told(), [tell(Some(bob), -30)]);
@@ -757,7 +757,44 @@ fn the_loudest_speaker_is_told() {
     room.router.close_producer(ann);
     room.wait(SPEAKER_INTERVAL);
     assert_eq!(room.told(), [tell(None, 0)]);
+    room.wait(Duration::from_secs(3));
     assert_eq!(room.router.next_timeout(), None);
+}
+
+#[test]
+fn whoever_leads_the_conversation_is_told() {
+    let mut room = Room::new();
+    let [ann, bob] = [1, 1].map(|streams| room.producer(MediaKind::Audio, streams));
+    let mut sequence = 0;
+    // Some time in which each sends such a level every 20 ms.
+    let talk = |room: &mut Room, sequence: &mut u64, levels: [i8; 2]| {
+        for _ in 0..75 {
+            *sequence += 1;
+            for (producer, level) in [ann, bob].into_iter().zip(levels) {
+                let sound = RtpIn {
+                    audio_level: Some(level),
+                    ..packet(*sequence, 0, SOUND)
+                };
+                room.send(producer, sound);
+            }
+            room.wait(Duration::from_millis(20));
+        }
+        let mut told = room.told();
+        told.retain(|action| matches!(action, Action::TellDominantSpeaker { .. }));
+        told
+    };
+    let leads = |producer| [Action::TellDominantSpeaker { producer }];
+    assert_eq!(talk(&mut room, &mut sequence, [-90, -90]), []);
+    assert_eq!(talk(&mut room, &mut sequence, [-30, -90]), leads(ann));
+    assert_eq!(talk(&mut room, &mut sequence, [-90, -30]), leads(bob));
+    // Who is paused cannot lead; nobody else speaks, then somebody does.
+    room.router.pause_producer(room.now, bob).unwrap();
+    assert_eq!(talk(&mut room, &mut sequence, [-90, -30]), []);
+    assert_eq!(talk(&mut room, &mut sequence, [-30, -30]), leads(ann));
+    room.router.close_producer(ann);
+    room.router.resume_producer(room.now, bob).unwrap();
+    assert_eq!(talk(&mut room, &mut sequence, [-30, -90]), []);
+    assert_eq!(talk(&mut room, &mut sequence, [-30, -30]), leads(bob));
 }
 
 #[test]

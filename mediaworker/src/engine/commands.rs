@@ -111,6 +111,10 @@ impl Engine {
             throttle: None,
             told_bitrates: None,
         });
+        if let Some(entry) = self.transports.get_mut(key) {
+            let limit = request.max_incoming_bitrate;
+            entry.inner.set_max_incoming_bitrate(limit);
+        }
         self.transport_ids.insert(request.transport_id.clone(), key);
         self.by_ufrag.insert(credentials.ufrag.clone(), key);
         Ok(proto::CreateWebRtcTransportResponse {
@@ -242,6 +246,7 @@ impl Engine {
                     .map_or_else(String::new, |c| c.mime_type.clone()),
                 encodings: spec.encodings.len(),
                 told: Vec::new(),
+                told_orientation: None,
             },
         );
         self.producer_ids

@@ -16,6 +16,7 @@ mod close;
 mod commands;
 mod convert;
 mod data;
+mod orientation;
 mod packets;
 mod quality;
 mod stats;
@@ -33,7 +34,7 @@ use str0m::config::DtlsCert;
 use str0m::media::MediaKind;
 
 use crate::transport::crypto::{self, Fingerprint, FingerprintHash};
-use crate::transport::receive::EncodingScore;
+use crate::transport::receive::{EncodingScore, Orientation};
 use crate::transport::webrtc::{Output, RouterMedia, WebRtcTransport};
 use crate::transport::{TransportError, Tuple};
 use throttle::Throttle;
@@ -144,6 +145,7 @@ struct ProducerEntry {
     encodings: usize,
     /// Scores that were told last.
     told: Vec<EncodingScore>,
+    told_orientation: Option<Orientation>,
 }
 
 struct ConsumerEntry {

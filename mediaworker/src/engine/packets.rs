@@ -318,6 +318,9 @@ impl Engine {
                 Action::TellSpeaker { producer, volume } => {
                     self.tell_speaker(router, producer, volume);
                 }
+                Action::TellDominantSpeaker { producer } => {
+                    self.tell_dominant_speaker(router, producer);
+                }
             }
         }
         self.arm_router(router);

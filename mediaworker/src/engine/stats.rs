@@ -58,6 +58,7 @@ impl Engine {
             rtx_received: flow(&traffic.rtx_received),
             rtx_sent: flow(&traffic.rtx_sent),
             probation_sent: Some(proto::Traffic::default()),
+            max_incoming_bitrate: transport.receiving().max_bitrate(),
             rtp_packet_loss_received: share(transport.receiving().loss()),
             rtp_packet_loss_sent: share(transport.sending().loss()),
             ..Default::default()

@@ -22,9 +22,18 @@ pub fn sequence(rtp: &[u8]) -> Option<u16> {
     Some(u16::from_be_bytes(bytes.try_into().ok()?))
 }
 
-/// The 16 bits of a header extension (RFC 8285), as it stands in the clear;
-/// `None` when the packet does not have it.
+/// The 16 bits of a header extension, as it stands in the clear; `None` when the
+/// packet does not have it.
 pub fn extension_u16(rtp: &[u8], id: u8) -> Option<u16> {
+    let &[high, low, ..] = extension(rtp, id)? else {
+        return None;
+    };
+    Some(u16::from_be_bytes([high, low]))
+}
+
+/// The value of a header extension (RFC 8285), as it stands in the clear; `None`
+/// when the packet does not have it.
+pub fn extension(rtp: &[u8], id: u8) -> Option<&[u8]> {
     let first = *rtp.first()?;
     if first & 0x10 == 0 {
         return None;
@@ -51,8 +60,7 @@ pub fn extension_u16(rtp: &[u8], id: u8) -> Option<u16> {
         };
         let value = after.get(..len)?;
         if found == id {
-            let &[high, low, ..] = value else { return None };
-            return Some(u16::from_be_bytes([high, low]));
+            return Some(value);
         }
         rest = after.get(len..)?;
     }

@@ -3,6 +3,8 @@
 
 mod counting;
 mod inbound;
+mod limit;
+mod orientation;
 
 use std::collections::{HashMap, HashSet};
 
@@ -20,6 +22,8 @@ use super::offer::Lesson;
 use super::slots::{PayloadType, SlotCodec, Slots};
 pub use counting::{Arriving, EncodingScore};
 use inbound::Inbound;
+use limit::IncomingLimit;
+pub use orientation::Orientation;
 
 /// Most producers on one transport. A browser has a handful.
 const MAX_PRODUCERS: usize = 64;
@@ -107,6 +111,8 @@ struct Entry {
     paused: bool,
     /// By encoding, from its first packet on.
     inbound: Vec<Option<Inbound>>,
+    /// Of its last picture that told.
+    orientation: Option<Orientation>,
 }
 
 /// The producers of one transport.
@@ -134,6 +140,9 @@ pub struct Receiving {
     arriving: Arriving,
     /// Payload types of retransmissions, a bit for each.
     repair_types: u128,
+    limit: IncomingLimit,
+    /// Id of the extension that tells how pictures have to be turned.
+    orientation_id: Option<u8>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -268,6 +277,7 @@ impl Receiving {
             rids,
             taught: false,
             paused: false,
+            orientation: None,
         });
         self.learn_repair_types();
     }
@@ -368,6 +378,11 @@ impl Receiving {
                 *place = Some(ExtensionId { uri, taught: false });
             }
         }
+        let told = |held: &Option<ExtensionId>| {
+            held.is_some_and(|held| held.uri == extensions::VIDEO_ORIENTATION)
+        };
+        let ids = (1u8..).zip(&self.extension_ids);
+        self.orientation_id = ids.into_iter().find(|(_, e)| told(e)).map(|(id, _)| id);
     }
 
     /// Counts the SSRCs of a producer in or out.
@@ -501,6 +516,11 @@ impl Receiving {
         }
         self.arriving.used = true;
         entry.count(stream, &packet, self.arriving, new_source);
+        if entry.spec.kind.is_video() {
+            let ssrc = packet.header.ssrc;
+            self.limit.remind(packet.timestamp, rtc, ssrc);
+            entry.orientation = self.arriving.orientation.or(entry.orientation);
+        }
         let codec = entry.spec.codecs.first()?;
         let captured = packet.last_sender_info.and_then(|info| {
             let report = Report {
@@ -552,6 +572,16 @@ impl Receiving {
         self.end_interval(feedback.received_at, *feedback.sender_info.ssrc);
         self.clock
             .handle_report(feedback.received_at, feedback.sender_info.ntp_time);
+    }
+
+    /// Sets the most that the client is told to send, bits per second; 0 is no limit.
+    pub fn set_max_bitrate(&mut self, bitrate: Option<u64>) {
+        self.limit.set(bitrate);
+    }
+
+    /// The most that the client is told to send, bits per second.
+    pub fn max_bitrate(&self) -> Option<u64> {
+        self.limit.get()
     }
 
     /// Asks the client for a keyframe of one encoding. True when something will

@@ -358,6 +358,11 @@ impl WebRtcTransport {
         Err(TransportError::State(text.into()))
     }
 
+    /// Sets the most that the client is told to send, bits per second; 0 is no limit.
+    pub fn set_max_incoming_bitrate(&mut self, bitrate: Option<u64>) {
+        self.receiving.set_max_bitrate(bitrate);
+    }
+
     /// Checks whether [`WebRtcTransport::produce`] will take a producer.
     ///
     /// # Errors

@@ -201,7 +201,7 @@ fn a_refused_producer_does_not_fix_the_role() {
         producing: true,
         consuming: true,
         sctp: None,
-        ice_consent_timeout: None,
+        ..Default::default()
     };
     network.engine.create_web_rtc_transport(&request).unwrap();
     let mut bad = produce_request("t", "p", MediaKind::Video, 1);

@@ -683,7 +683,7 @@ fn absurd_sctp_options_are_refused_by_name() {
                 num_streams,
                 max_message_size,
             }),
-            ice_consent_timeout: None,
+            ..Default::default()
         };
         let error = network
             .engine

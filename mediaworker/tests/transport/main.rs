@@ -18,6 +18,7 @@ mod hostile;
 mod layers;
 mod media;
 mod network;
+mod receiving;
 mod resend;
 mod room;
 mod scores;

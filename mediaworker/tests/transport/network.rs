@@ -152,7 +152,7 @@ impl Network {
                 producing,
                 consuming: !producing,
                 sctp,
-                ice_consent_timeout: None,
+                ..Default::default()
             })
             .unwrap()
     }

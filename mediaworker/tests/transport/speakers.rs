@@ -79,3 +79,32 @@ fn the_loudest_of_two_is_told_until_all_are_silent() {
     network.run_for(2 * SECOND);
     assert_eq!(told(&mut network), [(None, 0)]);
 }
+
+#[test]
+fn whoever_takes_over_the_conversation_is_told() {
+    let (mut network, mut ann, _) = call(2);
+    let other = network.add_client(&test_peer::PeerConfig::sending());
+    network.connect(other, "send2", true);
+    let request = produce_request("send2", "mic2", MediaKind::Audio, 3000);
+    produce(&mut network, other, &request);
+    network.run_until("connected", |n| n.clients[other].peer.connected);
+    let mut bob = Source::new(&network, other, MediaKind::Audio, 3000);
+    let mut talk = |network: &mut Network, levels: [i8; 2]| -> Vec<String> {
+        [ann.level, bob.level] = levels;
+        run(network, &mut [&mut ann, &mut bob], 2 * SECOND);
+        std::mem::take(&mut network.events)
+            .into_iter()
+            .filter_map(|event| match event {
+                Event::DominantSpeaker(told) => Some(told.producer_id),
+                _ => None,
+            })
+            .collect()
+    };
+    let nobody: [&str; 0] = [];
+    assert_eq!(talk(&mut network, [-90, -90]), nobody);
+    assert_eq!(talk(&mut network, [-40, -90]), ["mic"]);
+    // Both at once: the first one goes on, until only the other one does.
+    assert_eq!(talk(&mut network, [-40, -30]), nobody);
+    assert_eq!(talk(&mut network, [-90, -30]), ["mic2"]);
+    assert_eq!(talk(&mut network, [-90, -90]), nobody);
+}

@@ -18,6 +18,7 @@ use str0m::net::{Protocol, Receive};
 use str0m::rtp::rtcp::{Rtcp, SenderInfo};
 use str0m::rtp::{
     Extension, ExtensionMap, ExtensionValues, RawPacket, RtpHeader, RtpPacket, RtpWrite, Ssrc,
+    VideoOrientation,
 };
 use str0m::{Candidate, Event, IceCreds, Input, Output, Rtc};
 
@@ -145,6 +146,10 @@ pub struct Peer {
     pub rtcp_received: Vec<&'static str>,
     /// See `rtcp_received`.
     pub rtcp_sent: Vec<&'static str>,
+    /// Orientation that is written into its video packets.
+    pub orientation: Option<VideoOrientation>,
+    /// Limits that the server has told by REMB, bits per second.
+    pub limits: Vec<(Instant, u64)>,
     /// Clear headers of all RTP that came in, retransmissions and padding too.
     pub raw_headers: Vec<RtpHeader>,
     /// Messages received on data channels, oldest first.
@@ -204,6 +209,8 @@ impl Peer {
             key_frame_requests: Vec::new(),
             rtcp_received: Vec::new(),
             rtcp_sent: Vec::new(),
+            orientation: None,
+            limits: Vec::new(),
             raw_headers: Vec::new(),
             messages: Vec::new(),
             closed_channels: Vec::new(),
@@ -321,6 +328,8 @@ impl Peer {
         if let Some(level) = packet.audio_level {
             values.audio_level = Some(level);
             values.voice_activity = Some(true);
+        } else {
+            values.video_orientation = self.orientation;
         }
         let write = RtpWrite::new(
             packet.pt.into(),
@@ -409,7 +418,12 @@ impl Peer {
                     .push((now, request.mid, request.kind));
             }
             Event::RawPacket(raw) => match *raw {
-                RawPacket::RtcpRx(rtcp) => self.rtcp_received.push(name(&rtcp)),
+                RawPacket::RtcpRx(rtcp) => {
+                    if let Rtcp::Remb(remb) = &rtcp {
+                        self.limits.push((now, remb.bitrate as u64));
+                    }
+                    self.rtcp_received.push(name(&rtcp));
+                }
                 RawPacket::RtcpTx(rtcp) => self.rtcp_sent.push(name(&rtcp)),
                 RawPacket::RtpRx(header, _) => self.raw_headers.push(header),
                 RawPacket::RtpTx(..) => {}

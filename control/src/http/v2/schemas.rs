@@ -5,7 +5,7 @@
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use crate::http::schemas::{DeviceBody, Kind, RtpCapabilitiesBody, TransportType};
+use crate::http::schemas::{Kind, RtpCapabilitiesBody, TransportType};
 
 /// The router's RTP capabilities.
 #[derive(ToSchema)]
@@ -23,7 +23,19 @@ pub(super) struct NewestBroadcasterBody {
     peer_id: String,
     #[schema(max_length = 256)]
     display_name: String,
-    device: DeviceBody,
+    device: NewestDeviceBody,
+}
+
+/// What a broadcaster runs on.
+#[derive(ToSchema)]
+pub(super) struct NewestDeviceBody {
+    /// `ffmpeg`, `gstreamer`, …; `broadcaster` when absent.
+    #[schema(max_length = 256)]
+    flag: Option<String>,
+    #[schema(min_length = 1, max_length = 256)]
+    name: String,
+    #[schema(max_length = 256)]
+    version: Option<String>,
 }
 
 /// A new transport.

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use serde_json::{Map, Value, json};
 use tracing::info;
 
+use super::MAX_DEVICE_TEXT;
 use crate::error::Error;
 use crate::ortc::RtpParameters;
 use crate::ortc::types::is_rtx;
@@ -24,7 +25,10 @@ impl Room {
         remote: Option<SocketAddr>,
     ) -> Result<Value, Error> {
         let id = PeerId::parse_as("peerId", fields::string(body, "peerId")?)?;
-        let entering = self.newcomer(&id, body)?;
+        let mut entering = self.newcomer(&id, body)?;
+        if let (Some(flag), Value::Object(device)) = (device_flag(body)?, &mut entering.device) {
+            device.insert("flag".into(), flag.into());
+        }
         let session = SessionId::next();
         let mut peer = Peer::broadcaster(id, session, remote);
         peer.entering = Some(entering);
@@ -58,6 +62,20 @@ impl Room {
             })
             .collect();
         Ok(json!({ "peerProducersInfos": infos }))
+    }
+}
+
+/// What its client calls itself, `ffmpeg` for example. Clients of the newest dialect
+/// know nobody by the flag that the seed's broadcasters have.
+fn device_flag(body: &Value) -> Result<Option<&str>, Error> {
+    let device = fields::required(body, "device")?;
+    match fields::optional(device, "flag")? {
+        None => Ok(None),
+        Some(Value::String(flag)) if flag.chars().count() <= MAX_DEVICE_TEXT => Ok(Some(flag)),
+        Some(_) => {
+            let allowed = format!("must be a string of at most {MAX_DEVICE_TEXT} characters");
+            Err(Error::field("device.flag", &allowed))
+        }
     }
 }
 

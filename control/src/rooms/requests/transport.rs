@@ -52,6 +52,7 @@ pub(super) async fn create(
             num_streams,
             max_message_size: MAX_MESSAGE_SIZE,
         }),
+        max_incoming_bitrate: Some(room.config.max_incoming_bitrate),
         ice_consent_timeout,
     };
     let created = room.worker.client.create_web_rtc_transport(request).await;

@@ -173,7 +173,9 @@ impl World {
                     self.model.told(consumer, layers)?;
                     continue;
                 }
-                Action::TellSpeaker { .. } => return Err("nobody was loud".into()),
+                Action::TellSpeaker { .. } | Action::TellDominantSpeaker { .. } => {
+                    return Err("nobody was loud".into());
+                }
             };
             let found = self
                 .clients

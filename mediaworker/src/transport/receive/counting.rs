@@ -7,7 +7,7 @@ use str0m::rtp::RtpPacket;
 use str0m::stats::MediaIngressStats;
 
 use super::inbound::Inbound;
-use super::{Entry, Receiving, guard};
+use super::{Entry, Orientation, Receiving, guard};
 use crate::transport::stats::{Feedback, StreamStats};
 
 /// The datagram that str0m is being given.
@@ -19,6 +19,8 @@ pub struct Arriving {
     pub repair: bool,
     /// It has become a packet of a producer.
     pub used: bool,
+    /// How its picture has to be turned, if it tells.
+    pub orientation: Option<Orientation>,
 }
 
 /// Score of one encoding.
@@ -69,10 +71,15 @@ impl Receiving {
     /// Notes what the next datagram for str0m is, by its clear header.
     pub(super) fn arrives(&mut self, rtp: &[u8]) {
         let pt = guard::payload_type(rtp).unwrap_or(0);
+        let orientation = self.orientation_id.and_then(|id| {
+            let byte = guard::extension(rtp, id)?.first()?;
+            Some(Orientation::from_byte(*byte))
+        });
         self.arriving = Arriving {
             len: rtp.len(),
             repair: self.repair_types & (1 << pt) != 0,
             used: false,
+            orientation,
         };
     }
 
@@ -190,6 +197,12 @@ impl Receiving {
                 (stream, stats)
             })
             .collect()
+    }
+
+    /// How a producer's pictures have to be turned, once they have told.
+    pub fn orientation(&self, producer: ProducerKey) -> Option<Orientation> {
+        let entry = self.entries.iter().find(|e| e.key == producer)?;
+        entry.orientation
     }
 
     /// Bits per second of one encoding.
