@@ -526,3 +526,101 @@ fn consumers_leave_a_stream_that_fails() {
     room.vp8(102, true);
     assert_eq!(room.current(), Some(layers(1, 0)));
 }
+
+/// A small random number generator (xorshift64).
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, end: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 16) % end
+    }
+
+    fn bytes(&mut self, most: u64) -> Vec<u8> {
+        let len = self.below(most + 1);
+        (0..len).map(|_| self.below(256) as u8).collect()
+    }
+}
+
+#[test]
+fn no_payload_and_no_descriptor_breaks_a_room() {
+    // A keyframe with a structure of two spatial layers, to which other frames refer.
+    const KEY: [u8; 10] = [0xc0, 0x00, 0x01, 0x80, 0x02, 0x0b, 0xd5, 0x55, 0x82, 0x00];
+    let mut random = Random(0x5eed);
+    for round in 0..60 {
+        let codec = [Codec::Vp8, Codec::Vp9, Codec::Av1][round % 3];
+        let dependency = if round % 2 == 0 {
+            SpatialDependency::Always
+        } else {
+            SpatialDependency::KeyPictures
+        };
+        let streams = 1 + round % 3;
+        let kind = StreamLayers {
+            spatial: 3,
+            temporal: 3,
+            dependency,
+        };
+        let mut room = Room::new(codec, streams, kind);
+        let mut sequence = 1000;
+        let (mut forwarded, mut layered) = (0, false);
+        for _ in 0..2000 {
+            room.now += Duration::from_millis(random.below(30));
+            sequence += random.below(4);
+            let mut payload = random.bytes(12);
+            if let Some(first) = payload.first_mut().filter(|_| random.below(2) == 0) {
+                // Often what begins a keyframe.
+                *first = match codec {
+                    Codec::Vp8 => 0x90,
+                    Codec::Vp9 => 0x8c | *first & 0x33,
+                    _ => 0x18,
+                };
+            }
+            let mut descriptor = random.bytes(40);
+            if random.below(2) == 0 {
+                descriptor = KEY[..if random.below(4) == 0 { 10 } else { 3 }].to_vec();
+                descriptor[0] = descriptor[0] & 0xc0 | random.below(5) as u8;
+                descriptor[2] = random.below(256) as u8;
+            }
+            let packet = RtpIn {
+                stream: random.below(streams as u64) as usize,
+                codec,
+                sequence: sequence - random.below(3),
+                timestamp: (sequence / 3) as u32 * 3600,
+                marker: random.below(3) == 0,
+                payload: &payload,
+                captured: None,
+                audio_level: None,
+                dependency_descriptor: (codec == Codec::Av1).then_some(&descriptor),
+            };
+            let mut out: Vec<Forward> = Vec::new();
+            room.router
+                .handle_rtp(room.now, room.camera, &packet, &mut out);
+            for forward in &out {
+                forwarded += 1;
+                if let Payload::Patched(patch) = forward.payload {
+                    let mut own = payload.clone();
+                    patch.apply(&mut own);
+                    assert_ne!(own, payload);
+                }
+            }
+            if random.below(20) == 0 {
+                let target = layers(random.below(4) as u8, random.below(4) as u8);
+                room.allow(Some(target).filter(|_| random.below(10) > 0));
+                let _ = (room.waiting(), room.costs());
+                let all = room.router.layer_bitrates(room.now, room.camera);
+                layered |= all
+                    .into_iter()
+                    .any(|(layers, _)| layers != Layers::default());
+            }
+            room.router.handle_timeout(room.now);
+            room.asked();
+            room.router.check_invariants().unwrap();
+        }
+        assert!(
+            forwarded > 20,
+            "{codec:?} {dependency:?} {streams}: {forwarded}"
+        );
+    }
+}
