@@ -618,6 +618,7 @@ fn no_payload_and_no_descriptor_breaks_a_room() {
             room.asked();
             room.router.check_invariants().unwrap();
         }
+        assert!(layered, "{codec:?}");
         assert!(
             forwarded > 20,
             "{codec:?} {dependency:?} {streams}: {forwarded}"
