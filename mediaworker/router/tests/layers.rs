@@ -352,15 +352,20 @@ fn full_svc_goes_down_at_once_and_up_where_a_decoder_can_follow() {
     assert_eq!(room.vp9(1, &all, Key), whole);
     assert_eq!(room.vp9(2, &all, Delta), whole);
     assert_eq!(room.current(), Some(layers(2, 0)));
+    room.allow(Some(layers(0, 2)));
+    let mut higher = vp9(3, 0, Delta);
+    higher[3] |= 0x40;
+    let got = room.send(0, 3 * 3600, true, &higher);
+    assert!(got.is_some(), "with all of its temporal layers");
     room.allow(Some(layers(0, 0)));
-    assert_eq!(room.vp9(3, &all, Delta), [(0, true)]);
+    assert_eq!(room.vp9(4, &all, Delta), [(0, true)]);
     assert_eq!(room.current(), Some(layers(0, 0)));
     // Up again: the layers need earlier pictures.
     room.allow(Some(layers(2, 0)));
     room.asked();
-    assert_eq!(room.vp9(4, &all, Delta), [(0, true)]);
+    assert_eq!(room.vp9(5, &all, Delta), [(0, true)]);
     assert_eq!(room.asked(), 0, "it has to be steady");
-    for picture in 5..40 {
+    for picture in 6..40 {
         room.vp9(picture, &all, Delta);
     }
     assert!(room.asked() > 0);
@@ -394,6 +399,10 @@ fn k_svc_changes_with_keyframes_only_and_sends_one_layer_between_them() {
     room.asked();
     room.allow(Some(layers(1, 0)));
     assert_eq!(room.vp9(3, &all, Delta), [(2, true)], "until the keyframe");
+    let mut higher = vp9(0x13, 2, Delta);
+    higher[3] |= 0x20;
+    let got = room.send(0, 0x13 * 3600, true, &higher);
+    assert_eq!(got, None, "but only its lowest temporal layer");
     assert_eq!(room.asked(), 1);
     assert!(matches!(
         room.waiting(),
@@ -403,20 +412,20 @@ fn k_svc_changes_with_keyframes_only_and_sends_one_layer_between_them() {
             ..
         })
     ));
-    assert_eq!(room.vp9(4, &all, Key), [(0, false), (1, true)]);
-    assert_eq!(room.vp9(5, &all, Delta), [(1, true)]);
+    assert_eq!(room.vp9(0x14, &all, Key), [(0, false), (1, true)]);
+    assert_eq!(room.vp9(0x15, &all, Delta), [(1, true)]);
     assert_eq!((room.waiting(), room.current()), (None, Some(layers(1, 0))));
     room.allow(Some(Layers::HIGHEST));
-    assert_eq!(room.vp9(6, &all, Key), whole);
+    assert_eq!(room.vp9(0x16, &all, Key), whole);
     // The sender gives up the highest layer without a keyframe.
     room.now += KEY_FRAME_INTERVAL;
     room.asked();
-    for picture in 7..11 {
+    for picture in 0x17..0x1b {
         assert_eq!(room.vp9(picture, &[0, 1], Delta), []);
     }
     assert_eq!(room.asked(), 1);
-    assert_eq!(room.vp9(11, &[0, 1], Key), [(0, false), (1, true)]);
-    assert_eq!(room.vp9(12, &[0, 1], Delta), [(1, true)], "and goes on");
+    assert_eq!(room.vp9(0x1b, &[0, 1], Key), [(0, false), (1, true)]);
+    assert_eq!(room.vp9(0x1c, &[0, 1], Delta), [(1, true)], "and goes on");
 }
 
 #[test]
