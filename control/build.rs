@@ -114,6 +114,21 @@ fn common_assets(work: &Path) -> Vec<Asset> {
             "text/css; charset=utf-8",
             work.join("src/api.css"),
         ),
+        (
+            "/admin",
+            "text/html; charset=utf-8",
+            work.join("src/admin.html"),
+        ),
+        (
+            "/admin/admin.js",
+            "text/javascript; charset=utf-8",
+            work.join("src/admin.js"),
+        ),
+        (
+            "/admin/admin.css",
+            "text/css; charset=utf-8",
+            work.join("src/admin.css"),
+        ),
     ]
 }
 

@@ -45,7 +45,7 @@ COTURN_FLAGS = [
     "--no-cli",
 ]
 
-# Time that the server's own end takes at most, seconds.
+# Time that the server's own end takes at most once calls have ended, seconds.
 SERVER_END = 2
 
 findings = []
@@ -171,6 +171,10 @@ def check_compose(path, known):
     secret = environment["MEDIASOUP_CLIENT_ICESERVER_SECRET"]
     check(len(secret) == 64, f"{what}: the secret is {secret!r}")
     check(f"--static-auth-secret={secret}" in coturn, f"{what}: coturn has another secret")
+    grace = re.fullmatch(r"(?:(\d+)m)?(\d+)s", services["server"]["stop_grace_period"])
+    grace = int(grace.group(1) or 0) * 60 + int(grace.group(2))
+    drain = int(environment["DRAIN_TIMEOUT"])
+    check(drain + SERVER_END < grace, f"{what}: {grace} s are too few to drain in")
     take_all(Ports(what), environment, coturn)
     published = Ports(f"{what}, published")
     for name, service in services.items():
@@ -226,7 +230,7 @@ def check_order_of_variables(what, container):
         defined.add(variable["name"])
 
 
-def check_workload(what, workload, objects):
+def check_workload(what, workload, objects, known):
     pod = workload["spec"]["template"]["spec"]
     grace = pod["terminationGracePeriodSeconds"]
     for container in containers(workload):
@@ -241,7 +245,8 @@ def check_workload(what, workload, objects):
         check(not security.get("allowPrivilegeEscalation", True), f"{where}: may gain privileges")
         pause = container.get("lifecycle", {}).get("preStop", {}).get("exec", {}).get("command")
         if pause:
-            check(int(pause[1]) + SERVER_END < grace, f"{where}: {grace} s are too few")
+            needed = int(pause[1]) + int(known["DRAIN_TIMEOUT"]) + SERVER_END
+            check(needed < grace, f"{where}: {grace} s are too few")
         volumes = {volume["name"] for volume in pod.get("volumes", [])}
         for mount in container.get("volumeMounts", []):
             check(mount["name"] in volumes, f"{where}: no volume {mount['name']}")
@@ -284,7 +289,7 @@ def check_kubernetes(path, known):
         return
     for (kind, name), thing in objects.items():
         if kind in ("StatefulSet", "Deployment"):
-            check_workload(f"{what}: {name}", thing, objects)
+            check_workload(f"{what}: {name}", thing, objects, known)
     check_references(what, objects)
 
     server = containers(objects[("StatefulSet", "webrtc-server")])[-1]

@@ -53,6 +53,8 @@ impl Started {
             .env("MEDIASOUP_LISTEN_IP", "127.0.0.1")
             .env("MEDIASOUP_NUM_WORKERS", "1")
             .env("ROOM_MAX_PEERS", MAX_PEERS)
+            // Its clients are still there when it is ended.
+            .env("DRAIN_TIMEOUT", "0")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());

@@ -6,8 +6,10 @@ use std::process::ExitCode;
 
 use crate::addresses::{self, AnnouncedAddress};
 use crate::config::{Config, ConfigError};
+use crate::startup::admin_notes;
 use crate::workers::Plan;
 use crate::workers::cpu::CpuLimits;
+use crate::workers::memory::Granted;
 use crate::{listen, logging, tls};
 
 /// What there is to say, one line each.
@@ -51,7 +53,11 @@ fn find(config: &Config, refused: &[ConfigError]) -> Findings {
         problems: refused.iter().map(ConfigError::to_string).collect(),
         ..Findings::default()
     };
-    findings.refuse(listen::https(config.listen_ip, config.listen_port));
+    // Held together, for they must not be the same.
+    let https = findings.refuse(listen::https(config.listen_ip, config.listen_port));
+    let admin = config.admin_listen.map(listen::admin);
+    let _ports = (https, admin.map(|admin| findings.refuse(admin)));
+    findings.notes.extend(admin_notes(config));
     let machine = addresses::interfaces();
     let announced = addresses::announced(config, &machine);
     let own: Vec<IpAddr> = announced.iter().filter_map(AnnouncedAddress::ip).collect();
@@ -70,7 +76,11 @@ fn find(config: &Config, refused: &[ConfigError]) -> Findings {
                 findings.refuse(listen::check_slice(config.media_listen_ip, slot.ports));
             }
         }
+        // As a start would do it.
+        listen::raise_open_files();
+        let shortages = Granted::detect().shortages(config, &plan);
         findings.notes.extend(plan.notes);
+        findings.notes.extend(shortages);
     }
     if config.https_enabled
         && let Some(notes) = findings.refuse(tls::check(config, &own))

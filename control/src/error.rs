@@ -75,6 +75,12 @@ pub enum Error {
     /// A path that wants a bearer token, without the right one.
     #[error("a valid bearer token is required")]
     Unauthorized,
+    /// An admin path, asked from another machine, where no token is configured.
+    #[error(
+        "admin paths answer other machines only with the token of ADMIN_TOKEN, which is not set; \
+         ADMIN_LISTEN gives them an address of their own"
+    )]
+    AdminOnly,
     /// The request's body is longer than allowed.
     #[error("the body is longer than {0} bytes")]
     BodyTooLarge(usize),
@@ -130,6 +136,7 @@ impl Error {
             Error::RoomFull
             | Error::BroadcastersId(_)
             | Error::ForeignOrigin
+            | Error::AdminOnly
             | Error::Forbidden(_)
             | Error::NoSubprotocol => StatusCode::FORBIDDEN,
             Error::IdTaken(_) | Error::NotPossible(_) | Error::NotJoined | Error::AlreadyJoined => {

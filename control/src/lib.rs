@@ -10,6 +10,7 @@ pub mod health;
 pub mod http;
 mod listen;
 mod logging;
+pub mod metrics;
 pub mod ortc;
 pub mod protoo;
 pub mod rooms;

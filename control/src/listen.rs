@@ -23,6 +23,14 @@ pub enum ListenError {
         /// The kernel's answer.
         error: io::Error,
     },
+    /// The listener of the admin paths.
+    #[error("ADMIN_LISTEN: cannot listen on {address}: {error}")]
+    Admin {
+        /// What was tried.
+        address: SocketAddr,
+        /// The kernel's answer.
+        error: io::Error,
+    },
     /// The address of the media sockets.
     #[error("MEDIASOUP_LISTEN_IP: cannot bind {ip}: {error}")]
     Media {
@@ -72,6 +80,14 @@ pub fn https(ip: IpAddr, port: u16) -> Result<TcpListener, ListenError> {
         address,
         error,
     })
+}
+
+/// Listens for the admin paths.
+///
+/// # Errors
+/// [`ListenError::Admin`]
+pub fn admin(address: SocketAddr) -> Result<TcpListener, ListenError> {
+    http::serve::bind(address).map_err(|error| ListenError::Admin { address, error })
 }
 
 /// Checks that media sockets can bind to `ip`, so that a mistake is told once
@@ -139,6 +155,9 @@ mod tests {
             error.starts_with("PROTOO_LISTEN_PORT: cannot listen on 127.0.0.1:"),
             "{error}"
         );
+        let error = admin(SocketAddr::new(LOOPBACK, port)).unwrap_err();
+        let want = format!("ADMIN_LISTEN: cannot listen on 127.0.0.1:{port}: ");
+        assert!(error.to_string().starts_with(&want), "{error}");
         let error = check_media(NOBODYS).unwrap_err().to_string();
         assert!(
             error.starts_with("MEDIASOUP_LISTEN_IP: cannot bind 192.0.2.1: "),

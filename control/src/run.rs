@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, info, warn};
@@ -19,8 +19,9 @@ use crate::config::{Config, LogFormat, Parsed};
 use crate::http::{self, AppState};
 use crate::rooms::Rooms;
 use crate::signals::{EndSignal, Hangups, Signals};
-use crate::startup::Startup;
+use crate::startup::{self, Startup};
 use crate::workers::cpu::CpuLimits;
+use crate::workers::memory::Granted;
 use crate::workers::{Plan, WorkerPool, Workers};
 use crate::{check, listen, logging, tls, workers};
 
@@ -35,6 +36,9 @@ const CLOSE_RESTART: u16 = 1012;
 /// Time for clients to be let go and for requests under way to be answered at
 /// the end. With the workers' own time the whole end stays below two seconds.
 const GOODBYE: Duration = Duration::from_millis(700);
+
+/// How often it is looked whether the last call has ended.
+const DRAIN_LOOK: Duration = Duration::from_millis(100);
 
 /// What an operator has to do who switched TLS off.
 const NO_TLS: &str = "HTTPS_ENABLED=no: a proxy in front has to add TLS";
@@ -107,6 +111,7 @@ async fn serve(config: Config) -> Result<(), Failure> {
         false => None,
     };
     let mut notes = plan.notes.clone();
+    notes.extend(Granted::detect().shortages(&config, &plan));
     match &tls {
         Some(tls) => notes.extend(tls.notes.iter().cloned()),
         None => notes.push(NO_TLS.to_owned()),
@@ -114,7 +119,9 @@ async fn serve(config: Config) -> Result<(), Failure> {
     if tls.is_none() && config.trusted_proxies.is_empty() {
         notes.push(NO_PROXY.to_owned());
     }
+    notes.extend(startup::admin_notes(&config));
     let listener = listen::https(config.listen_ip, config.listen_port)?;
+    let admin_listener = config.admin_listen.map(listen::admin).transpose()?;
 
     let (notices, receiver) = mpsc::channel(NOTICE_QUEUE);
     let workers = tokio::select! {
@@ -131,17 +138,31 @@ async fn serve(config: Config) -> Result<(), Failure> {
         }
     };
     let stop = CancellationToken::new();
-    let app = http::app(AppState {
+    let drain = CancellationToken::new();
+    let state = AppState {
         config: Arc::clone(&config),
         rooms: rooms.clone(),
         workers: Arc::clone(&pool),
+        drain: drain.clone(),
+    };
+    let server_tls = tls.as_ref().map(|tls| Arc::clone(&tls.server));
+    let admin = config.admin_listen.zip(admin_listener);
+    let admin = admin.map(|(address, listener)| {
+        let tls = server_tls.clone();
+        let tls = tls.filter(|_| startup::admin_speaks_tls(&config, address));
+        let app = http::admin_app(state.clone());
+        http::serve::serve(listener, tls, app, stop.clone())
     });
-    let mut server = Some(tokio::spawn(http::serve::serve(
-        listener,
-        tls.as_ref().map(|tls| Arc::clone(&tls.server)),
-        app,
-        stop.clone(),
-    )));
+    let public = http::serve::serve(listener, server_tls, http::app(state), stop.clone());
+    let mut server = Some(tokio::spawn(async move {
+        let admin = async {
+            match admin {
+                Some(serving) => serving.await,
+                None => Ok(()),
+            }
+        };
+        tokio::try_join!(public, admin).map(|_| ())
+    }));
     for note in &notes {
         warn!("{note}");
     }
@@ -161,7 +182,12 @@ async fn serve(config: Config) -> Result<(), Failure> {
         let keeping = tls::keep_fresh(tls.reloader, hangups);
         AbortOnDropHandle::new(tokio::spawn(keeping))
     });
-    let result = until_over(&mut signals, &mut server, &rooms).await;
+    let mut drain = Drain {
+        asked: drain,
+        patience: config.drain_timeout,
+        rooms: &rooms,
+    };
+    let result = until_over(&mut signals, &mut server, &mut drain).await;
     tokio::select! {
         () = end(&stop, &rooms, server, workers) => {}
         _ = signals.recv() => info!("ending at once"),
@@ -169,19 +195,64 @@ async fn serve(config: Config) -> Result<(), Failure> {
     result
 }
 
-/// Waits for a signal that ends the server, or for its listener's end.
+/// How calls are let end before the server does.
+struct Drain<'a> {
+    /// Cancelled when an admin wants the end.
+    asked: CancellationToken,
+    /// How long calls may go on.
+    patience: Duration,
+    rooms: &'a Rooms,
+}
+
+impl Drain<'_> {
+    /// Takes no new rooms, and waits until nobody is in a call any more; no longer
+    /// than the patience goes.
+    async fn run(&self) {
+        self.rooms.drain();
+        let peers = self.rooms.joined_peers();
+        if peers == 0 || self.patience.is_zero() {
+            return;
+        }
+        info!(peers, patience = ?self.patience, "calls may end, no new rooms are taken");
+        let empty = async {
+            while self.rooms.joined_peers() > 0 {
+                sleep(DRAIN_LOOK).await;
+            }
+        };
+        if timeout(self.patience, empty).await.is_err() {
+            let peers = self.rooms.joined_peers();
+            warn!(peers, "calls did not end in time");
+        }
+    }
+}
+
+/// Waits for a signal or an admin that ends the server, and then for calls to end
+/// or another signal; or for its listener's end.
 async fn until_over(
     signals: &mut Signals,
     server: &mut Server,
-    rooms: &Rooms,
+    drain: &mut Drain<'_>,
 ) -> Result<(), Failure> {
+    let peers = || drain.rooms.joined_peers();
     tokio::select! {
-        signal = signals.recv() => {
-            let name = match signal {
-                EndSignal::Interrupt => "SIGINT",
-                EndSignal::Terminate => "SIGTERM",
-            };
-            info!(signal = name, peers = rooms.joined_peers(), "ending");
+        signal = signals.recv() => match signal {
+            // Somebody sits in front of it and wants it to end.
+            EndSignal::Interrupt => {
+                info!(signal = "SIGINT", peers = peers(), "ending");
+                return Ok(());
+            }
+            EndSignal::Terminate => info!(signal = "SIGTERM", peers = peers(), "ending"),
+        },
+        () = drain.asked.cancelled() => info!(peers = peers(), "ending, as an administrator wants"),
+        ended = ended(server) => {
+            error!("the listener has ended");
+            return ended;
+        }
+    }
+    tokio::select! {
+        () = drain.run() => Ok(()),
+        _ = signals.recv() => {
+            info!("ending without waiting for calls");
             Ok(())
         }
         ended = ended(server) => {

@@ -2,7 +2,7 @@
 //! runs on. A block of text for people, an event for logs that machines read.
 
 use std::fmt::Write;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use tracing::{info, warn};
 
@@ -35,6 +35,7 @@ impl Startup<'_> {
     pub fn block(&self) -> String {
         let mut block = format!("\nwebrtc-server {} is ready\n\n", env!("CARGO_PKG_VERSION"));
         rows(&mut block, "Open", self.urls());
+        rows(&mut block, "Admin", self.admin_url());
         rows(&mut block, "Certificate", [self.certificate.to_owned()]);
         rows(&mut block, "Announced", [self.announced()]);
         rows(&mut block, "Workers", self.workers.iter().map(worker));
@@ -53,6 +54,7 @@ impl Startup<'_> {
         info!(
             version = env!("CARGO_PKG_VERSION"),
             urls = self.urls().join(", "),
+            admin = self.admin_url(),
             certificate = self.certificate,
             announced = self.announced(),
             workers = workers.join(", "),
@@ -110,6 +112,16 @@ impl Startup<'_> {
         urls
     }
 
+    /// Where the admin paths are, if they have an address of their own.
+    fn admin_url(&self) -> Option<String> {
+        let address = self.config.admin_listen?;
+        let scheme = match admin_speaks_tls(self.config, address) {
+            true => "https",
+            false => "http",
+        };
+        Some(format!("{scheme}://{address}/admin"))
+    }
+
     /// The most common mistake: nobody outside can reach the media.
     fn hint(&self) -> Option<String> {
         if self.announced.is_empty() {
@@ -126,6 +138,38 @@ impl Startup<'_> {
                 .to_owned()
         })
     }
+}
+
+/// Whether the listener of the admin paths speaks TLS. Nobody can listen in on
+/// loopback, and what scrapes metrics there has no certificate to trust.
+pub fn admin_speaks_tls(config: &Config, address: SocketAddr) -> bool {
+    config.https_enabled && !address.ip().to_canonical().is_loopback()
+}
+
+/// What the operator should know of `ADMIN_LISTEN`, one line each.
+pub fn admin_notes(config: &Config) -> Vec<String> {
+    let mut notes = Vec::new();
+    let Some(address) = config.admin_listen else {
+        return notes;
+    };
+    if address.ip().to_canonical().is_loopback() {
+        return notes;
+    }
+    if config.admin_token.is_none() {
+        notes.push(
+            "ADMIN_LISTEN is reachable from other machines, but without ADMIN_TOKEN none of them \
+             is answered"
+                .to_owned(),
+        );
+    }
+    if !config.https_enabled {
+        notes.push(
+            "HTTPS_ENABLED=no: the admin token passes ADMIN_LISTEN in the clear; keep it in a \
+             network that you trust"
+                .to_owned(),
+        );
+    }
+    notes
 }
 
 fn url(scheme: &str, host: &str, port: u16) -> String {
@@ -175,8 +219,7 @@ mod tests {
             pid: Some(100 + index as u32),
             cpu,
             ports,
-            ready: true,
-            restarts: 0,
+            ..WorkerStatus::default()
         };
         vec![
             status(0, Some(0), (40_000, 44_999)),
@@ -282,6 +325,52 @@ webrtc-server {version} is ready
                 .collect();
             assert_eq!(urls, ["https://rtc.example.com/", want]);
         }
+    }
+
+    #[test]
+    fn the_address_of_the_admin_paths() {
+        for (address, https, token, url, notes) in [
+            (
+                "127.0.0.1:9090",
+                true,
+                false,
+                "http://127.0.0.1:9090/admin",
+                0,
+            ),
+            ("[::1]:9090", false, false, "http://[::1]:9090/admin", 0),
+            (
+                "10.0.0.1:9090",
+                true,
+                true,
+                "https://10.0.0.1:9090/admin",
+                0,
+            ),
+            (
+                "10.0.0.1:9090",
+                true,
+                false,
+                "https://10.0.0.1:9090/admin",
+                1,
+            ),
+            (
+                "10.0.0.1:9090",
+                false,
+                false,
+                "http://10.0.0.1:9090/admin",
+                2,
+            ),
+        ] {
+            let config = Config {
+                admin_listen: Some(address.parse().unwrap()),
+                https_enabled: https,
+                admin_token: token.then(|| crate::config::Secret::new("t")),
+                ..Config::default()
+            };
+            let text = block(&config, &[], &[]);
+            assert!(text.contains(&format!("  Admin        {url}\n")), "{text}");
+            assert_eq!(admin_notes(&config).len(), notes, "{address}");
+        }
+        assert!(!block(&Config::default(), &[], &[]).contains("Admin"));
     }
 
     #[test]

@@ -13,6 +13,7 @@ use nix::sys::time::TimeSpec;
 use crate::engine::Engine;
 use crate::event_channel::{EventSender, NotSent};
 use crate::net::udp::MediaSockets;
+use crate::ticks::Ticks;
 use crate::transport::Tuple;
 
 /// Longest sleep: what is noticed only by looking is noticed this soon.
@@ -32,6 +33,8 @@ pub struct Worker {
     pub sockets: MediaSockets,
     /// Commands of the control plane that were carried out, refused ones too.
     pub calls: u64,
+    /// How long ticks took.
+    pub ticks: Ticks,
     /// Where events go, once the control plane listens.
     pub events: Option<EventSender>,
     /// An event that did not fit yet.
@@ -60,6 +63,7 @@ impl Worker {
             engine,
             sockets,
             calls: 0,
+            ticks: Ticks::default(),
             events: None,
             held: None,
         }
@@ -71,6 +75,7 @@ impl Worker {
         while !stop.load(Ordering::Acquire) {
             let ready = self.wait(wake);
             let now = Instant::now();
+            let before = self.engine.counters().rtp_forwarded;
             if ready.datagrams {
                 self.receive(now);
             }
@@ -81,6 +86,8 @@ impl Worker {
             self.engine.flush(now);
             self.engine.take_datagrams(&mut datagrams);
             self.sockets.send(&mut datagrams);
+            let forwarded = self.engine.counters().rtp_forwarded - before;
+            self.ticks.note(now.elapsed(), forwarded);
             self.send_events();
             if self.engine.is_congested() {
                 return Ended::Congested;

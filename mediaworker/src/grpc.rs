@@ -145,8 +145,13 @@ impl MediaWorker for Service {
         Ok(Response::new(stream))
     }
 
-    async fn dump(&self, _: Request<proto::DumpRequest>) -> Answer<proto::DumpResponse> {
-        let dump = self.jobs.call(|worker, _| dump(worker)).await?;
+    async fn dump(&self, request: Request<proto::DumpRequest>) -> Answer<proto::DumpResponse> {
+        let feedback = request.get_ref().feedback;
+        let job = move |worker: &mut Worker, _| proto::DumpResponse {
+            feedback: feedback.then(|| worker.engine.feedback()),
+            ..dump(worker)
+        };
+        let dump = self.jobs.call(job).await?;
         Ok(Response::new(dump))
     }
 
@@ -424,7 +429,7 @@ fn dump(worker: &Worker) -> proto::DumpResponse {
         rtp_packets_forwarded: counters.rtp_forwarded,
         datagrams_received: net.received,
         datagrams_sent: net.sent,
-        datagrams_dropped: counters.dropped,
+        datagrams_dropped: counters.dropped.total(),
         send_errors: net.send_errors,
         cpu_user_us: u64::try_from(user).unwrap_or(0),
         cpu_system_us: u64::try_from(system).unwrap_or(0),
@@ -433,6 +438,20 @@ fn dump(worker: &Worker) -> proto::DumpResponse {
         data_producers: count(sizes.data_producers),
         data_consumers: count(sizes.data_consumers),
         calls: worker.calls,
+        bytes_received: net.bytes_received,
+        bytes_sent: net.bytes_sent,
+        dropped: Some(proto::DroppedDatagrams {
+            unparsable: counters.dropped.unparsable,
+            unknown: counters.dropped.unknown,
+            refused_checks: counters.dropped.refused_checks,
+            refused: counters.dropped.refused,
+        }),
+        data_messages_dropped: counters.data_dropped,
+        ticks: Some(worker.ticks.all().into()),
+        forwarding: Some(worker.ticks.of_packets().into()),
+        // All transports share one.
+        ports_in_use: 1,
+        feedback: None,
     }
 }
 

@@ -10,6 +10,7 @@ pub mod grpc;
 pub mod net;
 mod process;
 mod run;
+pub mod ticks;
 pub mod transport;
 mod warm_up;
 

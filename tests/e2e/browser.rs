@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use crate::driver::{BrowserSlots, Driver};
 use crate::server::{DEADLINE, Options, Server, wait_until};
 
+/// A Chromium, and leave to run it.
 pub struct Browser {
     driver: Driver,
     _slot: BrowserSlots,
@@ -37,7 +38,7 @@ impl Browser {
     }
 
     /// Opens the call page and joins a room at once.
-    fn join(&mut self, server: &Server, page: &str, room: &str, more: &str) {
+    pub fn join(&mut self, server: &Server, page: &str, room: &str, more: &str) {
         self.join_with(server, page, room, more, "ok");
     }
 
@@ -58,7 +59,7 @@ impl Browser {
     }
 
     /// Waits until the statistics of a page satisfy a condition.
-    fn wait(&mut self, page: &str, what: &str, mut holds: impl FnMut(&Value) -> bool) -> Value {
+    pub fn wait(&mut self, page: &str, what: &str, mut holds: impl FnMut(&Value) -> bool) -> Value {
         let end = Instant::now() + DEADLINE;
         loop {
             let stats = self.stats(page);
@@ -86,7 +87,7 @@ impl Browser {
 
     /// Waits until a page decodes another peer's video and hears its sound: both
     /// go on from where they are.
-    fn sees_and_hears(&mut self, page: &str, other: &str) -> Value {
+    pub fn sees_and_hears(&mut self, page: &str, other: &str) -> Value {
         let before = self.stats(page);
         let at = |stats: &Value, kind: &str, field: &str| {
             consumer(stats, other, kind).map_or(0.0, |c| c[field].as_f64().unwrap_or(0.0))
@@ -117,6 +118,12 @@ pub fn consumer<'a>(stats: &'a Value, peer: &str, kind: &str) -> Option<&'a Valu
     let peer = peers.iter().find(|p| p["id"] == peer)?;
     let consumers = peer["consumers"].as_array()?;
     consumers.iter().find(|c| c["kind"] == kind)
+}
+
+/// Frames of another peer that a page has decoded.
+pub fn frames_of(stats: &Value, other: &str) -> u64 {
+    let video = consumer(stats, other, "video");
+    video.map_or(0, |it| it["framesDecoded"].as_u64().unwrap_or(0))
 }
 
 fn has_peer(stats: &Value, peer: &str) -> bool {

@@ -14,6 +14,7 @@ mod https;
 mod protoo;
 mod server;
 
+mod admin;
 mod api;
 mod bench;
 mod broadcaster;
@@ -21,7 +22,9 @@ mod browser;
 mod call;
 mod certificates;
 mod clients;
+mod comeback;
 mod defects;
+mod failures;
 mod handshakes;
 mod joins;
 mod layers;

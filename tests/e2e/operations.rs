@@ -178,7 +178,7 @@ async fn a_log_for_machines_is_json_from_end_to_end() {
     // A worker has something to say about a client that comes.
     let _alice = Client::join(server.address(), "room", "alice").await;
     server.wait_for_line("\"target\":\"mediaworker\"");
-    server.signal(Signal::SIGTERM);
+    server.signal(Signal::SIGINT);
     assert!(server.wait_for_end(DEADLINE).is_some());
     let log = server.log();
     let lines: Vec<Value> = log

@@ -147,7 +147,7 @@ async fn a_stop_in_a_call_makes_clients_try_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_webhook_receiver_that_hangs_does_not_hold_up_the_end() {
-    let mut server = Server::start();
+    let mut server = Options::new().env("DRAIN_TIMEOUT", 0).start();
     // It takes connections, and never says anything.
     let receiver = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let uri = format!("http://user:hunter2@{}/", receiver.local_addr().unwrap());

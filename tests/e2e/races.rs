@@ -397,7 +397,7 @@ fn is_empty(config: &Value, rooms: u64) -> bool {
         values.sum()
     };
     let media = ["transports", "producers", "consumers", "dataConsumers"];
-    config["rooms"] == json!({"open": rooms, "joinedPeers": rooms})
+    config["rooms"] == json!({"open": rooms, "joinedPeers": rooms, "quarantined": 0})
         && config["webhooks"]["queued"] == 0
         && all("routers") == rooms
         && media.iter().all(|kind| all(kind) == 0)

@@ -14,7 +14,7 @@ mod tests;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -71,6 +71,20 @@ pub struct Config {
     /// What workers are pinned to; `None`: the CPUs that this process may use,
     /// or nothing under a CPU quota without a cpuset (`MEDIASOUP_WORKER_CPUS`).
     pub worker_cpus: Option<WorkerCpus>,
+    /// How long a worker's media thread may stall before it is killed
+    /// (`WORKER_TIMEOUT`), 1 second to 10 minutes.
+    pub worker_timeout: Duration,
+    /// Most rooms (`MAX_ROOMS`).
+    pub max_rooms: u32,
+    /// Most peers in all rooms (`MAX_PEERS`).
+    pub max_peers: u32,
+    /// Most transports on a worker (`WORKER_MAX_TRANSPORTS`).
+    pub worker_max_transports: u32,
+    /// Most consumers on a worker (`WORKER_MAX_CONSUMERS`).
+    pub worker_max_consumers: u32,
+    /// Time that calls have to end by themselves when the server ends
+    /// (`DRAIN_TIMEOUT`), at most 1 day.
+    pub drain_timeout: Duration,
     /// The most that a client is told to send on one transport, bits per second; 0
     /// is no limit (`TRANSPORT_MAX_INCOMING_BITRATE`).
     pub max_incoming_bitrate: u64,
@@ -81,6 +95,9 @@ pub struct Config {
     pub router_codecs: Vec<CodecName>,
     /// Bearer token of the admin paths (`ADMIN_TOKEN`).
     pub admin_token: Option<Secret>,
+    /// Address of the admin paths, which are then not on the public port
+    /// (`ADMIN_LISTEN`).
+    pub admin_listen: Option<SocketAddr>,
     /// Bearer token for making rooms and for broadcasters (`API_TOKEN`).
     pub api_token: Option<Secret>,
     /// Origins of pages that may use the API and the signaling, as browsers
@@ -286,12 +303,25 @@ impl Config {
                 v::number(raw, 1..=s::MAX_WORKERS)
             })?,
             worker_cpus: sources.optional(&s::MEDIASOUP_WORKER_CPUS, v::worker_cpus)?,
+            worker_timeout: sources.required(&s::WORKER_TIMEOUT, |raw| {
+                v::number(raw, 1..=s::MAX_STALL_SECONDS).map(Duration::from_secs)
+            })?,
+            max_rooms: sources.required(&s::MAX_ROOMS, |raw| v::number(raw, 1..=s::MOST))?,
+            max_peers: sources.required(&s::MAX_PEERS, |raw| v::number(raw, 1..=s::MOST))?,
+            worker_max_transports: sources
+                .required(&s::WORKER_MAX_TRANSPORTS, |raw| v::number(raw, 1..=s::MOST))?,
+            worker_max_consumers: sources
+                .required(&s::WORKER_MAX_CONSUMERS, |raw| v::number(raw, 1..=s::MOST))?,
+            drain_timeout: sources.required(&s::DRAIN_TIMEOUT, |raw| {
+                v::number(raw, 0..=s::MAX_SECONDS).map(Duration::from_secs)
+            })?,
             max_incoming_bitrate: sources.required(&s::TRANSPORT_MAX_INCOMING_BITRATE, |raw| {
                 v::number(raw, 0..=s::MAX_BITRATE)
             })?,
             outgoing_bitrate: OutgoingBitrate::from(sources)?,
             router_codecs: sources.required(&s::ROUTER_CODECS, v::router_codecs)?,
             admin_token: sources.optional(&s::ADMIN_TOKEN, v::token)?,
+            admin_listen: sources.optional(&s::ADMIN_LISTEN, v::socket_address)?,
             api_token: sources.optional(&s::API_TOKEN, v::token)?,
             cors_origins: sources.optional(&s::CORS_ORIGINS, v::origins)?,
             ice_server: IceServer {
@@ -312,8 +342,9 @@ impl Config {
                     v::number(raw, 1..=s::MAX_TURN_SECONDS).map(Duration::from_secs)
                 })?,
             },
-            room_max_peers: sources
-                .required(&s::ROOM_MAX_PEERS, |raw| v::number(raw, 2..=s::MAX_PEERS))?,
+            room_max_peers: sources.required(&s::ROOM_MAX_PEERS, |raw| {
+                v::number(raw, 2..=s::MOST_ROOM_PEERS)
+            })?,
             room_max_broadcasters: sources.required(&s::ROOM_MAX_BROADCASTERS, |raw| {
                 v::number(raw, 0..=s::MAX_BROADCASTERS)
             })?,
@@ -415,6 +446,14 @@ impl Config {
                 "minOutgoingBitrate": self.outgoing_bitrate.min,
                 "maxOutgoingBitrate": self.outgoing_bitrate.max,
             },
+            "workers": {
+                "timeoutSeconds": self.worker_timeout.as_secs(),
+                "maxTransports": self.worker_max_transports,
+                "maxConsumers": self.worker_max_consumers,
+            },
+            "maxRooms": self.max_rooms,
+            "maxPeers": self.max_peers,
+            "drainTimeoutSeconds": self.drain_timeout.as_secs(),
             "routerCodecs": self.router_codecs.iter().map(|it| it.name()).collect::<Vec<_>>(),
             "iceServer": {
                 "enabled": self.ice_server.enabled,
@@ -441,6 +480,7 @@ impl Config {
             },
             "corsOrigins": self.cors_origins,
             "networkThrottleSecret": hidden(self.network_throttle_secret.is_some()),
+            "adminListen": self.admin_listen.map(|it| it.to_string()),
             "adminToken": hidden(self.admin_token.is_some()),
             "apiToken": hidden(self.api_token.is_some()),
             "log": self.log,
@@ -481,10 +521,17 @@ impl Default for Config {
             max_port: 49_999,
             num_workers: None,
             worker_cpus: None,
+            worker_timeout: Duration::from_secs(10),
+            max_rooms: 10_000,
+            max_peers: 10_000,
+            worker_max_transports: 10_000,
+            worker_max_consumers: 50_000,
+            drain_timeout: Duration::from_secs(30),
             max_incoming_bitrate: 5_000_000,
             outgoing_bitrate: OutgoingBitrate::default(),
             router_codecs: CodecName::DEFAULT.to_vec(),
             admin_token: None,
+            admin_listen: None,
             api_token: None,
             cors_origins: None,
             ice_server: IceServer::default(),

@@ -23,7 +23,11 @@ const CHECK: &str = "check";
 /// would keep the machine from doing anything else.
 pub const MAX_WORKERS: u16 = 256;
 /// Most peers that a room can be given.
-pub const MAX_PEERS: u32 = 10_000;
+pub const MOST_ROOM_PEERS: u32 = 10_000;
+/// Most of anything that can be counted in a limit of the server.
+pub const MOST: u32 = 1_000_000;
+/// Longest stall of a worker that can be put up with, seconds.
+pub const MAX_STALL_SECONDS: u64 = 600;
 /// Most broadcasters that a room can be given.
 pub const MAX_BROADCASTERS: u32 = 1000;
 /// Most extra consumers of each producer that a client can be granted.
@@ -166,6 +170,37 @@ settings! {
         unset: "those that this process may use; none under a CPU quota without a cpuset",
         allowed: "none, or numbers and ranges, each CPU once, for example 2-5,8",
     }
+    WORKER_TIMEOUT {
+        help: "Seconds that a media worker may stall before it is killed and replaced",
+        default: "10",
+        allowed: "1 to 600",
+    }
+    WORKER_MAX_TRANSPORTS {
+        help: "Most transports on one media worker; more are refused",
+        default: "10000",
+        allowed: "1 to 1000000",
+    }
+    WORKER_MAX_CONSUMERS {
+        help: "Most consumers on one media worker; more are not made",
+        default: "50000",
+        allowed: "1 to 1000000",
+    }
+    MAX_ROOMS {
+        help: "Most rooms at a time; more are refused",
+        default: "10000",
+        allowed: "1 to 1000000",
+    }
+    MAX_PEERS {
+        help: "Most joined peers in all rooms; more are refused",
+        default: "10000",
+        allowed: "1 to 1000000",
+    }
+    DRAIN_TIMEOUT {
+        help: "Seconds that calls may go on after SIGTERM, in which no new rooms are taken; 0 \
+               ends them at once",
+        default: "30",
+        allowed: "0 to 86400",
+    }
     TRANSPORT_MAX_INCOMING_BITRATE {
         help: "The most that a client is told to send on one transport, bits per second; 0 is no \
                limit",
@@ -239,11 +274,17 @@ settings! {
         allowed: "1 to 604800",
     }
     ADMIN_TOKEN {
-        help: "Bearer token that /config and the admin paths want; every process can read flags, \
+        help: "Bearer token that /config, /metrics and /admin want; every process can read flags, \
                so use the variable",
-        unset: "/config tells everybody its documented part, and loopback everything",
+        unset: "they answer this machine alone, and /config tells others its documented part",
         allowed: TOKEN,
         secret: true,
+    }
+    ADMIN_LISTEN {
+        help: "Address and port of their own for /config, /metrics and /admin: plain HTTP on \
+               loopback, elsewhere TLS as on the public port",
+        unset: "they are on the public port",
+        allowed: "IP:PORT, for example 127.0.0.1:9090 or [::]:9090",
     }
     API_TOKEN {
         help: "Bearer token for making rooms over HTTP and for broadcasters; every process can \

@@ -2,7 +2,7 @@
 //! for a value that makes no sense.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -135,6 +135,12 @@ pub fn boolean(raw: &str) -> Option<bool> {
 /// An IP address to listen on.
 pub fn listen_ip(raw: &str) -> Option<IpAddr> {
     raw.parse::<IpAddr>().ok().filter(|ip| !ip.is_multicast())
+}
+
+/// An IP address and a port to listen on.
+pub fn socket_address(raw: &str) -> Option<SocketAddr> {
+    let address = raw.parse::<SocketAddr>().ok()?;
+    (!address.ip().is_multicast() && address.port() != 0).then_some(address)
 }
 
 /// A file's path.

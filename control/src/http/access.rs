@@ -80,7 +80,7 @@ pub(super) fn check_origin(config: &Config, uri: &Uri, headers: &HeaderMap) -> R
 }
 
 /// The origin of pages that come from the host that the request was sent to.
-fn own_origin(scheme: &str, uri: &Uri, headers: &HeaderMap) -> Option<String> {
+pub(super) fn own_origin(scheme: &str, uri: &Uri, headers: &HeaderMap) -> Option<String> {
     let header = || headers.get(header::HOST).and_then(|it| it.to_str().ok());
     let host = uri.authority().map(|it| it.as_str()).or_else(header)?;
     let url = Url::parse(&format!("{scheme}://{host}")).ok()?;

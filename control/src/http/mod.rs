@@ -4,10 +4,14 @@
 
 mod accept;
 mod access;
+mod admin;
+mod admin_access;
 mod body;
 mod broadcasters;
 mod config;
+mod explain;
 mod forwarded;
+mod metrics;
 mod openapi;
 pub mod page;
 mod progress;
@@ -16,6 +20,7 @@ mod schemas;
 pub mod serve;
 mod signaling;
 mod v2;
+mod workers;
 mod ws_url;
 
 use std::sync::Arc;
@@ -26,16 +31,17 @@ use axum::routing::post;
 use axum::{Json, Router, middleware};
 use http::StatusCode;
 use ipnet::IpNet;
-use serde_json::json;
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use self::schemas::{StatusOk, Unavailable};
+use self::schemas::{Healthy, Unavailable};
 use crate::config::Config;
 use crate::error::Error;
 use crate::rooms::Rooms;
-use crate::workers::WorkerPool;
+use crate::workers::{WorkerPool, WorkerState};
 
 /// What every handler needs. Cheap to clone. The address that a request came
 /// from is in its extensions, as axum's `ConnectInfo<SocketAddr>`.
@@ -47,14 +53,17 @@ pub struct AppState {
     pub rooms: Rooms,
     /// The media workers.
     pub workers: Arc<dyn WorkerPool>,
+    /// Cancelled when an admin wants the server to let calls end, and to end then.
+    pub drain: CancellationToken,
 }
 
-/// Every route. A WebSocket upgrade is accepted on any path, so it is looked
-/// at before the path is. Pages of other origins get no answer from admin paths.
+/// Every route of the public port. A WebSocket upgrade is accepted on any path,
+/// so it is looked at before the path is. The admin paths are among them unless
+/// they have an address of their own; pages of other origins get no answer from
+/// those.
 pub fn app(state: AppState) -> Router {
     let proxies: Arc<[IpNet]> = state.config.trusted_proxies.as_slice().into();
     let (public, _) = public().split_for_parts();
-    let (admin, _) = admin().split_for_parts();
     let public = public
         // The original's Express takes it as well.
         .route("/rooms/", post(rooms::create_unnamed))
@@ -62,19 +71,35 @@ pub fn app(state: AppState) -> Router {
         .fallback(async || Error::UnknownPath)
         .method_not_allowed_fallback(async || Error::MethodNotAllowed)
         .layer(access::cors(&state.config));
-    let admin = admin.method_not_allowed_fallback(async || Error::MethodNotAllowed);
-    public
-        .merge(admin)
-        .layer(middleware::from_fn_with_state(
-            state.clone(),
-            signaling::upgrade_or_next,
-        ))
-        // First of all, so that everything sees the client that it is for.
-        .layer(middleware::from_fn_with_state(
-            proxies,
-            forwarded::believe_proxies,
-        ))
+    let both = match state.config.admin_listen {
+        Some(_) => public,
+        None => public.merge(admin_routes()),
+    };
+    both.layer(middleware::from_fn_with_state(
+        state.clone(),
+        signaling::upgrade_or_next,
+    ))
+    // First of all, so that everything sees the client that it is for.
+    .layer(middleware::from_fn_with_state(
+        proxies,
+        forwarded::believe_proxies,
+    ))
+    .with_state(state)
+}
+
+/// The admin paths, for the listener of their own (`ADMIN_LISTEN`).
+pub fn admin_app(state: AppState) -> Router {
+    admin_routes()
+        .fallback(async || Error::UnknownPath)
+        .layer(admin_access::mark())
         .with_state(state)
+}
+
+fn admin_routes() -> Router<AppState> {
+    let (admin, _) = admin().split_for_parts();
+    admin
+        .merge(page::admin_routes())
+        .method_not_allowed_fallback(async || Error::MethodNotAllowed)
 }
 
 /// What [`openapi`] serves.
@@ -105,7 +130,16 @@ fn public() -> OpenApiRouter<AppState> {
 }
 
 fn admin() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new().routes(routes!(config::get))
+    OpenApiRouter::new()
+        .routes(routes!(config::get))
+        .routes(routes!(metrics::get))
+        .routes(routes!(admin::rooms))
+        .routes(routes!(admin::room, admin::close_room))
+        .routes(routes!(explain::consumers))
+        .routes(routes!(admin::remove_peer))
+        .routes(routes!(admin::drain))
+        .routes(routes!(workers::list))
+        .routes(routes!(workers::drain))
 }
 
 /// Whether the server takes rooms and peers; if not, why.
@@ -114,13 +148,22 @@ fn admin() -> OpenApiRouter<AppState> {
     path = "/health",
     tag = "server",
     responses(
-        (status = 200, description = "It does", body = StatusOk),
+        (status = 200, description = "It does", body = Healthy),
         (status = 503, description = "It does not", body = Unavailable),
     )
 )]
 async fn health(State(state): State<AppState>) -> Response {
     match state.rooms.health() {
-        Ok(()) => Json(json!({ "status": "ok" })).into_response(),
+        Ok(()) => {
+            let mut body = json!({ "status": "ok" });
+            let workers = state.workers.status();
+            let failed = workers.iter().filter(|it| it.state == WorkerState::Failed);
+            let failed: Vec<usize> = failed.map(|it| it.index).collect();
+            if let (false, Value::Object(fields)) = (failed.is_empty(), &mut body) {
+                fields.insert("failedWorkers".into(), failed.into());
+            }
+            Json(body).into_response()
+        }
         Err(error) => {
             let body = json!({ "status": "unavailable", "error": error.to_string() });
             (StatusCode::SERVICE_UNAVAILABLE, Json(body)).into_response()
@@ -134,7 +177,7 @@ async fn health(State(state): State<AppState>) -> Response {
     path = "/rooms/health",
     tag = "server",
     responses(
-        (status = 200, description = "It does", body = StatusOk),
+        (status = 200, description = "It does", body = Healthy),
         (status = 503, description = "It does not", body = Unavailable),
     )
 )]

@@ -1,5 +1,5 @@
 //! The pages, embedded into the executable: the call page `/`, the page about
-//! the API `/API`, and the files they load.
+//! the API `/API`, the admin page `/admin`, and the files they load.
 //!
 //! `build.rs` builds it from `web/`; where npm was missing, `/` says how to get
 //! it instead. Everything the page loads comes from this server, which the
@@ -10,6 +10,9 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use http::header::{self, HeaderMap, HeaderName};
 use http::{HeaderValue, StatusCode};
+
+use super::AppState;
+use super::admin_access::AdminPageAccess;
 
 /// One embedded file.
 #[derive(Debug, Clone, Copy)]
@@ -53,13 +56,29 @@ const HEADERS: [(HeaderName, HeaderValue); 5] = [
     (header::CACHE_CONTROL, HeaderValue::from_static("no-cache")),
 ];
 
-/// Routes of the pages and the files they load, for GET and HEAD.
+/// Where the admin page and its files are.
+const ADMIN: &str = "/admin";
+
+/// Routes of the pages and the files they load, for GET and HEAD; without the
+/// admin page.
 pub fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
-    ASSETS.iter().fold(Router::new(), |router, asset| {
+    let public = ASSETS.iter().filter(|it| !it.path.starts_with(ADMIN));
+    public.fold(Router::new(), |router, asset| {
         router.route(
             asset.path,
             get(move |request: HeaderMap| async move { serve(asset, &request) }),
         )
+    })
+}
+
+/// Routes of the admin page. There is no secret in it; it asks for the token
+/// itself. Where there is none, it is for whom the admin paths answer.
+pub(super) fn admin_routes() -> Router<AppState> {
+    let admin = ASSETS.iter().filter(|it| it.path.starts_with(ADMIN));
+    admin.fold(Router::new(), |router, asset| {
+        let serve =
+            move |_: AdminPageAccess, request: HeaderMap| async move { serve(asset, &request) };
+        router.route(asset.path, get(serve))
     })
 }
 
@@ -139,7 +158,7 @@ mod tests {
 
     #[tokio::test]
     async fn every_answer_carries_the_security_headers() {
-        for asset in ASSETS {
+        for asset in ASSETS.iter().filter(|it| !it.path.starts_with(ADMIN)) {
             let response = fetch("GET", asset.path, None).await;
             let headers = response.headers();
             assert_eq!(headers[header::CONTENT_TYPE], asset.mime);

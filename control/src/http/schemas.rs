@@ -74,6 +74,16 @@ pub(super) struct StatusOk {
     status: String,
 }
 
+/// The server takes rooms.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub(super) struct Healthy {
+    /// Always `ok`.
+    status: String,
+    /// Media workers that were taken out because they kept ending.
+    failed_workers: Option<Vec<u32>>,
+}
+
 /// The server takes no rooms.
 #[derive(ToSchema)]
 pub(super) struct Unavailable {
@@ -95,6 +105,79 @@ pub(super) struct ConfigBody {
     rooms: Option<Value>,
     #[schema(value_type = Option<Object>)]
     webhooks: Option<Value>,
+}
+
+/// Something that ends when calls have ended.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub(super) struct Draining {
+    /// Always `draining`.
+    status: String,
+    /// How many rooms there are still.
+    rooms: u32,
+    /// Seconds that they have.
+    timeout_seconds: u64,
+}
+
+/// Every media worker.
+#[derive(ToSchema)]
+pub(super) struct AdminWorkersBody {
+    /// As in `/config`.
+    #[schema(value_type = Vec<Object>)]
+    workers: Value,
+}
+
+/// Every room.
+#[derive(ToSchema)]
+pub(super) struct AdminRoomsBody {
+    rooms: Vec<AdminRoomSummary>,
+}
+
+/// A room in numbers.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub(super) struct AdminRoomSummary {
+    id: String,
+    /// Index of its media worker.
+    worker: u32,
+    age_seconds: u64,
+    peers: u32,
+    broadcasters: u32,
+    producers: u32,
+    consumers: u32,
+    data_producers: u32,
+    data_consumers: u32,
+}
+
+/// A room with who is in it.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub(super) struct AdminRoomBody {
+    id: String,
+    /// Index of its media worker.
+    worker: u32,
+    age_seconds: u64,
+    peers: u32,
+    broadcasters: u32,
+    producers: u32,
+    consumers: u32,
+    data_producers: u32,
+    data_consumers: u32,
+    router_id: String,
+    max_peers: u32,
+    /// Whether joins and leaves are told to a URL.
+    webhook: bool,
+    /// Peers and broadcasters, with their transports, producers and consumers.
+    #[schema(value_type = Vec<Object>)]
+    members: Value,
+}
+
+/// The videos that are received in a room.
+#[derive(ToSchema)]
+pub(super) struct AdminConsumersBody {
+    /// Each with its layers, what is available for it, and `reason`: why, in words.
+    #[schema(value_type = Vec<Object>)]
+    consumers: Value,
 }
 
 /// A new broadcaster.
@@ -285,8 +368,14 @@ errors! {
     DeprecatedErrors: 400 401 403 405 500 503;
     /// Of making a room.
     CreateErrors: 400 401 403 408 413 500 503;
-    /// Of what admins may see.
+    /// Of the configuration.
     AdminErrors: 401;
+    /// Of what is for admins alone.
+    ForAdmins: 401 403;
+    /// As [`ForAdmins`], about a room.
+    AdminRoomErrors: 400 401 403 404;
+    /// As [`ForAdmins`], about a member of a room.
+    AdminPeerErrors: 400 401 403 404;
     /// Of a name that is reserved.
     ReservedErrors: 400;
     /// Of a broadcaster's requests without a body.
@@ -302,8 +391,10 @@ fn error(status: u16) -> (String, RefOr<Response>) {
     let meaning = match status {
         400 => "A field is missing or wrong",
         401 => "A bearer token is required",
-        403 => "The room is full, or this page or id may not come in",
-        404 => "There is no such room, broadcaster, transport, producer, consumer or data producer",
+        403 => "The room is full, this page or id may not come in, or it is for admins",
+        404 => {
+            "There is no such room, peer, broadcaster, transport, producer, consumer or data producer"
+        }
         408 => "The body did not arrive in time",
         409 => "It cannot be done here: taken, too many, or not supported",
         413 => "The body is too long",

@@ -351,6 +351,7 @@ impl Room {
             producer_session,
             paused_by_client: wish.paused,
             ssrc,
+            layers: None,
         };
         peer.consumers.insert(consumer_id.clone(), consumer);
         self.ssrcs.extend([ssrc, ssrc.wrapping_add(1)]);

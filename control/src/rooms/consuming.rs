@@ -172,6 +172,7 @@ impl Room {
             producer_session: wanted.producer_session,
             paused_by_client: false,
             ssrc,
+            layers: None,
         };
         peer.consumers.insert(consumer_id.clone(), consumer);
         self.ssrcs.extend([ssrc, ssrc.wrapping_add(1)]);

@@ -8,6 +8,7 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot, watch};
 use uuid::Uuid;
 
+use super::admin::{AdminRequest, Vitals};
 use super::broadcaster::Asked;
 use super::data::MAX_MESSAGE_SIZE;
 use super::ids::PeerId;
@@ -58,6 +59,8 @@ pub(super) enum Command {
     Inbound(Inbound),
     /// Something from a broadcaster.
     Broadcaster(Asked),
+    /// Something from an admin.
+    Admin(AdminRequest),
 }
 
 impl From<Inbound> for Command {
@@ -73,6 +76,8 @@ pub(super) enum Stop {
     WorkerDied,
     /// It lost events of its worker.
     Overrun,
+    /// An admin closed it.
+    Removed,
     /// The server stops; sockets are closed with this.
     Shutdown(Close),
 }
@@ -84,6 +89,7 @@ pub(super) struct RoomHandle {
     pub worker_id: WorkerId,
     /// What the room was made with.
     pub options: Arc<RoomOptions>,
+    pub vitals: Arc<Vitals>,
     pub inbox: mpsc::Sender<Command>,
     events: mpsc::Sender<proto::Event>,
     /// Bytes of messages to the bot among the events.
@@ -109,6 +115,15 @@ impl RoomHandle {
             self.message_bytes.fetch_add(bytes, Ordering::Relaxed);
         }
         self.events.try_send(event)
+    }
+
+    /// How many commands and events wait.
+    pub fn depths(&self) -> (usize, usize) {
+        let waiting = |max: usize, free: usize| max.saturating_sub(free);
+        (
+            waiting(self.inbox.max_capacity(), self.inbox.capacity()),
+            waiting(self.events.max_capacity(), self.events.capacity()),
+        )
     }
 
     /// Ends the room at once, whatever it is waiting for.
@@ -151,7 +166,11 @@ impl Events {
 }
 
 /// The two ends of a new room's mailbox.
-pub(super) fn channel(worker_id: WorkerId, options: Arc<RoomOptions>) -> (RoomHandle, Mailbox) {
+pub(super) fn channel(
+    worker_id: WorkerId,
+    vitals: Arc<Vitals>,
+    options: Arc<RoomOptions>,
+) -> (RoomHandle, Mailbox) {
     let (inbox_sender, inbox) = mpsc::channel(INBOX);
     let (events_sender, queue) = mpsc::channel(EVENTS);
     let (stop_sender, stop) = watch::channel(None);
@@ -160,6 +179,7 @@ pub(super) fn channel(worker_id: WorkerId, options: Arc<RoomOptions>) -> (RoomHa
         router_id: Uuid::new_v4().to_string(),
         worker_id,
         options,
+        vitals,
         inbox: inbox_sender,
         events: events_sender,
         message_bytes: Arc::clone(&message_bytes),
@@ -186,6 +206,8 @@ pub(super) async fn turn_away(mailbox: &mut Mailbox, error: &WorkerError) {
             Command::Admit { reply, .. } => drop(reply.send(Err(error))),
             Command::CheckAdmission { reply, .. } => drop(reply.send(Err(error))),
             Command::Broadcaster(asked) => asked.refuse(error),
+            // Who asked sees that the answer was dropped.
+            Command::Admin(_) => {}
             Command::Release(_) | Command::Attach(..) | Command::Inbound(_) => {}
         }
     }
@@ -235,7 +257,8 @@ mod tests {
 
     #[tokio::test]
     async fn messages_that_wait_are_bounded_in_number_and_bytes() {
-        let (handle, mut mailbox) = channel(WorkerId(1), Arc::default());
+        let (handle, mut mailbox) =
+            channel(WorkerId(1), Vitals::new(0, Arc::default()), Arc::default());
         assert_eq!(waiting(&handle, 1000, 100), 64);
         for _ in 0..64 {
             mailbox.events.recv().await.unwrap();

@@ -4,6 +4,7 @@
 //! Each room is one task that owns everything in it and works through an inbox;
 //! it never waits for a client, and for its media worker under a deadline only.
 
+mod admin;
 mod bot;
 mod broadcaster;
 mod consuming;
@@ -19,11 +20,14 @@ mod requests;
 mod room;
 mod router_media;
 mod stream_ids;
+mod suspects;
 mod table;
 mod tenure;
 mod undo;
+mod usage;
 mod worker_events;
 
+pub use admin::{Depths, RoomSummary};
 pub use broadcaster::{BroadcasterRequest, ConsumeRequest};
 pub use ids::{PeerId, RoomId};
 pub use peer::PeerOptions;

@@ -129,6 +129,8 @@ pub(super) struct Consumer {
     pub paused_by_client: bool,
     /// SSRC of the media; retransmissions have the next one.
     pub ssrc: u32,
+    /// What the worker said last that its client receives, of a layered producer.
+    pub layers: Option<proto::Layers>,
 }
 
 impl Peer {

@@ -34,7 +34,12 @@ impl Room {
     }
 
     /// Tells the consumer's client.
-    pub fn on_consumer_layers(&self, changed: &ConsumerLayersChanged) {
+    pub fn on_consumer_layers(&mut self, changed: &ConsumerLayersChanged) {
+        let consumers = self.peers.values_mut();
+        let mut consumers = consumers.filter_map(|it| it.consumers.get_mut(&changed.consumer_id));
+        if let Some(consumer) = consumers.next() {
+            consumer.layers = changed.layers;
+        }
         if let Some(peer) = self.consuming_peer(&changed.consumer_id) {
             let data = messages::consumer_layers_changed(changed);
             tell(peer, "consumerLayersChanged", &data);

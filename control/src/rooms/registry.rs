@@ -11,22 +11,25 @@ use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout};
 use tokio_util::task::TaskTracker;
-use tracing::{error, info};
+use tracing::{error, warn};
 use url::Url;
 
+use super::admin::{Depths, RoomSummary, Vitals};
 use super::counted::Counted;
 use super::ids::{PeerId, RoomId};
 use super::mailbox::{self, Command, RoomHandle, Stop};
 use super::peer::PeerOptions;
 use super::room::{Origin, Room, Setup};
 use super::router_media::RouterMedia;
+use super::suspects;
 use super::table::Table;
 use crate::config::Config;
 use crate::error::Error;
+use crate::metrics::Metrics;
 use crate::ortc::OrtcError;
 use crate::protoo::connection::{self, Close, Identity, SessionId};
 use crate::webhooks::{Pace, Webhooks};
-use crate::workers::{Notice, WorkerId, WorkerPool};
+use crate::workers::{Notice, Worker, WorkerId, WorkerPool};
 
 /// How often at least a room is tried when the one that was found is just closing, or
 /// the worker that was picked is just dying.
@@ -45,6 +48,13 @@ const REFUSAL_HOLDS: Duration = Duration::from_secs(5);
 
 const TOO_MANY_WAITING: Error = Error::Unavailable("too many rooms that nobody has joined yet");
 const NO_WORKER: Error = Error::Unavailable("no live media worker");
+const ALL_FULL: Error = Error::Unavailable(
+    "every media worker is at its limit (WORKER_MAX_TRANSPORTS, WORKER_MAX_CONSUMERS)",
+);
+const TOO_MANY_ROOMS: Error = Error::Unavailable("too many rooms (MAX_ROOMS)");
+const QUARANTINED: Error = Error::Unavailable(
+    "the room was there each time when media workers crashed, it is kept out for some minutes",
+);
 const SHUTTING_DOWN: Error = Error::Unavailable("the server is shutting down");
 
 /// Every room of this server. Cheap to clone.
@@ -103,6 +113,7 @@ struct Inner {
     draining: AtomicBool,
     joined_peers: Arc<AtomicUsize>,
     webhooks: Webhooks,
+    metrics: Arc<Metrics>,
     /// Rooms made over HTTP that nobody has joined.
     waiting_rooms: Arc<AtomicUsize>,
     /// When no worker took a room, and why, if none took one since.
@@ -151,6 +162,7 @@ impl Rooms {
             draining: AtomicBool::new(false),
             joined_peers: Arc::default(),
             webhooks,
+            metrics: Arc::default(),
             waiting_rooms: Arc::default(),
             refusal: Mutex::default(),
             tasks: TaskTracker::new(),
@@ -204,6 +216,22 @@ impl Rooms {
     pub(super) fn inbox(&self, id: &RoomId) -> Option<mpsc::Sender<Command>> {
         let table = self.table();
         table.rooms.get(id).map(|room| room.inbox.clone())
+    }
+
+    /// What is known of every room without asking it, in no order.
+    pub(super) fn summaries(&self) -> Vec<RoomSummary> {
+        let table = self.table();
+        let rooms = table.rooms.iter();
+        rooms
+            .map(|(id, room)| RoomSummary::new(id, &room.vitals))
+            .collect()
+    }
+
+    /// Takes a room out, so that nobody finds it any more.
+    pub(super) fn take(&self, id: &RoomId) -> Option<RoomHandle> {
+        let mut table = self.table();
+        let router_id = table.rooms.get(id)?.router_id.clone();
+        table.remove(&router_id).map(|(_, room)| room)
     }
 
     /// Takes a seat in a room for a peer, creating the room if there is none. A
@@ -272,10 +300,32 @@ impl Rooms {
         if self.inner.workers.live().is_empty() {
             return Err(NO_WORKER);
         }
+        if self.open_rooms() >= self.max_rooms() {
+            return Err(TOO_MANY_ROOMS);
+        }
         match &*self.refusal() {
             Some((when, error)) if when.elapsed() < REFUSAL_HOLDS => Err(error.clone()),
             _ => Ok(()),
         }
+    }
+
+    fn max_rooms(&self) -> usize {
+        usize::try_from(self.inner.config.max_rooms).unwrap_or(usize::MAX)
+    }
+
+    /// Takes no new rooms from now on.
+    pub fn drain(&self) {
+        self.inner.draining.store(true, Ordering::Release);
+    }
+
+    /// Rooms of a worker.
+    pub fn rooms_of(&self, worker: WorkerId) -> usize {
+        self.table().rooms_of(worker)
+    }
+
+    /// Rooms that are kept out because workers crashed with them.
+    pub fn quarantined(&self) -> usize {
+        self.table().suspects.out(Instant::now())
     }
 
     /// Every live worker has its turn before a room is refused.
@@ -315,6 +365,21 @@ impl Rooms {
     /// What tells the outside of joins and leaves.
     pub fn webhooks(&self) -> &Webhooks {
         &self.inner.webhooks
+    }
+
+    /// What was counted so far.
+    pub fn metrics(&self) -> &Metrics {
+        &self.inner.metrics
+    }
+
+    /// What waits for the rooms that are furthest behind.
+    pub fn deepest_queues(&self) -> Depths {
+        let table = self.table();
+        let depths = table.rooms.values().map(RoomHandle::depths);
+        depths.fold(Depths::default(), |deepest, (commands, events)| Depths {
+            commands: deepest.commands.max(commands),
+            events: deepest.events.max(events),
+        })
     }
 
     /// Takes nobody in any more, closes every room and its sockets with this
@@ -369,7 +434,7 @@ impl Rooms {
                 }
             },
         };
-        let handle = self.insert(&mut table, &id, options, Origin::Http)?;
+        let handle = self.insert(&mut table, &id, options, Origin::Http, None)?;
         Ok((id, handle))
     }
 
@@ -385,14 +450,17 @@ impl Rooms {
         // Who made a room that was lost may not come to make it again.
         self.may_be_made(&table, id)?;
         match table.lost_options(id) {
-            Some(options) => self.insert(&mut table, id, options, Origin::Http),
-            None => self.insert(&mut table, id, Arc::default(), Origin::Peer),
+            Some(options) => self.insert(&mut table, id, options, Origin::Http, None),
+            None => self.insert(&mut table, id, Arc::default(), Origin::Peer, None),
         }
     }
 
     /// Errors when a peer may not make this room. One that was lost is its
     /// peers' all the same.
     fn may_be_made(&self, table: &Table, id: &RoomId) -> Result<(), Error> {
+        if table.suspects.is_out(Instant::now(), id) {
+            return Err(QUARANTINED);
+        }
         if self.inner.config.room_auto_create || table.lost_options(id).is_some() {
             return Ok(());
         }
@@ -400,31 +468,53 @@ impl Rooms {
     }
 
     /// Spawns a room and enters it, under the table's lock: nobody can find a
-    /// half-made room, and there are never two of one name.
+    /// half-made room, and there are never two of one name. `waits_until`: how
+    /// long it waits for its first peer, where that is not as usual.
     fn insert(
         &self,
         table: &mut Table,
         id: &RoomId,
         options: Arc<RoomOptions>,
         origin: Origin,
+        waits_until: Option<Instant>,
     ) -> Result<RoomHandle, Error> {
         if self.inner.draining.load(Ordering::Acquire) {
             return Err(SHUTTING_DOWN);
         }
-        let worker = self.inner.workers.pick().ok_or(NO_WORKER)?;
-        let (handle, mailbox) = mailbox::channel(worker.id, options.clone());
+        if table.suspects.is_out(Instant::now(), id) {
+            return Err(QUARANTINED);
+        }
+        if table.rooms.len() >= self.max_rooms() && !table.rooms.contains_key(id) {
+            return Err(TOO_MANY_ROOMS);
+        }
+        let config = &self.inner.config;
+        let fits = |worker: &Worker| table.check_usage(worker.id, config).is_ok();
+        let worker = self.inner.workers.pick(&fits).ok_or_else(|| {
+            let some_live = !self.inner.workers.live().is_empty();
+            let full = |worker: &Worker| !fits(worker);
+            match some_live && self.inner.workers.live().iter().all(full) {
+                true => ALL_FULL,
+                false => NO_WORKER,
+            }
+        })?;
+        let vitals = Vitals::new(worker.index, table.usage(worker.id));
+        let (handle, mailbox) = mailbox::channel(worker.id, vitals, options.clone());
         let room = Room::new(Setup {
             id: id.clone(),
             router_id: handle.router_id.clone(),
             worker,
+            vitals: handle.vitals.clone(),
             router: self.inner.router.clone(),
             config: self.inner.config.clone(),
             options,
             origin,
+            waits_until,
             timings: self.inner.timings,
             joined_peers: self.inner.joined_peers.clone(),
             webhooks: self.inner.webhooks.clone(),
-            waiting: (origin == Origin::Http).then(|| Counted::new(&self.inner.waiting_rooms)),
+            metrics: self.inner.metrics.clone(),
+            waiting: (origin == Origin::Http && waits_until.is_none())
+                .then(|| Counted::new(&self.inner.waiting_rooms)),
         });
         table.insert(id, handle.clone());
         self.inner.tasks.spawn(room.run(mailbox, self.clone()));
@@ -434,11 +524,8 @@ impl Rooms {
     fn notice(&self, notice: Notice) {
         match notice {
             Notice::Event(_, event) => self.event(event),
-            Notice::Died(worker) => {
-                // What it refused counts no more.
-                *self.refusal() = None;
-                self.worker_died(worker);
-            }
+            Notice::Died(worker) => self.worker_gone(worker, true),
+            Notice::Replaced(worker) => self.worker_gone(worker, false),
         }
     }
 
@@ -459,20 +546,60 @@ impl Rooms {
         }
     }
 
-    /// Closes the worker's rooms, first in the table, so that clients which
-    /// come back at once get fresh ones.
-    fn worker_died(&self, worker: WorkerId) {
-        let lost = self.table().lose_worker(worker, self.lost_until());
+    /// Puts the rooms of a worker on others, as far as there are any, and closes
+    /// the old ones: clients that come back at once find theirs.
+    fn worker_gone(&self, worker: WorkerId, crashed: bool) {
+        // What it refused counts no more.
+        *self.refusal() = None;
+        let (lost, placed) = {
+            let mut table = self.table();
+            let lost = table.lose_worker(worker, self.lost_until());
+            if crashed {
+                let ids = lost.iter().map(|(id, _)| id);
+                for id in table.suspects.crashed(Instant::now(), ids) {
+                    error!(
+                        room = %id,
+                        crashes = suspects::MAX_CRASHES,
+                        seconds = suspects::QUARANTINE.as_secs(),
+                        "media workers keep crashing with this room, it is kept out"
+                    );
+                }
+            }
+            let mut placed = 0;
+            for (id, room) in &lost {
+                placed += usize::from(self.place_again(&mut table, id, room));
+            }
+            (lost, placed)
+        };
         if !lost.is_empty() {
-            info!(
+            warn!(
                 ?worker,
                 rooms = lost.len(),
-                "media worker died, closing its rooms"
+                placed,
+                "media worker is gone, its rooms go to others"
             );
         }
         for (_, room) in lost {
+            self.inner.metrics.rooms_lost.inc();
             room.stop(Stop::WorkerDied);
         }
+    }
+
+    /// Puts a room that was lost on a live worker, if there is one; its peers
+    /// would make it anew otherwise.
+    fn place_again(&self, table: &mut Table, id: &RoomId, lost: &RoomHandle) -> bool {
+        // Who never came has no reason to hurry; who was there comes back at once,
+        // or soon, if the room is theirs to make anyway.
+        let theirs = self.inner.config.room_auto_create && *lost.options == RoomOptions::default();
+        let wait = match theirs {
+            true => self.inner.timings.join,
+            false => self.inner.timings.unused_room,
+        };
+        let until = lost.vitals.waits_until();
+        let until = until.unwrap_or_else(|| Instant::now() + wait);
+        let options = Arc::clone(&lost.options);
+        let placed = self.insert(table, id, options, Origin::Http, Some(until));
+        placed.is_ok()
     }
 
     /// Until when a room that is lost now may be found again.

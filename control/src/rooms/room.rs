@@ -4,12 +4,13 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep_until};
 use tracing::{debug, info, warn};
 
+use super::admin::{REMOVED, Vitals};
 use super::bot::Bot;
 use super::counted::Counted;
 use super::ids::{PeerId, RoomId};
@@ -21,9 +22,12 @@ use super::router_media::RouterMedia;
 use super::tenure::Tenure;
 use crate::config::Config;
 use crate::error::Error;
+use crate::metrics::Metrics;
 use crate::protoo::connection::{Close, Handle, Inbound, Notification, SessionId};
 use crate::webhooks::{Event as WebhookEvent, LeftReason, Reporter, Webhooks};
 use crate::workers::{Worker, WorkerError};
+
+const TOO_MANY_PEERS: Error = Error::Unavailable("too many peers (MAX_PEERS)");
 
 /// Who made a room; decides when an empty one closes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,13 +43,17 @@ pub(super) struct Setup {
     pub id: RoomId,
     pub router_id: String,
     pub worker: Worker,
+    pub vitals: Arc<Vitals>,
     pub router: Arc<RouterMedia>,
     pub config: Arc<Config>,
     pub options: Arc<RoomOptions>,
     pub origin: Origin,
+    /// How long it waits for its first peer, where that is not as usual.
+    pub waits_until: Option<Instant>,
     pub timings: Timings,
     pub joined_peers: Arc<AtomicUsize>,
     pub webhooks: Webhooks,
+    pub metrics: Arc<Metrics>,
     /// Counts the room until somebody joins it, if it is to be counted.
     pub waiting: Option<Counted>,
 }
@@ -66,12 +74,15 @@ pub(super) enum Departure {
     Left,
     /// Its connection ended; others hear `peerClosed`.
     Closed,
+    /// An admin put it out; others hear `peerClosed`.
+    Removed,
 }
 
 pub(super) struct Room {
     pub id: RoomId,
     pub router_id: String,
     pub worker: Worker,
+    pub vitals: Arc<Vitals>,
     pub router: Arc<RouterMedia>,
     pub config: Arc<Config>,
     /// In the order of their connections.
@@ -82,11 +93,12 @@ pub(super) struct Room {
     /// The producer of who leads the conversation; it may be gone.
     pub dominant: Option<String>,
     pub joined_peers: Arc<AtomicUsize>,
-    max_peers: usize,
+    pub metrics: Arc<Metrics>,
+    pub max_peers: usize,
     /// Where [`RoomEvent`]s are reported, if they are.
-    reporter: Option<Reporter>,
+    pub reporter: Option<Reporter>,
     origin: Origin,
-    timings: Timings,
+    pub timings: Timings,
     /// When to give up waiting for a first peer.
     unused_until: Instant,
     ever_joined: bool,
@@ -112,12 +124,17 @@ impl Room {
             Origin::Http => setup.timings.unused_room,
             Origin::Peer => setup.timings.join,
         };
+        let unused_until = setup.waits_until.unwrap_or_else(|| Instant::now() + waits);
+        if setup.origin == Origin::Http {
+            setup.vitals.set_waits_until(Some(unused_until));
+        }
         let uri = setup.options.event_notification_uri.clone();
         let reporter = uri.map(|uri| setup.webhooks.reporter(setup.id.as_str(), uri));
         Self {
             id: setup.id,
             router_id: setup.router_id,
             worker: setup.worker,
+            vitals: setup.vitals,
             router: setup.router,
             config: setup.config,
             peers: BTreeMap::new(),
@@ -125,11 +142,12 @@ impl Room {
             bot: Bot::default(),
             dominant: None,
             joined_peers: setup.joined_peers,
+            metrics: setup.metrics,
             max_peers: usize::try_from(max_peers).unwrap_or(usize::MAX),
             reporter,
             origin: setup.origin,
             timings: setup.timings,
-            unused_until: Instant::now() + waits,
+            unused_until,
             ever_joined: false,
             waiting: setup.waiting,
             reserved: HashMap::new(),
@@ -163,6 +181,7 @@ impl Room {
         self.waiting = None;
         let reason = match end {
             End::Stopped(Stop::Shutdown(_)) => LeftReason::Shutdown,
+            End::Stopped(Stop::Removed) => LeftReason::Removed,
             _ => LeftReason::RoomLost,
         };
         let (close, router_lives) = match end {
@@ -174,6 +193,7 @@ impl Room {
                 (Close::ROOM_LOST, error == WorkerError::Gone)
             }
             End::Stopped(Stop::Overrun) => (Close::ROOM_LOST, true),
+            End::Stopped(Stop::Removed) => (REMOVED, true),
             End::Stopped(Stop::WorkerDied) => (Close::ROOM_LOST, false),
             // The workers stop as well.
             End::Stopped(Stop::Shutdown(close)) => (close, false),
@@ -246,6 +266,7 @@ impl Room {
                 stop = stopped(&mut mailbox.stop) => return End::Stopped(stop),
                 () = step => {}
             }
+            self.tell_vitals();
             if self.is_over(Instant::now()) {
                 return End::Empty;
             }
@@ -274,6 +295,7 @@ impl Room {
                 self.remove_peer(session, Departure::Closed).await;
             }
             Command::Broadcaster(asked) => self.on_broadcaster(asked).await,
+            Command::Admin(request) => self.on_admin(request).await,
         }
     }
 
@@ -287,10 +309,22 @@ impl Room {
         let peers = self.peers.values().filter(|peer| !peer.is_broadcaster);
         let present = peers.map(|peer| &peer.id);
         let seated: HashSet<&PeerId> = present.chain(self.reserved.values()).collect();
-        if !seated.contains(peer) && seated.len() >= self.max_peers {
+        if seated.contains(peer) {
+            return Ok(());
+        }
+        if seated.len() >= self.max_peers {
             return Err(Error::RoomFull);
         }
-        Ok(())
+        let all = self.joined_peers.load(Ordering::Relaxed);
+        if all >= usize::try_from(self.config.max_peers).unwrap_or(usize::MAX) {
+            return Err(TOO_MANY_PEERS);
+        }
+        self.check_worker()
+    }
+
+    /// Errors when the worker of this room is not to have more.
+    pub fn check_worker(&self) -> Result<(), Error> {
+        self.vitals.usage.check(&self.config)
     }
 
     /// Whether somebody of this id is here or about to come.
@@ -342,7 +376,7 @@ impl Room {
         if peer.joined.is_some() {
             let method = match departure {
                 Departure::Left => "peerLeft",
-                Departure::Closed => "peerClosed",
+                Departure::Closed | Departure::Removed => "peerClosed",
             };
             self.tell_joined(session, method, &json!({ "peerId": peer.id.as_str() }));
         }
@@ -362,6 +396,7 @@ impl Room {
             let reason = match departure {
                 Departure::Left => LeftReason::Left,
                 Departure::Closed => LeftReason::Disconnected,
+                Departure::Removed => LeftReason::Removed,
             };
             self.emit(RoomEvent::PeerLeft(peer.id, reason));
         }
@@ -398,6 +433,7 @@ impl Room {
         let (peer, event) = match event {
             RoomEvent::PeerJoined(peer) => {
                 self.ever_joined = true;
+                self.vitals.set_waits_until(None);
                 self.waiting = None;
                 info!(room = %self.id, %peer, webhook, "peer joined");
                 (peer, WebhookEvent::PeerJoined)

@@ -8,6 +8,10 @@ use tokio::time::Instant;
 use super::ids::RoomId;
 use super::mailbox::RoomHandle;
 use super::registry::RoomOptions;
+use super::suspects::Suspects;
+use super::usage::Usage;
+use crate::config::Config;
+use crate::error::Error;
 use crate::workers::WorkerId;
 
 /// Most lost rooms whose options are kept.
@@ -21,6 +25,10 @@ pub(super) struct Table {
     /// Options of rooms that ended by no will of their peers, and until when
     /// those may come back to find them again.
     lost: HashMap<RoomId, (Arc<RoomOptions>, Instant)>,
+    /// What the rooms of each worker hold.
+    usage: HashMap<WorkerId, Arc<Usage>>,
+    /// Rooms that were there when workers crashed.
+    pub suspects: Suspects,
     /// Also rooms without options are kept in mind when they are lost, because
     /// peers cannot make them anew.
     keep_all: bool,
@@ -70,10 +78,28 @@ impl Table {
 
     /// As [`Table::lose`], for all rooms of a worker.
     pub fn lose_worker(&mut self, worker: WorkerId, until: Instant) -> Vec<(RoomId, RoomHandle)> {
+        self.usage.remove(&worker);
         let rooms = self.rooms.values().filter(|room| room.worker_id == worker);
         let routers: Vec<String> = rooms.map(|room| room.router_id.clone()).collect();
         let lose = |router_id: String| self.lose(&router_id, until);
         routers.into_iter().filter_map(lose).collect()
+    }
+
+    /// What the rooms of a worker hold, for another of them.
+    pub fn usage(&mut self, worker: WorkerId) -> Arc<Usage> {
+        self.usage.entry(worker).or_default().clone()
+    }
+
+    /// Errors when a worker is not to have more rooms.
+    pub fn check_usage(&self, worker: WorkerId, config: &Config) -> Result<(), Error> {
+        let usage = self.usage.get(&worker);
+        usage.map_or(Ok(()), |usage| usage.check(config))
+    }
+
+    /// Rooms of a worker.
+    pub fn rooms_of(&self, worker: WorkerId) -> usize {
+        let rooms = self.rooms.values();
+        rooms.filter(|room| room.worker_id == worker).count()
     }
 
     /// What a lost room of this name was made with.

@@ -15,6 +15,15 @@ impl Room {
     /// An event of the worker. One that names something unknown is late: the
     /// room has closed that already.
     pub async fn on_event(&mut self, event: proto::Event) {
+        match &event.event {
+            Some(Event::TransportClosed(_)) => self.metrics.transport_closed(),
+            Some(Event::ConsumerLayers(_)) => self.metrics.layers_changed(),
+            Some(Event::TransportState(it)) => {
+                self.metrics
+                    .transport_state(it.ice_state(), it.dtls_state());
+            }
+            _ => {}
+        }
         match event.event {
             Some(Event::TransportClosed(closed)) => {
                 self.on_transport_closed(&closed.transport_id, &closed.reason)

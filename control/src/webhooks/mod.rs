@@ -102,6 +102,8 @@ pub enum LeftReason {
     RoomLost,
     /// The server ends.
     Shutdown,
+    /// An admin put it out, or closed the room.
+    Removed,
 }
 
 impl LeftReason {
@@ -111,6 +113,7 @@ impl LeftReason {
             LeftReason::Disconnected => "disconnected",
             LeftReason::RoomLost => "room-lost",
             LeftReason::Shutdown => "shutdown",
+            LeftReason::Removed => "removed",
         }
     }
 }

@@ -68,8 +68,8 @@ fn parse_list(text: &str) -> Vec<usize> {
 /// `/proc/self/cgroup`, `mounts` of `/proc/self/mountinfo`.
 fn quota(cgroup: &str, mounts: &str, read: impl Fn(&Path) -> Option<String>) -> Option<f64> {
     let mut smallest: Option<f64> = None;
-    for mount in mounts.lines().filter_map(Mount::parse) {
-        let Some(own) = own_path(cgroup, mount.version) else {
+    for mount in mounts.lines().filter_map(|line| Mount::parse(line, "cpu")) {
+        let Some(own) = own_path(cgroup, mount.version, "cpu") else {
             continue;
         };
         for directory in mount.directories(own) {
@@ -104,19 +104,19 @@ fn ratio(quota: f64, period: f64) -> Option<f64> {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Version {
+pub(super) enum Version {
     V1,
     V2,
 }
 
-/// Path of this process's cgroup in the hierarchy that limits CPU time, from
+/// Path of this process's cgroup in the hierarchy of this controller, from
 /// lines such as `4:cpu,cpuacct:/docker/1` (v1) and `0::/user.slice` (v2).
-fn own_path(cgroup: &str, version: Version) -> Option<&str> {
+pub(super) fn own_path<'a>(cgroup: &'a str, version: Version, controller: &str) -> Option<&'a str> {
     cgroup.lines().find_map(|line| {
         let mut fields = line.splitn(3, ':');
         let (id, controllers, path) = (fields.next()?, fields.next()?, fields.next()?);
         let wanted = match version {
-            Version::V1 => controllers.split(',').any(|name| name == "cpu"),
+            Version::V1 => controllers.split(',').any(|name| name == controller),
             Version::V2 => id == "0" && controllers.is_empty(),
         };
         wanted.then_some(path)
@@ -124,8 +124,8 @@ fn own_path(cgroup: &str, version: Version) -> Option<&str> {
 }
 
 /// Where a cgroup hierarchy is mounted.
-struct Mount {
-    version: Version,
+pub(super) struct Mount {
+    pub version: Version,
     /// Cgroup that the mount point shows.
     root: PathBuf,
     point: PathBuf,
@@ -134,14 +134,14 @@ struct Mount {
 impl Mount {
     /// Reads one line of mountinfo, see proc_pid_mountinfo(5): fields 4 and 5
     /// are root and mount point, and after ` - ` come type, source and options.
-    fn parse(line: &str) -> Option<Self> {
+    pub fn parse(line: &str, controller: &str) -> Option<Self> {
         let (left, right) = line.split_once(" - ")?;
         let mut left = left.split(' ').skip(3);
         let (root, point) = (left.next()?, left.next()?);
         let mut right = right.split(' ');
         let version = match right.next()? {
             "cgroup2" => Version::V2,
-            "cgroup" if right.nth(1)?.split(',').any(|name| name == "cpu") => Version::V1,
+            "cgroup" if right.nth(1)?.split(',').any(|name| name == controller) => Version::V1,
             _ => return None,
         };
         Some(Self {
@@ -153,7 +153,7 @@ impl Mount {
 
     /// The directories from the cgroup `own` up to the mount point. A container
     /// may see only its own part of the tree: then that part is the whole way.
-    fn directories(&self, own: &str) -> Vec<PathBuf> {
+    pub fn directories(&self, own: &str) -> Vec<PathBuf> {
         let below = Path::new(own)
             .strip_prefix(&self.root)
             .unwrap_or(Path::new(""));

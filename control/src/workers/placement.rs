@@ -5,7 +5,6 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::client::CALL_DEADLINE;
 use super::cpu::CpuLimits;
 use super::ports;
 use crate::addresses::AnnouncedAddress;
@@ -33,6 +32,9 @@ pub struct Plan {
     pub timing: Timing,
 }
 
+/// How long a media thread may stall, unless the operator says otherwise.
+const DEFAULT_STALL: Duration = Duration::from_secs(10);
+
 /// How patient the supervisor is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timing {
@@ -44,6 +46,9 @@ pub struct Timing {
     pub backoff_max: Duration,
     /// A worker that lived this long starts again with the shortest delay.
     pub stable_after: Duration,
+    /// After so many lives in a row that were shorter than that, no other process
+    /// is started until somebody asks for one.
+    pub max_short_lives: u32,
     /// How often a worker is asked whether its media thread still answers.
     pub check_interval: Duration,
     /// Longest time until that answer; two misses in a row are the worker's end.
@@ -59,9 +64,22 @@ impl Default for Timing {
             backoff_min: Duration::from_millis(250),
             backoff_max: Duration::from_secs(10),
             stable_after: Duration::from_secs(60),
-            check_interval: Duration::from_secs(5),
-            check_deadline: CALL_DEADLINE,
+            max_short_lives: 10,
+            check_interval: DEFAULT_STALL / 4,
+            check_deadline: DEFAULT_STALL / 4,
             stop_grace: Duration::from_millis(500),
+        }
+    }
+}
+
+impl Timing {
+    /// The default, but a worker whose media thread stalls for `stall` is killed
+    /// by then: two questions and the pauses before them fit into it.
+    pub fn with_stall(stall: Duration) -> Self {
+        Self {
+            check_interval: stall / 4,
+            check_deadline: stall / 4,
+            ..Self::default()
         }
     }
 }
@@ -117,7 +135,7 @@ impl Plan {
             log: logging::worker_filter(&config.log),
             slots,
             notes,
-            timing: Timing::default(),
+            timing: Timing::with_stall(config.worker_timeout),
         })
     }
 }

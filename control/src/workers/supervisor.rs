@@ -114,6 +114,8 @@ struct Shared {
     spawner: Spawner,
     notices: mpsc::Sender<Notice>,
     table: Mutex<Table>,
+    /// For each slot: told when its process has to be replaced.
+    recycle: Vec<watch::Sender<()>>,
     next_id: AtomicU64,
 }
 
@@ -130,6 +132,7 @@ pub async fn start(plan: Plan, notices: mpsc::Sender<Notice>) -> Result<Workers,
         spawner: Spawner::start().map_err(StartError::Thread)?,
         notices,
         table: Mutex::new(Table::new(&plan.slots)),
+        recycle: plan.slots.iter().map(|_| watch::Sender::new(())).collect(),
         next_id: AtomicU64::new(1),
         plan,
     });
@@ -181,8 +184,8 @@ impl Workers {
 }
 
 impl WorkerPool for Workers {
-    fn pick(&self) -> Option<Worker> {
-        lock(&self.inner.shared.table).pick()
+    fn pick(&self, fits: &dyn Fn(&Worker) -> bool) -> Option<Worker> {
+        lock(&self.inner.shared.table).pick(fits)
     }
 
     fn live(&self) -> Vec<Worker> {
@@ -191,6 +194,18 @@ impl WorkerPool for Workers {
 
     fn status(&self) -> Vec<WorkerStatus> {
         lock(&self.inner.shared.table).status()
+    }
+
+    fn drain(&self, index: usize) -> Option<WorkerId> {
+        lock(&self.inner.shared.table).drain(index)
+    }
+
+    fn recycle(&self, index: usize) -> bool {
+        let slot = self.inner.shared.recycle.get(index);
+        slot.is_some_and(|slot| {
+            slot.send_replace(());
+            true
+        })
     }
 }
 
@@ -210,6 +225,8 @@ enum Life {
     NotReady(NotReady),
     /// It was ready, and ended.
     Over,
+    /// Somebody wants another in its place.
+    Recycled,
     /// The workers are to end.
     Stopped,
 }
@@ -223,26 +240,54 @@ async fn supervise(
     mut stop: watch::Receiver<bool>,
 ) {
     let mut first = Some(first);
-    let mut backoff = Backoff::new(shared.plan.timing);
+    let timing = shared.plan.timing;
+    let mut backoff = Backoff::new(timing);
+    let mut short_lives = 0;
+    let index = slot.index;
+    let Some(recycle) = shared.recycle.get(index) else {
+        return;
+    };
     for generation in 0u64.. {
+        // What was asked for before is done by this life.
+        let mut recycled = recycle.subscribe();
         let born = Instant::now();
-        let life = shared.live(&slot, generation, &mut first, &mut stop);
+        let life = shared.live(&slot, generation, &mut first, &mut stop, &mut recycled);
+        let mut delay = None;
         match life.await {
             Life::Stopped => return,
             Life::Over => {}
+            Life::Recycled => delay = Some(Duration::ZERO),
             Life::NotReady(cause) => {
                 if let Some(first) = first.take() {
                     let _ = first.send(Err(cause));
                     return;
                 }
-                error!(worker = slot.index, "media worker did not restart: {cause}");
+                error!(worker = index, "media worker did not restart: {cause}");
+                lock(&shared.table).ended(index, cause.to_string(), Vec::new());
             }
         }
-        let delay = backoff.after(born.elapsed(), rand::random());
-        info!(worker = slot.index, ?delay, "restarting media worker");
+        let is_short = delay.is_none() && born.elapsed() < timing.stable_after;
+        short_lives = if is_short { short_lives + 1 } else { 0 };
+        if short_lives >= timing.max_short_lives {
+            error!(
+                worker = index,
+                short_lives, "media worker keeps ending, it is taken out"
+            );
+            lock(&shared.table).give_up(index);
+            tokio::select! {
+                () = stopped(&mut stop) => return,
+                // An error means that nobody can ask any more.
+                _ = recycled.changed() => {}
+            }
+            short_lives = 0;
+            backoff = Backoff::new(timing);
+            delay = Some(Duration::ZERO);
+        }
+        let delay = delay.unwrap_or_else(|| backoff.after(born.elapsed(), rand::random()));
+        info!(worker = index, ?delay, "restarting media worker");
         tokio::select! {
             () = stopped(&mut stop) => return,
-            () = sleep(delay) => lock(&shared.table).restarting(slot.index),
+            () = sleep(delay) => lock(&shared.table).restarting(index),
         }
     }
 }
@@ -255,6 +300,7 @@ impl Shared {
         generation: u64,
         first: &mut Option<oneshot::Sender<Result<(), NotReady>>>,
         stop: &mut watch::Receiver<bool>,
+        recycled: &mut watch::Receiver<()>,
     ) -> Life {
         let name = format!("worker-{}-{generation}.sock", slot.index);
         let socket = self.directory.join(name);
@@ -269,19 +315,32 @@ impl Shared {
             biased;
             () = stopped(stop) => Life::Stopped,
             life = self.serve(slot, &mut process, first) => life,
+            Ok(()) = recycled.changed() => Life::Recycled,
         };
         // Before anything else: no room may be put on a worker that is gone.
         let id = lock(&self.table).retire(slot.index);
         match life {
             Life::Stopped => process.terminate(grace).await,
+            // Its rooms are told first: they find another worker while this one
+            // still forwards.
+            Life::Recycled => {}
             _ => process.kill().await,
         }
-        if let (Life::Over, Some(id)) = (&life, id) {
+        if let (Life::Over | Life::Recycled, Some(id)) = (&life, id) {
+            let notice = match life {
+                Life::Recycled => Notice::Replaced(id),
+                _ => Notice::Died(id),
+            };
             tokio::select! {
                 () = stopped(stop) => return Life::Stopped,
                 // An error means that nobody wants to know any more.
-                _ = self.notices.send(Notice::Died(id)) => {}
+                _ = self.notices.send(notice) => {}
             }
+        }
+        if matches!(life, Life::Recycled) {
+            process.terminate(grace).await;
+            let last = process.last_lines().await;
+            lock(&self.table).ended(slot.index, "replaced on request".to_owned(), last);
         }
         life
     }
@@ -335,6 +394,7 @@ impl Shared {
             ?last,
             "media worker ended with {cause}"
         );
+        lock(&self.table).ended(slot.index, cause, last);
         Life::Over
     }
 
@@ -384,11 +444,12 @@ impl Shared {
                 timing.check_interval
             };
             sleep(pause).await;
-            let dump = client.dump(proto::DumpRequest {});
+            let dump = client.dump(proto::DumpRequest::default());
             let answer = timeout(timing.check_deadline, dump).await;
             // To refuse is to answer.
             let answers = !matches!(answer, Err(_) | Ok(Err(WorkerError::Gone)));
-            lock(&self.table).answered(index, answers);
+            let dump = answer.ok().and_then(Result::ok);
+            lock(&self.table).answered(index, answers, dump);
             match (answers, missed) {
                 (false, true) => return,
                 (false, false) => warn!(worker = index, "media worker does not answer"),

@@ -1,7 +1,13 @@
 //! Which worker is in which slot, and which one gets the next room.
 
+use std::time::SystemTime;
+
+use proto::DumpResponse;
+use tokio::time::Instant;
+
+use super::load::Meter;
 use super::placement::Slot;
-use super::{Worker, WorkerStatus};
+use super::{LastExit, Worker, WorkerId, WorkerState, WorkerStatus};
 
 /// The slots and who fills them.
 #[derive(Debug)]
@@ -15,16 +21,50 @@ struct Entry {
     slot: Slot,
     pid: Option<u32>,
     worker: Option<Worker>,
+    /// Since when there is one.
+    ready_since: Option<Instant>,
     /// Its worker answered when it was asked last.
     answers: bool,
+    /// It is to get no more rooms.
+    draining: bool,
+    /// No other process is started for it.
+    given_up: bool,
     restarts: u64,
+    last_exit: Option<LastExit>,
+    meter: Meter,
     /// Number of the pick that chose it last.
     last_pick: u64,
 }
 
 impl Entry {
-    fn is_ready(&self) -> bool {
-        self.answers && self.worker.is_some()
+    fn state(&self) -> WorkerState {
+        match (&self.worker, self.pid) {
+            (Some(_), _) if !self.answers => WorkerState::Stuck,
+            (Some(_), _) if self.draining => WorkerState::Draining,
+            (Some(_), _) => WorkerState::Ready,
+            (None, _) if self.given_up => WorkerState::Failed,
+            (None, Some(_)) => WorkerState::Starting,
+            (None, None) => WorkerState::Restarting,
+        }
+    }
+
+    fn status(&self) -> WorkerStatus {
+        WorkerStatus {
+            index: self.slot.index,
+            pid: self.pid,
+            cpu: self.slot.cpu,
+            ports: self.slot.ports,
+            state: self.state(),
+            ready_for: self.ready_since.map(|since| since.elapsed()),
+            restarts: self.restarts,
+            last_exit: self.last_exit.clone(),
+            load: self.meter.load().cloned(),
+        }
+    }
+
+    fn ports(&self) -> u32 {
+        let (first, last) = self.slot.ports;
+        u32::from(last.saturating_sub(first)) + 1
     }
 }
 
@@ -35,8 +75,13 @@ impl Table {
             slot: *slot,
             pid: None,
             worker: None,
+            ready_since: None,
             answers: false,
+            draining: false,
+            given_up: false,
             restarts: 0,
+            last_exit: None,
+            meter: Meter::default(),
             last_pick: 0,
         };
         Self {
@@ -56,6 +101,14 @@ impl Table {
     pub fn restarting(&mut self, index: usize) {
         if let Some(entry) = self.entries.get_mut(index) {
             entry.restarts += 1;
+            entry.given_up = false;
+        }
+    }
+
+    /// No other process is started for a slot.
+    pub fn give_up(&mut self, index: usize) {
+        if let Some(entry) = self.entries.get_mut(index) {
+            entry.given_up = true;
         }
     }
 
@@ -63,31 +116,65 @@ impl Table {
     pub fn publish(&mut self, worker: Worker) {
         if let Some(entry) = self.entries.get_mut(worker.index) {
             entry.worker = Some(worker);
+            entry.ready_since = Some(Instant::now());
             entry.answers = true;
+            entry.draining = false;
+            entry.meter = Meter::default();
         }
     }
 
-    /// A slot's worker did or did not answer when it was asked.
-    pub fn answered(&mut self, index: usize, answers: bool) {
+    /// A slot's worker was asked for its numbers, and answered, or did not.
+    pub fn answered(&mut self, index: usize, answers: bool, dump: Option<DumpResponse>) {
         if let Some(entry) = self.entries.get_mut(index) {
             entry.answers = answers;
+            if let Some(dump) = dump {
+                entry.meter.sample(Instant::now(), dump);
+            }
         }
+    }
+
+    /// A slot's worker is to get no more rooms; answers whether there is one.
+    pub fn drain(&mut self, index: usize) -> Option<WorkerId> {
+        let entry = self.entries.get_mut(index)?;
+        let worker = entry.worker.as_ref()?;
+        entry.draining = true;
+        Some(worker.id)
     }
 
     /// A slot's process is gone; answers its identity if it was ready.
-    pub fn retire(&mut self, index: usize) -> Option<super::WorkerId> {
+    pub fn retire(&mut self, index: usize) -> Option<WorkerId> {
         let entry = self.entries.get_mut(index)?;
         entry.pid = None;
+        entry.ready_since = None;
+        entry.meter = Meter::default();
         entry.worker.take().map(|worker| worker.id)
     }
 
-    /// Of the live workers that answer, the one that was not picked for the
-    /// longest time.
-    pub fn pick(&mut self) -> Option<Worker> {
-        let ready = self.entries.iter_mut().filter(|e| e.is_ready());
-        let entry = ready.min_by_key(|entry| entry.last_pick)?;
+    /// How a slot's process ended.
+    pub fn ended(&mut self, index: usize, reason: String, last_lines: Vec<String>) {
+        if let Some(entry) = self.entries.get_mut(index) {
+            entry.last_exit = Some(LastExit {
+                reason,
+                last_lines,
+                at: SystemTime::now(),
+            });
+        }
+    }
+
+    /// Of the live workers that answer and that `fits` takes, the one with the
+    /// lowest load; of several, the one that was not picked for the longest time.
+    pub fn pick(&mut self, fits: &dyn Fn(&Worker) -> bool) -> Option<Worker> {
+        let taken = |entry: &&mut Entry| {
+            entry.state() == WorkerState::Ready && entry.worker.as_ref().is_some_and(fits)
+        };
+        let ready = self.entries.iter_mut().filter(taken);
+        let entry = ready.min_by(|a, b| {
+            let by_cost = a.meter.cost(a.ports()).total_cmp(&b.meter.cost(b.ports()));
+            by_cost.then(a.last_pick.cmp(&b.last_pick))
+        })?;
         self.picks += 1;
         entry.last_pick = self.picks;
+        entry.meter.placed();
         entry.worker.clone()
     }
 
@@ -99,15 +186,7 @@ impl Table {
 
     /// One entry for each slot, in order of index.
     pub fn status(&self) -> Vec<WorkerStatus> {
-        let status = |entry: &Entry| WorkerStatus {
-            index: entry.slot.index,
-            pid: entry.pid,
-            cpu: entry.slot.cpu,
-            ports: entry.slot.ports,
-            ready: entry.is_ready(),
-            restarts: entry.restarts,
-        };
-        self.entries.iter().map(status).collect()
+        self.entries.iter().map(Entry::status).collect()
     }
 }
 
@@ -116,7 +195,7 @@ mod tests {
     use tonic::transport::Endpoint;
 
     use super::*;
-    use crate::workers::{WorkerClient, WorkerId};
+    use crate::workers::WorkerClient;
 
     fn worker(index: usize, id: u64) -> Worker {
         let channel = Endpoint::from_static("http://nowhere").connect_lazy();
@@ -129,13 +208,12 @@ mod tests {
 
     fn picks(table: &mut Table, count: usize) -> Vec<u64> {
         (0..count)
-            .filter_map(|_| table.pick().map(|worker| worker.id.0))
+            .filter_map(|_| table.pick(&|_| true).map(|worker| worker.id.0))
             .collect()
     }
 
-    #[tokio::test]
-    async fn ready_workers_take_turns() {
-        let slots: Vec<Slot> = (0..3)
+    fn table_of(workers: usize) -> Table {
+        let slots: Vec<Slot> = (0..workers)
             .map(|index| Slot {
                 index,
                 cpu: Some(index),
@@ -143,28 +221,87 @@ mod tests {
             })
             .collect();
         let mut table = Table::new(&slots);
-        assert!(table.pick().is_none());
-        for index in 0..3 {
+        assert!(table.pick(&|_| true).is_none());
+        for index in 0..workers {
             table.spawned(index, Some(100));
             table.publish(worker(index, index as u64));
         }
+        table
+    }
+
+    #[tokio::test]
+    async fn idle_workers_take_turns() {
+        let mut table = table_of(3);
         assert_eq!(picks(&mut table, 4), [0, 1, 2, 0]);
         assert_eq!(table.retire(1), Some(WorkerId(1)));
         assert_eq!(table.retire(1), None);
         assert_eq!(picks(&mut table, 3), [2, 0, 2]);
         table.restarting(1);
         table.publish(worker(1, 7));
-        assert_eq!(picks(&mut table, 3), [7, 0, 2]);
-        table.answered(0, false);
-        assert_eq!(picks(&mut table, 3), [7, 2, 7]);
-        assert!(!table.status()[0].ready);
-        table.answered(0, true);
+        // Nothing was placed on it yet.
+        assert_eq!(picks(&mut table, 3), [7, 7, 7]);
+        table.answered(0, false, None);
+        assert_eq!(picks(&mut table, 3), [2, 7, 2]);
+        assert_eq!(table.status()[0].state, WorkerState::Stuck);
+        table.answered(0, true, None);
         assert_eq!(picks(&mut table, 1), [0]);
 
         let status = table.status();
         assert_eq!(status[1].restarts, 1);
-        assert_eq!((status[1].ready, status[1].pid), (true, None));
-        assert_eq!((status[0].ready, status[0].pid), (true, Some(100)));
+        assert_eq!((status[1].state, status[1].pid), (WorkerState::Ready, None));
+        assert_eq!(status[0].pid, Some(100));
         assert_eq!(table.live().len(), 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_busiest_worker_comes_last() {
+        let mut table = table_of(3);
+        let mut tell = async |cpu: [u64; 3]| {
+            for (index, cpu_user_us) in cpu.into_iter().enumerate() {
+                let dump = DumpResponse {
+                    cpu_user_us,
+                    ..DumpResponse::default()
+                };
+                table.answered(index, true, Some(dump));
+            }
+            tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+        };
+        tell([0, 0, 0]).await;
+        tell([900_000, 100_000, 150_000]).await;
+        assert_eq!(picks(&mut table, 5), [1, 1, 1, 2, 1]);
+        // One that is out of the question is not counted as picked.
+        let only = |id| move |worker: &Worker| worker.id == WorkerId(id);
+        assert_eq!(table.pick(&only(0)).unwrap().index, 0);
+        assert!(table.pick(&only(9)).is_none());
+    }
+
+    #[tokio::test]
+    async fn states() {
+        let mut table = table_of(1);
+        let state = |table: &Table| table.status()[0].state;
+        assert_eq!(state(&table), WorkerState::Ready);
+        assert_eq!(table.drain(0), Some(WorkerId(0)));
+        assert_eq!(state(&table), WorkerState::Draining);
+        assert!(picks(&mut table, 1).is_empty());
+        assert_eq!(table.live().len(), 1);
+        table.ended(0, "signal: 9".into(), vec!["bye".into()]);
+        assert!(table.retire(0).is_some());
+        assert_eq!(state(&table), WorkerState::Restarting);
+        assert_eq!(table.drain(0), None);
+        table.spawned(0, Some(7));
+        assert_eq!(state(&table), WorkerState::Starting);
+        table.publish(worker(0, 1));
+        assert_eq!(state(&table), WorkerState::Ready);
+        let exit = table.status()[0].last_exit.clone().unwrap();
+        assert_eq!(
+            (exit.reason.as_str(), exit.last_lines.len()),
+            ("signal: 9", 1)
+        );
+        table.retire(0);
+        table.give_up(0);
+        assert_eq!(state(&table), WorkerState::Failed);
+        table.restarting(0);
+        assert_eq!(state(&table), WorkerState::Restarting);
+        assert_eq!(table.drain(3), None);
     }
 }

@@ -137,13 +137,15 @@ async fn admin_paths_answer_no_page() {
         }
         let server = TestServer::start_with(config, Timings::default()).await;
         let origin = ("Origin", "https://app.example");
-        let answer = server.http("GET", "/config", &[origin], b"").await;
-        let preflight = preflight(&server, "https://app.example", "/config").await;
-        assert_eq!(preflight.status, 405);
-        for answer in [answer, preflight] {
-            let mut names = answer.headers.keys();
-            let cors = names.find(|name| name.starts_with("access-control"));
-            assert_eq!(cors, None, "{answer:?}");
+        for path in ["/config", "/metrics", "/admin/rooms", "/admin/rooms/r"] {
+            let answer = server.http("GET", path, &[origin], b"").await;
+            let preflight = preflight(&server, "https://app.example", path).await;
+            assert_eq!(preflight.status, 405);
+            for answer in [answer, preflight] {
+                let mut names = answer.headers.keys();
+                let cors = names.find(|name| name.starts_with("access-control"));
+                assert_eq!(cors, None, "{answer:?}");
+            }
         }
     }
 }

@@ -4,9 +4,11 @@
 use std::collections::{HashMap, HashSet};
 use std::fmt::Debug;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use control::workers::{Notice, Worker, WorkerClient, WorkerId, WorkerPool, WorkerStatus};
+use control::workers::{
+    LastExit, Load, Notice, Worker, WorkerClient, WorkerId, WorkerPool, WorkerState, WorkerStatus,
+};
 use futures_util::{StreamExt, stream};
 use hyper_util::rt::TokioIo;
 use proto::media_worker_server::{MediaWorker, MediaWorkerServer};
@@ -166,7 +168,7 @@ macro_rules! recorded {
             }
 
             async fn dump(&self, _: Request<DumpRequest>) -> Result<Response<DumpResponse>, Status> {
-                Ok(Response::new(DumpResponse::default()))
+                Ok(Response::new(dump()))
             }
 
             async fn consume(
@@ -330,8 +332,51 @@ fn transport() -> CreateWebRtcTransportResponse {
     }
 }
 
+/// What a worker tells of itself.
+fn dump() -> DumpResponse {
+    DumpResponse {
+        routers: 3,
+        transports: 8,
+        datagrams_dropped: 6,
+        dropped: Some(DroppedDatagrams {
+            unparsable: 1,
+            unknown: 2,
+            refused_checks: 0,
+            refused: 3,
+        }),
+        cpu_user_us: 2_000_000,
+        cpu_system_us: 500_000,
+        rss_bytes: 1 << 20,
+        ticks: Some(Histogram {
+            counts: (1..=12).collect(),
+            sum_us: 1_500_000,
+        }),
+        ports_in_use: 1,
+        feedback: Some(Feedback {
+            received: Some(DirectionFeedback {
+                nacks: 7,
+                ..DirectionFeedback::default()
+            }),
+            sent: Some(DirectionFeedback {
+                plis: 3,
+                expected_lately: 200,
+                lost_lately: 5,
+                round_trip_time: Some(20.0),
+                ..DirectionFeedback::default()
+            }),
+        }),
+        ..DumpResponse::default()
+    }
+}
+
 /// Media workers, and the channel by which rooms hear of them.
 pub struct FakePool {
+    /// Those that get no rooms.
+    pub draining: Mutex<Vec<WorkerId>>,
+    /// Slots that were to be replaced.
+    pub recycled: watch::Sender<Vec<usize>>,
+    /// Whether the slot counts as taken out.
+    pub failed: Mutex<bool>,
     workers: Mutex<Vec<(Worker, FakeWorker)>>,
     notices: mpsc::Sender<Notice>,
     last_id: Mutex<u64>,
@@ -341,6 +386,9 @@ impl FakePool {
     /// No worker yet.
     pub fn new(notices: mpsc::Sender<Notice>) -> Arc<Self> {
         Arc::new(Self {
+            draining: Mutex::default(),
+            recycled: watch::Sender::new(Vec::new()),
+            failed: Mutex::default(),
             workers: Mutex::default(),
             notices,
             last_id: Mutex::new(0),
@@ -379,6 +427,12 @@ impl FakePool {
         fake
     }
 
+    /// Some other worker than the first one dies, or the first.
+    pub async fn kill_worker(&self, nth: usize) {
+        let (dead, _) = self.workers.lock().unwrap().remove(nth);
+        self.notices.send(Notice::Died(dead.id)).await.unwrap();
+    }
+
     /// All workers die.
     pub async fn kill_workers(&self) {
         let dead = std::mem::take(&mut *self.workers.lock().unwrap());
@@ -399,8 +453,10 @@ impl FakePool {
 }
 
 impl WorkerPool for FakePool {
-    fn pick(&self) -> Option<Worker> {
-        self.live().into_iter().next()
+    fn pick(&self, fits: &dyn Fn(&Worker) -> bool) -> Option<Worker> {
+        let draining = self.draining.lock().unwrap();
+        let mut live = self.live().into_iter();
+        live.find(|worker| fits(worker) && !draining.contains(&worker.id))
     }
 
     fn live(&self) -> Vec<Worker> {
@@ -409,13 +465,42 @@ impl WorkerPool for FakePool {
     }
 
     fn status(&self) -> Vec<WorkerStatus> {
+        let failed = *self.failed.lock().unwrap();
         vec![WorkerStatus {
             index: 0,
             pid: Some(4711),
-            cpu: None,
             ports: (40_000, 44_999),
-            ready: true,
-            restarts: 0,
+            state: match failed {
+                true => WorkerState::Failed,
+                false => WorkerState::Ready,
+            },
+            ready_for: Some(Duration::from_secs(90)),
+            restarts: 2,
+            last_exit: Some(LastExit {
+                reason: "signal: 9 (SIGKILL)".into(),
+                last_lines: vec!["so long".into()],
+                at: SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000),
+            }),
+            load: Some(Load {
+                cpu: 0.25,
+                packets_in: 10.0,
+                packets_out: 20.0,
+                bytes_in: 1000.0,
+                bytes_out: 2000.0,
+                dump: dump(),
+            }),
+            ..WorkerStatus::default()
         }]
+    }
+
+    fn drain(&self, index: usize) -> Option<WorkerId> {
+        let worker = self.live().into_iter().find(|it| it.index == index)?;
+        self.draining.lock().unwrap().push(worker.id);
+        Some(worker.id)
+    }
+
+    fn recycle(&self, index: usize) -> bool {
+        self.recycled.send_modify(|recycled| recycled.push(index));
+        index == 0
     }
 }

@@ -8,6 +8,7 @@
 )]
 
 mod access;
+mod admin;
 mod admission;
 mod arrivals;
 mod bad_input;
@@ -24,6 +25,7 @@ mod newest_actions;
 mod newest_http;
 mod newest_lost;
 mod newest_told;
+mod operations;
 mod patience;
 mod quality;
 mod receiver;

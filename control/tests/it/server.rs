@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use control::config::{Config, IceServer, Secret, TurnHost};
-use control::http::{AppState, app, serve};
+use control::http::{AppState, admin_app, app, serve};
 use control::rooms::{Rooms, Timings};
 use http::HeaderName;
 use http::header::{ORIGIN, SEC_WEBSOCKET_PROTOCOL};
@@ -13,7 +13,7 @@ use proto::event::Event;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use serde_json::{Map, Value};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio_rustls::TlsConnector;
@@ -30,6 +30,10 @@ pub struct TestServer {
     pub pool: Arc<FakePool>,
     pub worker: FakeWorker,
     pub shutdown: CancellationToken,
+    /// Cancelled when an admin wants the end.
+    pub drain: CancellationToken,
+    /// Listener of the admin paths, if they have one.
+    pub admin: Option<SocketAddr>,
     tls: Arc<ClientConfig>,
 }
 
@@ -92,14 +96,23 @@ impl TestServer {
         let config = Arc::new(config);
         let rooms =
             Rooms::start_with(config.clone(), pool.clone(), notices_receiver, timings).unwrap();
+        let drain = CancellationToken::new();
         let listener = serve::bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
         let address = listener.local_addr().unwrap();
         let state = AppState {
             config,
             rooms: rooms.clone(),
             workers: pool.clone(),
+            drain: drain.clone(),
         };
         let shutdown = CancellationToken::new();
+        let admin = state.config.admin_listen.map(|address| {
+            let listener = serve::bind(address).unwrap();
+            let address = listener.local_addr().unwrap();
+            let serving = serve::serve(listener, None, admin_app(state.clone()), shutdown.clone());
+            tokio::spawn(serving);
+            address
+        });
         let serving = serve::serve(
             listener,
             Some(Arc::new(server_tls)),
@@ -113,6 +126,8 @@ impl TestServer {
             pool,
             worker,
             shutdown,
+            drain,
+            admin,
             tls: Arc::new(client_tls),
         }
     }
@@ -191,6 +206,17 @@ impl TestServer {
         answer
     }
 
+    /// One request to the listener of the admin paths.
+    pub async fn admin_http(&self, method: &str, path: &str, headers: &[(&str, &str)]) -> Answer {
+        let address = self.admin.unwrap();
+        let stream = TcpStream::connect(address).await.unwrap();
+        let answer = exchange(stream, address.port(), method, path, headers, b"").await;
+        if answer.error() != "no such path" {
+            document::check(self.document().await, method, path, &answer);
+        }
+        answer
+    }
+
     /// One HTTP request on its own connection.
     pub async fn raw(
         &self,
@@ -199,33 +225,45 @@ impl TestServer {
         headers: &[(&str, &str)],
         body: &[u8],
     ) -> Answer {
-        let mut request = format!("{method} {path} HTTP/1.1\r\nConnection: close\r\n");
-        if !headers
-            .iter()
-            .any(|(name, _)| name.eq_ignore_ascii_case("host"))
-        {
-            request += &format!("Host: localhost:{}\r\n", self.address.port());
-        }
-        if !body.is_empty() {
-            request += &format!("Content-Length: {}\r\n", body.len());
-        }
-        for (name, value) in headers {
-            request += &format!("{name}: {value}\r\n");
-        }
-        let mut stream = self.tls().await;
-        stream
-            .write_all(format!("{request}\r\n").as_bytes())
-            .await
-            .unwrap();
-        // A server that answers before it has read everything may close early.
-        let _ = stream.write_all(body).await;
-        let mut answer = Vec::new();
-        let reading = stream.read_to_end(&mut answer);
-        let _ = tokio::time::timeout(Duration::from_secs(10), reading)
-            .await
-            .unwrap();
-        parse_answer(&answer)
+        let port = self.address.port();
+        exchange(self.tls().await, port, method, path, headers, body).await
     }
+}
+
+/// One HTTP request, and the answer to it.
+async fn exchange<S: AsyncRead + AsyncWrite + Unpin>(
+    mut stream: S,
+    port: u16,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> Answer {
+    let mut request = format!("{method} {path} HTTP/1.1\r\nConnection: close\r\n");
+    if !headers
+        .iter()
+        .any(|(name, _)| name.eq_ignore_ascii_case("host"))
+    {
+        request += &format!("Host: localhost:{port}\r\n");
+    }
+    if !body.is_empty() {
+        request += &format!("Content-Length: {}\r\n", body.len());
+    }
+    for (name, value) in headers {
+        request += &format!("{name}: {value}\r\n");
+    }
+    stream
+        .write_all(format!("{request}\r\n").as_bytes())
+        .await
+        .unwrap();
+    // A server that answers before it has read everything may close early.
+    let _ = stream.write_all(body).await;
+    let mut answer = Vec::new();
+    let reading = stream.read_to_end(&mut answer);
+    let _ = tokio::time::timeout(Duration::from_secs(10), reading)
+        .await
+        .unwrap();
+    parse_answer(&answer)
 }
 
 /// A joined peer of the room `room` with both transports, the ids of which it

@@ -12,7 +12,7 @@ use control::addresses::AnnouncedAddress;
 use control::config::Config;
 use control::workers::cpu::CpuLimits;
 use control::workers::{
-    NotReady, Notice, Plan, StartError, Timing, WorkerId, WorkerPool, Workers, start,
+    NotReady, Notice, Plan, StartError, Timing, WorkerId, WorkerPool, WorkerState, Workers, start,
 };
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -51,6 +51,14 @@ pub const ALL: &[(&str, fn())] = &[
         a_worker_that_stays_stuck_is_replaced,
     ),
     ("restarts_slow_down", restarts_slow_down),
+    (
+        "a_worker_is_replaced_on_request",
+        a_worker_is_replaced_on_request,
+    ),
+    (
+        "a_worker_that_keeps_ending_is_taken_out",
+        a_worker_that_keeps_ending_is_taken_out,
+    ),
     ("a_start_that_fails_says_why", a_start_that_fails_says_why),
     (
         "a_full_queue_of_notices_does_not_hide_a_death",
@@ -163,7 +171,11 @@ fn ready_workers_are_listed_and_speak() {
         let workers = start(plan(Mode::Good, 2), sender).await.unwrap();
         let status = workers.status();
         assert_eq!(status.len(), 2);
-        assert!(status.iter().all(|s| s.ready && s.restarts == 0));
+        assert!(
+            status
+                .iter()
+                .all(|s| s.state == WorkerState::Ready && s.restarts == 0)
+        );
         assert_eq!(status[0].ports, (40_000, 44_999));
         assert_eq!((status[0].cpu, status[1].cpu), (Some(0), Some(1)));
 
@@ -193,7 +205,7 @@ fn ready_workers_are_listed_and_speak() {
         }
         let live: BTreeSet<WorkerId> = workers.live().iter().map(|w| w.id).collect();
         assert_eq!(live, from);
-        let picked = [0; 2].map(|_| workers.pick().unwrap().id);
+        let picked = [0; 2].map(|_| workers.pick(&|_| true).unwrap().id);
         assert_eq!(BTreeSet::from(picked), from);
         workers.shutdown().await;
     });
@@ -259,13 +271,19 @@ fn a_worker_that_does_not_answer_is_skipped() {
         let before: Vec<WorkerId> = workers.live().iter().map(|w| w.id).collect();
         let pid = Pid::from_raw(pids(&workers)[0]);
         kill(pid, Signal::SIGSTOP).unwrap();
-        until("it is not ready", || !workers.status()[0].ready).await;
-        let picked = [0; 4].map(|_| workers.pick().unwrap().id);
+        until("it is not ready", || {
+            workers.status()[0].state != WorkerState::Ready
+        })
+        .await;
+        let picked = [0; 4].map(|_| workers.pick(&|_| true).unwrap().id);
         kill(pid, Signal::SIGCONT).unwrap();
         assert_eq!(picked, [before[1]; 4]);
-        until("it is ready again", || workers.status()[0].ready).await;
-        let picked = [0; 2].map(|_| workers.pick().unwrap().id);
-        assert_eq!(BTreeSet::from(picked), before.into_iter().collect());
+        until("it is ready again", || {
+            workers.status()[0].state == WorkerState::Ready
+        })
+        .await;
+        // It has the fewest rooms now.
+        assert_eq!(workers.pick(&|_| true).unwrap().id, before[0]);
         while let Ok(notice) = notices.try_recv() {
             assert!(matches!(notice, Notice::Event(..)), "{notice:?}");
         }
@@ -278,13 +296,15 @@ fn a_worker_that_stays_stuck_is_replaced() {
         let (sender, mut notices) = mpsc::channel(16);
         let plan = checked(Mode::Stuck, 1, Duration::from_millis(300));
         let workers = start(plan, sender).await.unwrap();
-        let first = workers.pick().unwrap().id;
+        let first = workers.pick(&|_| true).unwrap().id;
         let pid = pids(&workers)[0];
-        until("nobody is put on it", || workers.pick().is_none()).await;
+        until("nobody is put on it", || workers.pick(&|_| true).is_none()).await;
         assert_eq!(death(&mut notices).await, first);
         assert!(!alive(pid));
         until("another is there", || {
-            workers.pick().is_some_and(|worker| worker.id != first)
+            workers
+                .pick(&|_| true)
+                .is_some_and(|worker| worker.id != first)
         })
         .await;
         workers.shutdown().await;
@@ -300,11 +320,77 @@ fn restarts_slow_down() {
         let born = Instant::now();
         kill(Pid::from_raw(pids(&workers)[0]), Signal::SIGKILL).unwrap();
         death(&mut notices).await;
-        assert!(workers.pick().is_none());
+        assert!(workers.pick(&|_| true).is_none());
         until("three restarts", || workers.status()[0].restarts >= 3).await;
         assert!(born.elapsed() >= Duration::from_millis(100 + 200 + 400));
         // A worker that never got ready has no identity, so nobody was told.
         assert!(notices.try_recv().is_err());
+        let stopping = Instant::now();
+        workers.shutdown().await;
+        assert!(stopping.elapsed() < LONGEST_END);
+    });
+}
+
+fn a_worker_is_replaced_on_request() {
+    run(async {
+        let (sender, mut notices) = mpsc::channel(16);
+        let mut plan = plan(Mode::Good, 2);
+        // Nobody waits for that.
+        plan.timing.backoff_min = Duration::from_secs(600);
+        plan.timing.backoff_max = Duration::from_secs(600);
+        let workers = start(plan, sender).await.unwrap();
+        let before: Vec<WorkerId> = workers.live().iter().map(|w| w.id).collect();
+        let pid = pids(&workers)[0];
+        assert_eq!(workers.drain(0), Some(before[0]));
+        let picked = [0; 3].map(|_| workers.pick(&|_| true).unwrap().id);
+        assert_eq!(picked, [before[1]; 3]);
+        assert!(workers.recycle(0));
+        let replaced = loop {
+            match next(&mut notices).await {
+                Notice::Replaced(id) => break id,
+                Notice::Died(id) => panic!("{id:?} died"),
+                Notice::Event(..) => {}
+            }
+        };
+        assert_eq!(replaced, before[0]);
+        until("another is ready", || {
+            workers.status()[0].state == WorkerState::Ready
+        })
+        .await;
+        assert!(!alive(pid));
+        let status = workers.status();
+        assert_eq!((status[0].restarts, status[1].restarts), (1, 0));
+        let exit = status[0].last_exit.clone().unwrap();
+        assert_eq!(exit.reason, "replaced on request");
+        assert!(!workers.recycle(2));
+        assert_eq!(workers.drain(2), None);
+        workers.shutdown().await;
+    });
+}
+
+fn a_worker_that_keeps_ending_is_taken_out() {
+    run(async {
+        let mut plan = plan(Mode::Fading, 2);
+        plan.timing.backoff_min = Duration::from_millis(1);
+        plan.timing.max_short_lives = 3;
+        let (sender, _notices) = mpsc::channel(16);
+        let workers = start(plan, sender).await.unwrap();
+        let state = || workers.status()[0].state;
+        kill(Pid::from_raw(pids(&workers)[0]), Signal::SIGKILL).unwrap();
+        until("it is taken out", || state() == WorkerState::Failed).await;
+        let status = workers.status();
+        // The first life was one of the three.
+        assert_eq!(status[0].restarts, 2);
+        let exit = status[0].last_exit.clone().unwrap();
+        assert!(exit.reason.contains("exit status: 3"), "{exit:?}");
+        assert_eq!(status[1].state, WorkerState::Ready);
+        assert_eq!(workers.pick(&|_| true).unwrap().index, 1);
+        // Until somebody asks for another.
+        assert_eq!(workers.drain(0), None);
+        assert!(workers.recycle(0));
+        until("it is tried again", || workers.status()[0].restarts > 2).await;
+        until("in vain", || state() == WorkerState::Failed).await;
+        assert_eq!(workers.status()[0].restarts, 5);
         let stopping = Instant::now();
         workers.shutdown().await;
         assert!(stopping.elapsed() < LONGEST_END);

@@ -106,6 +106,8 @@ impl Engine {
         let Some(mut entry) = self.transports.remove(key) else {
             return orphans;
         };
+        let streams = &entry.inner;
+        self.keep_feedback(streams.receiving().totals(), streams.sending().totals());
         self.timers
             .set(Timer::Transport(key), &mut entry.timer, None);
         if let Some(mut throttle) = entry.throttle.take() {
@@ -167,6 +169,7 @@ impl Engine {
             .collect();
         if let Some(entry) = entry {
             self.producer_ids.remove(&entry.id);
+            self.keep_producer(entry.transport, producer);
             self.call(entry.transport, |t| t.close_producer(producer));
             self.mark_dirty(entry.transport);
         }
@@ -187,6 +190,7 @@ impl Engine {
     fn forget_consumer(&mut self, router: RouterKey, consumer: ConsumerKey) -> Option<String> {
         let entry = self.routers.get_mut(router)?.consumers.remove(consumer)?;
         self.consumer_ids.remove(&entry.id);
+        self.keep_consumer(entry.transport, entry.slot);
         self.call(entry.transport, |t| t.close_consumer(entry.slot));
         self.mark_dirty(entry.transport);
         Some(entry.id)

@@ -18,6 +18,7 @@ mod commands;
 mod convert;
 mod data;
 mod explain;
+mod feedback;
 mod orientation;
 mod packets;
 mod quality;
@@ -103,10 +104,31 @@ pub struct Counters {
     pub rtp_forwarded: u64,
     /// Messages that a data consumer, or control, could not be given.
     pub data_dropped: u64,
-    /// Datagrams that belonged to nothing or could not be parsed.
-    pub dropped: u64,
+    /// Datagrams that led to nothing.
+    pub dropped: Dropped,
     /// Panics contained in one transport.
     pub panics: u64,
+}
+
+/// Datagrams that led to nothing, by reason.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Dropped {
+    /// No STUN, DTLS, RTP or RTCP.
+    pub unparsable: u64,
+    /// From an address, or with a username fragment, that no transport has.
+    pub unknown: u64,
+    /// Connectivity checks that were not authentic, or for an address that
+    /// another transport holds.
+    pub refused_checks: u64,
+    /// What its transport did not take, or could not send.
+    pub refused: u64,
+}
+
+impl Dropped {
+    /// All of them.
+    pub fn total(&self) -> u64 {
+        self.unparsable + self.unknown + self.refused_checks + self.refused
+    }
 }
 
 /// Numbers of entities.
@@ -215,6 +237,8 @@ pub struct Engine {
     datagrams: Vec<(Tuple, Vec<u8>)>,
     events: VecDeque<proto::Event>,
     counters: Counters,
+    /// What streams that are gone have come to.
+    gone: feedback::Gone,
 }
 
 impl Engine {
@@ -252,6 +276,7 @@ impl Engine {
             datagrams: Vec::new(),
             events: VecDeque::new(),
             counters: Counters::default(),
+            gone: feedback::Gone::default(),
         })
     }
 

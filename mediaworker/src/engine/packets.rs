@@ -41,9 +41,9 @@ impl Engine {
                 Some(key) => self.enter(now, key, |transport, out| {
                     transport.handle_datagram(now, kind, datagram, out);
                 }),
-                None => self.counters.dropped += 1,
+                None => self.counters.dropped.unknown += 1,
             },
-            None => self.counters.dropped += 1,
+            None => self.counters.dropped.unparsable += 1,
         }
     }
 
@@ -54,7 +54,7 @@ impl Engine {
             Some((message, *self.by_ufrag.get(ufrag)?))
         });
         let Some((message, key)) = found else {
-            self.counters.dropped += 1;
+            self.counters.dropped.unknown += 1;
             return;
         };
         let held_by_another = self
@@ -67,7 +67,7 @@ impl Engine {
                 ice.is_fresh(now, tuple.remote, ADDRESS_HELD)
             });
         if held_by_another {
-            self.counters.dropped += 1;
+            self.counters.dropped.refused_checks += 1;
             return;
         }
         let mut checked = None;
@@ -75,7 +75,7 @@ impl Engine {
             checked = transport.handle_check(now, tuple, message, out);
         });
         let Some(checked) = checked else {
-            self.counters.dropped += 1;
+            self.counters.dropped.refused_checks += 1;
             return;
         };
         let (received, sent) = (datagram.len(), checked.response.len());
@@ -89,7 +89,7 @@ impl Engine {
             self.by_address.insert(tuple.remote, key);
             self.sync_ufrags(key);
         } else if !checked.authentic {
-            self.counters.dropped += 1;
+            self.counters.dropped.refused_checks += 1;
         }
     }
 
@@ -191,7 +191,7 @@ impl Engine {
         connected: Option<bool>,
     ) {
         self.send(now, key, &mut out.datagrams);
-        self.counters.dropped += std::mem::take(&mut out.dropped);
+        self.counters.dropped.refused += std::mem::take(&mut out.dropped);
         let mut touched = false;
         for received in out.received.drain(..) {
             self.forward(now, router, received);

@@ -29,8 +29,12 @@ const MAX_RECEIVE_CALLS: usize = 4;
 pub struct NetCounters {
     /// Datagrams received.
     pub received: u64,
+    /// Octets in them.
+    pub bytes_received: u64,
     /// Datagrams handed to the kernel.
     pub sent: u64,
+    /// Octets in them.
+    pub bytes_sent: u64,
     /// Datagrams that the kernel refused.
     pub send_errors: u64,
 }
@@ -119,6 +123,7 @@ impl MediaSockets {
                         protocol: Protocol::Udp,
                     };
                     let data = buffer.get(..meta.len).unwrap_or_default();
+                    self.counters.bytes_received += octets(data.len());
                     for datagram in data.chunks(meta.stride.max(1)) {
                         self.counters.received += 1;
                         sink(tuple, datagram);
@@ -150,7 +155,7 @@ impl MediaSockets {
             rest = later;
             if let [_] = now {
                 let sent = transmit(socket, tuple, first, None).is_ok();
-                self.counters.count(1, sent);
+                self.counters.count(1, first.len(), sent);
                 continue;
             }
             self.segments.clear();
@@ -158,16 +163,16 @@ impl MediaSockets {
                 self.segments.extend_from_slice(datagram);
             }
             match transmit(socket, tuple, &self.segments, Some(first.len())) {
-                Ok(()) => self.counters.count(now.len(), true),
+                Ok(()) => self.counters.count(now.len(), self.segments.len(), true),
                 // No room: one by one there is none either.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.counters.count(now.len(), false);
+                    self.counters.count(now.len(), 0, false);
                 }
                 // The device may not know segmentation.
                 Err(_) => {
                     for (_, datagram) in now {
                         let sent = transmit(socket, tuple, datagram, None).is_ok();
-                        self.counters.count(1, sent);
+                        self.counters.count(1, datagram.len(), sent);
                     }
                 }
             }
@@ -177,14 +182,19 @@ impl MediaSockets {
 }
 
 impl NetCounters {
-    fn count(&mut self, datagrams: usize, sent: bool) {
+    fn count(&mut self, datagrams: usize, bytes: usize, sent: bool) {
         let datagrams = u64::try_from(datagrams).unwrap_or(u64::MAX);
         if sent {
             self.sent += datagrams;
+            self.bytes_sent += octets(bytes);
         } else {
             self.send_errors += datagrams;
         }
     }
+}
+
+fn octets(len: usize) -> u64 {
+    u64::try_from(len).unwrap_or(u64::MAX)
 }
 
 /// How many datagrams from the front can leave as one segmented send: the same
@@ -325,6 +335,8 @@ mod tests {
             assert_eq!((got, buf[0]), (len, i));
         }
         assert_eq!(sockets.counters().sent, 7);
+        let bytes: usize = sizes.iter().sum();
+        assert_eq!(sockets.counters().bytes_sent, octets(bytes));
 
         client.connect(("127.0.0.1", sockets.port())).unwrap();
         for size in [10, 20, 30] {

@@ -18,7 +18,7 @@ use super::TransportError;
 use super::extensions::Written;
 use super::guard;
 use super::receive::is_token;
-use super::stats::StreamStats;
+use super::stats::{StreamStats, Totals};
 use super::webrtc::RouterMedia;
 use history::History;
 use outbound::Outbound;
@@ -281,6 +281,18 @@ impl Sending {
             rtx_ssrc: stream.rtx.map(|ssrc| *ssrc),
             ..stream.outbound.stats(now)
         })
+    }
+
+    /// What the stream in a slot comes to.
+    pub fn totals_of(&self, slot: u32) -> Totals {
+        let stream = self.stream(slot);
+        stream.map(|it| it.outbound.totals()).unwrap_or_default()
+    }
+
+    /// What all streams come to.
+    pub fn totals(&self) -> Totals {
+        let totals = self.streams().map(|it| it.outbound.totals());
+        totals.fold(Totals::default(), Totals::and)
     }
 
     /// Packets expected and lost in the last intervals of all streams.

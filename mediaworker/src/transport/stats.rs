@@ -115,6 +115,71 @@ pub struct Feedback {
     pub round_trip_time: Option<Duration>,
 }
 
+/// What streams of one direction come to together.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Totals {
+    /// Packets that did not arrive by themselves.
+    pub lost: u64,
+    /// Packets that came or went as retransmissions.
+    pub retransmitted: u64,
+    /// NACK messages.
+    pub nacks: u64,
+    /// Picture Loss Indications.
+    pub plis: u64,
+    /// Full Intra Requests.
+    pub firs: u64,
+    /// Packets of the last interval between reports, expected and lost.
+    pub lately: (u64, u64),
+    /// Round trip times together, and of how many streams.
+    pub round_trips: (Duration, u32),
+}
+
+impl Totals {
+    /// Those of one stream.
+    pub fn of(lost: u64, retransmitted: u64, feedback: Feedback, lately: (u64, u64)) -> Self {
+        Self {
+            lost,
+            retransmitted,
+            nacks: feedback.nacks,
+            plis: feedback.plis,
+            firs: feedback.firs,
+            lately,
+            round_trips: feedback
+                .round_trip_time
+                .map_or_else(Default::default, |it| (it, 1)),
+        }
+    }
+
+    /// With those of others.
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            lost: self.lost + other.lost,
+            retransmitted: self.retransmitted + other.retransmitted,
+            nacks: self.nacks + other.nacks,
+            plis: self.plis + other.plis,
+            firs: self.firs + other.firs,
+            lately: (
+                self.lately.0 + other.lately.0,
+                self.lately.1 + other.lately.1,
+            ),
+            round_trips: (
+                self.round_trips.0 + other.round_trips.0,
+                self.round_trips.1 + other.round_trips.1,
+            ),
+        }
+    }
+
+    /// What is left of them when their streams are gone: what is true of a moment
+    /// only is not.
+    pub fn gone(self) -> Self {
+        Self {
+            lately: Default::default(),
+            round_trips: Default::default(),
+            ..self
+        }
+    }
+}
+
 /// One RTP stream, sent or received, at one moment.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct StreamStats {

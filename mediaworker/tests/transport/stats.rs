@@ -139,6 +139,34 @@ fn loss_and_repair_are_seen_on_both_legs() {
     assert!(rtx.bytes > 600 * v.packets_retransmitted);
     let rtt = v.round_trip_time.expect("from receiver reports");
     assert!((15.0..=80.0).contains(&rtt), "{rtt} ms");
+
+    // The worker as a whole tells the same, also when the streams are gone.
+    let (a, _) = consumer(&network, "a");
+    let received = |network: &Network| network.engine.feedback().received.unwrap();
+    let sent = |network: &Network| network.engine.feedback().sent.unwrap();
+    let before = (received(&network), sent(&network));
+    assert_eq!(before.0.packets_lost, cam.packets_lost + mic.packets_lost);
+    assert_eq!(before.0.packets_retransmitted, cam.packets_repaired);
+    assert_eq!(before.0.nacks, cam.nack_count + mic.nack_count);
+    assert_eq!(before.1.nacks, v.nack_count + a.nack_count);
+    assert_eq!(before.1.packets_lost, v.packets_lost + a.packets_lost);
+    assert!(before.0.expected_lately > 0 && before.1.expected_lately > 0);
+    let mean = before.1.round_trip_time.unwrap();
+    assert!((15.0..=80.0).contains(&mean), "{mean} ms");
+    let left = |direction: proto::DirectionFeedback| {
+        let kept = (direction.packets_lost, direction.nacks, direction.plis);
+        (kept, direction.packets_retransmitted)
+    };
+    let want = (left(before.0), left(before.1));
+    let now = network.now;
+    network.engine.close_consumer("v").unwrap();
+    assert_eq!(left(sent(&network)), want.1);
+    network.engine.close_producer("cam").unwrap();
+    network.engine.close_transport(now, "recv").unwrap();
+    network.engine.close_transport(now, "send").unwrap();
+    assert_eq!((left(received(&network)), left(sent(&network))), want);
+    let gone = sent(&network);
+    assert_eq!((gone.expected_lately, gone.round_trip_time), (0, None));
 }
 
 #[test]

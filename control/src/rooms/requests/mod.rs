@@ -16,6 +16,7 @@ mod transport;
 pub(super) use peer::{display_name, introduce, rtp_capabilities};
 
 use serde_json::{Value, json};
+use tokio::time::Instant;
 use tracing::debug;
 
 use super::data::Sender;
@@ -91,7 +92,11 @@ pub(super) async fn serve(
     data: &Value,
     respond: impl FnOnce(Result<Value, Error>),
 ) {
-    let (result, then) = match dispatch(room, session, method, data).await {
+    let begin = Instant::now();
+    let served = dispatch(room, session, method, data).await;
+    let outcome = served.as_ref().map(drop).map_err(Error::protoo_code);
+    room.metrics.requested(method, outcome, begin.elapsed());
+    let (result, then) = match served {
         Ok(reply) => (Ok(reply.data), reply.then),
         Err(error) => {
             debug!(room = %room.id, ?session, %error, "request refused");
@@ -102,6 +107,11 @@ pub(super) async fn serve(
     match then {
         Then::Nothing => {}
         Then::Joined => {
+            if let Some(peer) = room.peers.get(&session) {
+                let connected = peer.join_deadline.checked_sub(room.timings.join);
+                let took = connected.map(|at| at.elapsed());
+                room.metrics.joined(took.unwrap_or_default());
+            }
             peer::introduce(room, session);
             room.receive(session).await;
         }

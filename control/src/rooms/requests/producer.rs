@@ -23,6 +23,7 @@ pub(super) async fn produce(
     session: SessionId,
     data: &Value,
 ) -> Result<Reply, Error> {
+    room.check_worker()?;
     let peer = room.peer(session)?;
     peer.joined()?;
     peer.check_producer_limit()?;

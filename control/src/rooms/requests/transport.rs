@@ -35,6 +35,7 @@ pub(super) async fn create(
     let consuming = fields::flag(data, "consuming")?;
     let streams = sctp::num_streams(data)?;
     let router_id = room.router_id.clone();
+    room.check_worker()?;
     let peer = room.peer(session)?;
     peer.check_transport_limit()?;
     let id = Uuid::new_v4().to_string();

@@ -8,7 +8,7 @@ use str0m::stats::MediaIngressStats;
 
 use super::inbound::Inbound;
 use super::{Entry, Orientation, Receiving, guard};
-use crate::transport::stats::{Feedback, StreamStats};
+use crate::transport::stats::{Feedback, StreamStats, Totals};
 
 /// The datagram that str0m is being given.
 #[derive(Debug, Clone, Copy, Default)]
@@ -210,6 +210,21 @@ impl Receiving {
         let entry = self.entries.iter().find(|e| e.key == producer);
         let inbound = entry.and_then(|e| e.inbound.get(stream)?.as_ref());
         inbound.map_or(0, |inbound| inbound.bitrate(now))
+    }
+
+    /// What the encodings of a producer come to.
+    pub fn totals_of(&self, producer: ProducerKey) -> Totals {
+        let entry = self.entries.iter().find(|it| it.key == producer);
+        let seen = entry.into_iter().flat_map(Entry::seen);
+        let totals = seen.map(|(_, inbound)| inbound.totals());
+        totals.fold(Totals::default(), Totals::and)
+    }
+
+    /// What all encodings come to.
+    pub fn totals(&self) -> Totals {
+        let seen = self.entries.iter().flat_map(Entry::seen);
+        let totals = seen.map(|(_, inbound)| inbound.totals());
+        totals.fold(Totals::default(), Totals::and)
     }
 
     /// Packets expected and lost in the last intervals of all encodings.

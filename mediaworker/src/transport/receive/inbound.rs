@@ -7,7 +7,7 @@ use str0m::media::MediaKind;
 use str0m::rtp::RtpPacket;
 
 use super::Arriving;
-use crate::transport::stats::{Feedback, Meter, StreamStats};
+use crate::transport::stats::{Feedback, Meter, StreamStats, Totals};
 
 /// Silence after which an encoding counts as gone. Audio gets longer: Opus with
 /// discontinuous transmission (DTX) sends a packet every 400 ms in silence, and
@@ -157,6 +157,12 @@ impl Inbound {
     /// Packets expected and lost in the last interval.
     pub fn interval(&self) -> (u64, u64) {
         self.interval
+    }
+
+    /// What it comes to.
+    pub fn totals(&self) -> Totals {
+        let lost = self.expected().saturating_sub(self.by_themselves);
+        Totals::of(lost, self.repaired, self.feedback, self.interval)
     }
 
     /// Everything; `rtx_ssrc` and `rid` are the caller's.

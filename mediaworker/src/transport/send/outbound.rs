@@ -6,7 +6,7 @@ use std::time::Instant;
 use router::score::{Interval, ScoreHistory};
 use str0m::stats::MediaEgressStats;
 
-use crate::transport::stats::{Feedback, Meter, StreamStats};
+use crate::transport::stats::{Feedback, Meter, StreamStats, Totals};
 
 /// Cumulative losses are 24 bits with a sign; reports of duplicates make them
 /// negative, which is no loss.
@@ -128,6 +128,11 @@ impl Outbound {
     /// Bits per second.
     pub fn bitrate(&self, now: Instant) -> u64 {
         self.meter.bitrate(now)
+    }
+
+    /// What it comes to.
+    pub fn totals(&self) -> Totals {
+        Totals::of(self.lost, self.retransmitted, self.feedback, self.interval)
     }
 
     /// Everything; the SSRCs are the caller's.

@@ -1,0 +1,448 @@
+//! What operators rely on: rooms outlive their workers, limits refuse in words,
+//! and what drains lets calls end.
+
+use std::time::Duration;
+
+use control::config::Config;
+use control::rooms::Timings;
+use proto::event::Event;
+use serde_json::{Value, json};
+
+use crate::fake_worker::{Call, FakeWorker};
+use crate::receiver::Receiver;
+use crate::server::{TestServer, caller, config};
+
+async fn with(change: impl FnOnce(&mut Config)) -> TestServer {
+    let mut config = config();
+    change(&mut config);
+    TestServer::start_with(config, Timings::default()).await
+}
+
+/// Waits until this worker was asked for a router.
+async fn router_on(worker: &FakeWorker) {
+    let router = |call: &Call| matches!(call, Call::CreateRouter(_)).then_some(());
+    worker.wait_for(router).await;
+}
+
+/// The next close code is 1012, and the room is there again by then.
+#[tokio::test]
+async fn rooms_move_to_another_worker_before_their_peers_hear_of_it() {
+    let receiver = Receiver::start(&[]).await;
+    let server = TestServer::start().await;
+    let second = server.pool.start_worker().await;
+    let body = json!({ "eventNotificationUri": receiver.uri(), "maxPeerCount": 2 });
+    server.post("/rooms/mine", &body.to_string()).await;
+    let mut alice = server.connect("mine", "alice").await;
+    alice.join("Alice").await;
+    let mut other = server.connect("other", "o").await;
+    other.join("O").await;
+    // Nobody joined it yet: it keeps waiting.
+    server.post("/rooms/waiting", "").await;
+    server.pool.kill_worker(0).await;
+    assert_eq!(alice.close_code().await, 1012);
+    assert_eq!(other.close_code().await, 1012);
+    let listed = server.get("/admin/rooms").await.body;
+    let rooms = listed["rooms"].as_array().unwrap();
+    let ids: Vec<_> = rooms.iter().map(|room| &room["id"]).collect();
+    assert_eq!(ids, ["mine", "other", "waiting"]);
+    router_on(&second).await;
+    // With what it was made with.
+    let mut alice = server.connect("mine", "alice").await;
+    alice.join("Alice").await;
+    let mut bob = server.connect("mine", "bob").await;
+    bob.join("Bob").await;
+    let full = server
+        .upgrade("/?roomId=mine&peerId=carol", Some("protoo"))
+        .await;
+    assert_eq!(full.err().unwrap().error(), "room is full");
+    let told = receiver.wait(4).await;
+    let event = |body: &Value| {
+        let text = |name: &str| body[name].as_str().unwrap_or_default().to_owned();
+        (text("peerId"), text("event"), text("reason"))
+    };
+    let told: Vec<_> = told.iter().map(|post| event(&post.body())).collect();
+    let event = |peer: &str, event: &str, reason: &str| (peer.into(), event.into(), reason.into());
+    assert_eq!(
+        told[..2],
+        [
+            event("alice", "peer-joined", ""),
+            event("alice", "peer-left", "room-lost"),
+        ]
+    );
+    assert_eq!(told[2], event("alice", "peer-joined", ""));
+}
+
+/// A room that moved and that nobody comes back to does not stay.
+#[tokio::test]
+async fn a_room_that_moved_waits_for_its_peers_for_a_while() {
+    let timings = Timings {
+        join: Duration::from_millis(300),
+        ..Timings::default()
+    };
+    let server = TestServer::start_with(config(), timings).await;
+    server.pool.start_worker().await;
+    let mut alice = server.connect("room", "alice").await;
+    alice.join("Alice").await;
+    server.pool.kill_worker(0).await;
+    assert_eq!(alice.close_code().await, 1012);
+    assert_eq!(server.get("/rooms/room").await.status, 200);
+    while server.get("/rooms/room").await.status == 200 {}
+}
+
+#[tokio::test]
+async fn a_room_that_crashes_workers_is_kept_out() {
+    let server = TestServer::start().await;
+    for crash in 1..=5 {
+        let mut alice = server.connect("bad", "alice").await;
+        alice.join("Alice").await;
+        server.pool.start_worker().await;
+        server.pool.kill_worker(0).await;
+        assert_eq!(alice.close_code().await, 1012, "{crash}");
+    }
+    let refused = server
+        .upgrade("/?roomId=bad&peerId=alice", Some("protoo"))
+        .await;
+    let refused = refused.err().unwrap();
+    assert_eq!(refused.status, 503);
+    assert!(refused.error().contains("crashed"), "{refused:?}");
+    let admission = server.get("/rooms/bad/admission?peerId=alice").await;
+    assert_eq!((admission.status, admission.body), (503, refused.body));
+    assert_eq!(server.post("/rooms/bad", "").await.status, 503);
+    assert_eq!(server.get("/config").await.body["rooms"]["quarantined"], 1);
+    // Nobody else is concerned.
+    server.connect("good", "bob").await.join("Bob").await;
+    assert_eq!(server.get("/health").await.status, 200);
+}
+
+#[tokio::test]
+async fn the_server_takes_so_many_rooms_and_peers() {
+    let server = with(|config| {
+        config.max_rooms = 2;
+        config.max_peers = 3;
+    })
+    .await;
+    let mut peers = Vec::new();
+    for (room, peer) in [("a", "1"), ("a", "2"), ("b", "3")] {
+        let mut client = server.connect(room, peer).await;
+        client.join(peer).await;
+        peers.push(client);
+    }
+    for answer in [
+        server.post("/rooms/c", "").await,
+        server.get("/rooms/c/admission?peerId=x").await,
+        server.get("/health").await,
+    ] {
+        assert_eq!(answer.status, 503);
+        assert!(answer.error().contains("MAX_ROOMS"), "{answer:?}");
+    }
+    let refused = server.upgrade("/?roomId=b&peerId=4", Some("protoo")).await;
+    let refused = refused.err().unwrap();
+    assert_eq!(refused.status, 503);
+    assert!(refused.error().contains("MAX_PEERS"), "{refused:?}");
+    // One that is there may come again.
+    server.connect("b", "3").await.join("3").await;
+    let mut first = peers.remove(0);
+    first.ok("leaveRoom", json!({})).await;
+    while server.get("/rooms/b/admission?peerId=4").await.status != 200 {}
+}
+
+#[tokio::test]
+async fn a_worker_takes_so_many_transports_and_consumers() {
+    let server = with(|config| config.worker_max_transports = 3).await;
+    let (mut alice, ..) = caller(&server, "alice").await;
+    let mut bob = server.connect("room", "bob").await;
+    bob.send_transport().await;
+    // What is held is counted after each step.
+    server.get("/admin/rooms/room").await;
+    let refused = bob.refused("createWebRtcTransport", json!({})).await;
+    assert!(refused.1.contains("WORKER_MAX_TRANSPORTS"), "{refused:?}");
+    let carol = server
+        .upgrade("/?roomId=room&peerId=carol", Some("protoo"))
+        .await;
+    assert_eq!(carol.err().unwrap().status, 503);
+    let another = server.post("/rooms/another", "").await;
+    assert_eq!(another.status, 503);
+    assert!(
+        another.error().contains("every media worker"),
+        "{another:?}"
+    );
+    // Another worker has room.
+    let second = server.pool.start_worker().await;
+    assert_eq!(server.post("/rooms/another", "").await.status, 200);
+    router_on(&second).await;
+    // What is gone counts no more.
+    drop(bob);
+    alice.ok("leaveRoom", json!({})).await;
+    while server.get("/rooms/room").await.status == 200 {}
+    let (mut alice, send, _) = caller(&server, "alice").await;
+    alice.produce(&send, "audio").await;
+
+    let server = with(|config| config.worker_max_consumers = 1).await;
+    let (mut alice, send, _) = caller(&server, "alice").await;
+    let (mut bob, ..) = caller(&server, "bob").await;
+    alice.produce(&send, "audio").await;
+    bob.take_consumer().await;
+    server.get("/admin/rooms/room").await;
+    let data = json!({ "transportId": send, "kind": "video", "rtpParameters": {} });
+    let refused = alice.refused("produce", data).await;
+    assert!(refused.1.contains("WORKER_MAX_CONSUMERS"), "{refused:?}");
+}
+
+#[tokio::test]
+async fn a_server_that_drains_lets_calls_go_on() {
+    let server = TestServer::start().await;
+    let (mut alice, send, _) = caller(&server, "alice").await;
+    let answer = server.http("POST", "/admin/drain", &[], b"").await;
+    assert_eq!(answer.status, 200);
+    let want = json!({ "status": "draining", "rooms": 1, "timeoutSeconds": 30 });
+    assert_eq!(answer.body, want);
+    assert!(server.drain.is_cancelled());
+    assert_eq!(server.get("/health").await.status, 503);
+    assert_eq!(server.post("/rooms/new", "").await.status, 503);
+    let refused = server
+        .upgrade("/?roomId=new&peerId=x", Some("protoo"))
+        .await;
+    assert_eq!(refused.err().unwrap().status, 503);
+    // The call goes on, and who was cut off comes back to it.
+    alice.produce(&send, "audio").await;
+    let (mut bob, ..) = caller(&server, "bob").await;
+    bob.take_consumer().await;
+}
+
+#[tokio::test]
+async fn a_worker_that_drains_is_replaced_when_its_rooms_are_gone() {
+    let server = TestServer::start().await;
+    let mut alice = server.connect("room", "alice").await;
+    alice.join("Alice").await;
+    let path = "/admin/workers/0/drain";
+    let answer = server.http("POST", path, &[], b"").await;
+    let want = json!({ "status": "draining", "rooms": 1, "timeoutSeconds": 30 });
+    assert_eq!((answer.status, answer.body), (200, want));
+    // No new rooms there, and no end while one is left.
+    assert_eq!(server.post("/rooms/new", "").await.status, 503);
+    alice.ok("getRouterRtpCapabilities", json!({})).await;
+    assert!(server.pool.recycled.borrow().is_empty());
+    alice.ok("leaveRoom", json!({})).await;
+    let mut recycled = server.pool.recycled.subscribe();
+    let done = recycled.wait_for(|recycled| *recycled == [0]);
+    tokio::time::timeout(Duration::from_secs(10), done)
+        .await
+        .unwrap()
+        .unwrap();
+    for (path, status) in [
+        ("/admin/workers/7/drain", 404),
+        ("/admin/workers/x/drain", 400),
+    ] {
+        let answer = server.http("POST", path, &[], b"").await;
+        assert_eq!(answer.status, status, "{answer:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_worker_that_drains_is_replaced_when_its_time_is_over() {
+    let server = with(|config| config.drain_timeout = Duration::ZERO).await;
+    let mut alice = server.connect("room", "alice").await;
+    alice.join("Alice").await;
+    server
+        .http("POST", "/admin/workers/0/drain", &[], b"")
+        .await;
+    let mut recycled = server.pool.recycled.subscribe();
+    let done = recycled.wait_for(|recycled| *recycled == [0]);
+    tokio::time::timeout(Duration::from_secs(10), done)
+        .await
+        .unwrap()
+        .unwrap();
+}
+
+#[tokio::test]
+async fn health_names_workers_that_were_taken_out() {
+    let server = TestServer::start().await;
+    assert_eq!(server.get("/health").await.body, json!({ "status": "ok" }));
+    *server.pool.failed.lock().unwrap() = true;
+    let want = json!({ "status": "ok", "failedWorkers": [0] });
+    for path in ["/health", "/rooms/health"] {
+        let answer = server.get(path).await;
+        assert_eq!((answer.status, answer.body), (200, want.clone()));
+    }
+}
+
+#[tokio::test]
+async fn the_configuration_tells_of_each_worker() {
+    let server = TestServer::start().await;
+    server.post("/rooms/room", "").await;
+    let told = server.get("/config").await.body;
+    assert_eq!(told["config"]["sources"]["PROTOO_LISTEN_PORT"], "default");
+    let mut worker = told["workers"][0].clone();
+    let stats = worker["stats"].take();
+    assert_eq!(
+        worker,
+        json!({
+            "index": 0, "pid": 4711, "cpu": null, "minPort": 40_000, "maxPort": 44_999,
+            "portsInUse": 1, "state": "ready", "ready": true, "uptimeSeconds": 90,
+            "restarts": 2, "rooms": 1, "stats": null,
+            "lastExit": {
+                "reason": "signal: 9 (SIGKILL)",
+                "at": 1_700_000_000_000_u64,
+                "lastLines": ["so long"],
+            },
+            "load": {
+                "cpuPercent": 25.0, "packetsInPerSecond": 10.0, "packetsOutPerSecond": 20.0,
+                "bytesInPerSecond": 1000.0, "bytesOutPerSecond": 2000.0,
+            },
+        })
+    );
+    assert_eq!(stats["transports"], 8);
+    assert_eq!(
+        stats["droppedByReason"],
+        json!({
+            "unparsable": 1, "unknown": 2, "refusedChecks": 0, "refused": 3,
+            "sendErrors": 0, "dataMessages": 0,
+        })
+    );
+    let workers = server.get("/admin/workers").await.body["workers"].clone();
+    assert_eq!(workers, told["workers"]);
+}
+
+/// What a metric has, by its name with labels; every line is looked at.
+fn metrics(text: &str) -> std::collections::HashMap<String, f64> {
+    let mut found = std::collections::HashMap::new();
+    let mut described = std::collections::HashSet::new();
+    assert!(text.ends_with("# EOF\n"), "{text}");
+    for line in text.lines() {
+        if let Some(rest) = line.strip_prefix("# TYPE ") {
+            let name = rest.split(' ').next().unwrap();
+            assert!(described.insert(name.to_owned()), "{name} is there twice");
+        }
+        if line.starts_with('#') {
+            continue;
+        }
+        let (name, value) = line.rsplit_once(' ').unwrap();
+        let value: f64 = value.parse().unwrap();
+        assert!(name.starts_with("webrtc_"), "{line}");
+        assert!(found.insert(name.to_owned(), value).is_none(), "{line}");
+    }
+    found
+}
+
+#[tokio::test]
+async fn metrics_tell_what_is_and_what_was() {
+    let server = TestServer::start().await;
+    let (mut alice, send, _) = caller(&server, "alice").await;
+    alice.produce(&send, "audio").await;
+    alice.refused("produce", json!({})).await;
+    alice.refused("evil{label=\"x\"}", json!({})).await;
+    server.get("/admin/rooms/room").await;
+    let answer = server.get("/metrics").await;
+    assert_eq!(answer.status, 200);
+    let text = answer.body.as_str().unwrap();
+    let metrics = metrics(text);
+    for (name, want) in [
+        ("webrtc_rooms", 1.0),
+        ("webrtc_peers", 1.0),
+        ("webrtc_rooms_quarantined", 0.0),
+        ("webrtc_join_seconds_count", 1.0),
+        (
+            "webrtc_protoo_request_seconds_count{method=\"join\",result=\"ok\"}",
+            1.0,
+        ),
+        (
+            "webrtc_protoo_request_seconds_count{method=\"produce\",result=\"ok\"}",
+            1.0,
+        ),
+        (
+            "webrtc_protoo_request_seconds_count{method=\"produce\",result=\"400\"}",
+            1.0,
+        ),
+        (
+            "webrtc_protoo_request_seconds_count{method=\"other\",result=\"500\"}",
+            1.0,
+        ),
+        ("webrtc_worker_state{worker=\"0\",state=\"ready\"}", 1.0),
+        ("webrtc_worker_state{worker=\"0\",state=\"failed\"}", 0.0),
+        ("webrtc_worker_restarts_total{worker=\"0\"}", 2.0),
+        ("webrtc_worker_cpu_cores{worker=\"0\"}", 0.25),
+        ("webrtc_worker_cpu_seconds_total{worker=\"0\"}", 2.5),
+        ("webrtc_worker_transports{worker=\"0\"}", 8.0),
+        (
+            "webrtc_worker_datagrams_dropped_total{worker=\"0\",reason=\"unknown\"}",
+            2.0,
+        ),
+        ("webrtc_worker_tick_seconds_count{worker=\"0\"}", 78.0),
+        ("webrtc_worker_tick_seconds_sum{worker=\"0\"}", 1.5),
+        // Buckets are summed up.
+        (
+            "webrtc_worker_tick_seconds_bucket{le=\"0.00005\",worker=\"0\"}",
+            1.0,
+        ),
+        (
+            "webrtc_worker_tick_seconds_bucket{le=\"0.1\",worker=\"0\"}",
+            66.0,
+        ),
+        (
+            "webrtc_worker_tick_seconds_bucket{le=\"+Inf\",worker=\"0\"}",
+            78.0,
+        ),
+        ("webrtc_webhooks_total{result=\"delivered\"}", 0.0),
+        (
+            "webrtc_worker_rtp_nacks_total{worker=\"0\",direction=\"received\"}",
+            7.0,
+        ),
+        (
+            "webrtc_worker_rtp_plis_total{worker=\"0\",direction=\"sent\"}",
+            3.0,
+        ),
+        (
+            "webrtc_worker_rtp_loss_ratio{worker=\"0\",direction=\"sent\"}",
+            0.025,
+        ),
+        (
+            "webrtc_worker_rtp_round_trip_seconds{worker=\"0\",direction=\"sent\"}",
+            0.02,
+        ),
+        ("webrtc_webhooks_queued", 0.0),
+        ("webrtc_room_commands_waiting", 0.0),
+    ] {
+        assert_eq!(metrics.get(name), Some(&want), "{name} in {text}");
+    }
+    assert!(!text.contains("evil"));
+}
+
+/// What the dashboard shows has to be there.
+#[tokio::test]
+async fn the_dashboard_asks_for_metrics_that_there_are() {
+    let server = TestServer::start().await;
+    let (_alice, ..) = caller(&server, "alice").await;
+    let state = proto::TransportStateChanged::default();
+    server.worker_says(Event::TransportState(state)).await;
+    // A family without a member is not listed.
+    let text = loop {
+        let answer = server.get("/metrics").await;
+        let text = answer.body.as_str().unwrap().to_owned();
+        if text.contains("webrtc_dtls_states") {
+            break text;
+        }
+    };
+    let dashboard = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../docs/grafana-dashboard.json"
+    );
+    let dashboard = std::fs::read_to_string(dashboard).unwrap();
+    let dashboard: Value = serde_json::from_str(&dashboard).unwrap();
+    let mut asked = 0;
+    for panel in dashboard["panels"].as_array().unwrap() {
+        for target in panel["targets"].as_array().into_iter().flatten() {
+            let query = target["expr"].as_str().unwrap();
+            let words = query.split(|c: char| !(c.is_alphanumeric() || c == '_'));
+            for name in words.filter(|word| word.starts_with("webrtc_")) {
+                let family = ["_bucket", "_sum", "_count", "_total"]
+                    .iter()
+                    .find_map(|suffix| name.strip_suffix(suffix));
+                let family = family.unwrap_or(name);
+                let line = format!("# TYPE {family} ");
+                assert!(text.contains(&line), "{name} of {:?}", panel["title"]);
+                asked += 1;
+            }
+        }
+    }
+    assert!(asked > 20, "{asked}");
+}
