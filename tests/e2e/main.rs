@@ -27,6 +27,7 @@ mod defects;
 mod failures;
 mod handshakes;
 mod joins;
+mod layers;
 mod newest;
 mod operations;
 mod processes;
