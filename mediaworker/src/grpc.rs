@@ -391,6 +391,15 @@ impl MediaWorker for Service {
             .await
     }
 
+    async fn explain_consumers(
+        &self,
+        request: Request<proto::ExplainConsumersRequest>,
+    ) -> Answer<proto::ExplainConsumersResponse> {
+        let id = request.into_inner().router_id;
+        self.command(move |w, now| w.engine.explain_consumers(now, &id))
+            .await
+    }
+
     async fn set_network_throttle(
         &self,
         request: Request<proto::SetNetworkThrottleRequest>,

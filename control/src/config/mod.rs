@@ -2,6 +2,7 @@
 //! wins over the environment, which wins over the configuration file, which
 //! wins over the default) and what of it may be shown.
 
+mod bitrates;
 mod file;
 mod settings;
 mod turn;
@@ -23,6 +24,7 @@ use serde_json::{Value, json};
 use crate::ortc::CodecName;
 use crate::workers::ports;
 
+pub use bitrates::OutgoingBitrate;
 pub use settings::{Origin, SECRET_VARIABLES, Setting};
 pub use turn::{IceServer, TurnHost, TurnProto, TurnTransport};
 pub use value::{ConfigError, ConfigErrors};
@@ -86,6 +88,8 @@ pub struct Config {
     /// The most that a client is told to send on one transport, bits per second; 0
     /// is no limit (`TRANSPORT_MAX_INCOMING_BITRATE`).
     pub max_incoming_bitrate: u64,
+    /// What is taken for available towards a client.
+    pub outgoing_bitrate: OutgoingBitrate,
     /// Codecs that rooms route, preferred ones first (`ROUTER_CODECS`); not
     /// empty, each once.
     pub router_codecs: Vec<CodecName>,
@@ -267,6 +271,7 @@ impl Config {
             let checks = [
                 config.check_addresses(&sources),
                 config.check_ports(&sources),
+                config.outgoing_bitrate.check(&sources),
             ];
             problems.extend(checks.into_iter().filter_map(Result::err));
         }
@@ -313,6 +318,7 @@ impl Config {
             max_incoming_bitrate: sources.required(&s::TRANSPORT_MAX_INCOMING_BITRATE, |raw| {
                 v::number(raw, 0..=s::MAX_BITRATE)
             })?,
+            outgoing_bitrate: OutgoingBitrate::from(sources)?,
             router_codecs: sources.required(&s::ROUTER_CODECS, v::router_codecs)?,
             admin_token: sources.optional(&s::ADMIN_TOKEN, v::token)?,
             admin_listen: sources.optional(&s::ADMIN_LISTEN, v::socket_address)?,
@@ -436,6 +442,9 @@ impl Config {
                 "numWorkers": self.num_workers,
                 "workerCpus": self.worker_cpus.as_ref().map(WorkerCpus::to_string),
                 "maxIncomingBitrate": self.max_incoming_bitrate,
+                "initialOutgoingBitrate": self.outgoing_bitrate.initial,
+                "minOutgoingBitrate": self.outgoing_bitrate.min,
+                "maxOutgoingBitrate": self.outgoing_bitrate.max,
             },
             "workers": {
                 "timeoutSeconds": self.worker_timeout.as_secs(),
@@ -519,6 +528,7 @@ impl Default for Config {
             worker_max_consumers: 50_000,
             drain_timeout: Duration::from_secs(30),
             max_incoming_bitrate: 5_000_000,
+            outgoing_bitrate: OutgoingBitrate::default(),
             router_codecs: CodecName::DEFAULT.to_vec(),
             admin_token: None,
             admin_listen: None,

@@ -207,6 +207,23 @@ settings! {
         default: "5000000",
         allowed: "0 to 1000000000",
     }
+    TRANSPORT_INITIAL_OUTGOING_BITRATE {
+        help: "What is taken for available towards a client until its feedback tells, bits per \
+               second",
+        default: "1000000",
+        allowed: "1 to 1000000000",
+    }
+    TRANSPORT_MIN_OUTGOING_BITRATE {
+        help: "The least that is taken for available towards a client, bits per second",
+        default: "30000",
+        allowed: "0 to 1000000000",
+    }
+    TRANSPORT_MAX_OUTGOING_BITRATE {
+        help: "The most that is taken for available towards a client, bits per second; 0 is no \
+               limit",
+        default: "0",
+        allowed: "0 to 1000000000, at least the minimum",
+    }
     ROUTER_CODECS {
         help: "Codecs that rooms route, with commas between them. Clients that do not choose \
                take the first that they have",

@@ -132,6 +132,8 @@ impl WorkerClient {
         get_data_producer_stats(proto::GetStatsRequest) -> proto::DataProducerStats;
         /// Statistics of a data consumer.
         get_data_consumer_stats(proto::GetStatsRequest) -> proto::DataConsumerStats;
+        /// Why each video consumer of a router gets the layers that it gets.
+        explain_consumers(proto::ExplainConsumersRequest) -> proto::ExplainConsumersResponse;
         /// Makes transports behave as over a bad network, or as before.
         set_network_throttle(proto::SetNetworkThrottleRequest) -> proto::Empty;
     }

@@ -53,6 +53,7 @@ pub enum Call {
     GetDataProducerStats(GetStatsRequest),
     GetDataConsumerStats(GetStatsRequest),
     SetNetworkThrottle(SetNetworkThrottleRequest),
+    ExplainConsumers(ExplainConsumersRequest),
 }
 
 impl Call {
@@ -269,6 +270,8 @@ recorded! {
             messages_sent: 4,
             ..DataConsumerStats::default()
         };
+    explain_consumers: ExplainConsumers(ExplainConsumersRequest)
+        -> ExplainConsumersResponse = ExplainConsumersResponse::default();
     set_network_throttle: SetNetworkThrottle(SetNetworkThrottleRequest)
         -> Empty = Empty {};
 }

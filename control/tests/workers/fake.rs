@@ -210,5 +210,6 @@ fake_worker! {
     get_consumer_stats(proto::GetStatsRequest) -> proto::ConsumerStats;
     get_data_producer_stats(proto::GetStatsRequest) -> proto::DataProducerStats;
     get_data_consumer_stats(proto::GetStatsRequest) -> proto::DataConsumerStats;
+    explain_consumers(proto::ExplainConsumersRequest) -> proto::ExplainConsumersResponse;
     set_network_throttle(proto::SetNetworkThrottleRequest) -> proto::Empty;
 }

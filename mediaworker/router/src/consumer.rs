@@ -1,5 +1,6 @@
 //! A consumer: whether it gets a packet, and under which numbers.
 
+use std::cmp::Ordering;
 use std::num::NonZeroU8;
 use std::time::Instant;
 
@@ -142,20 +143,29 @@ impl Consumer {
         }
     }
 
+    /// What it wants, as far as that is a limit.
+    fn wish(&self) -> Layers {
+        let spatial = u8::try_from(self.preferred.spatial).unwrap_or(u8::MAX);
+        Layers::new(spatial, self.preferred.temporal.unwrap_or(u8::MAX))
+    }
+
     /// The highest layers that it should get; `None`: the bandwidth allows nothing.
     fn cap(&self) -> Option<Layers> {
         let target = self.target?;
-        let preferred = Layers::new(
-            u8::try_from(self.preferred.spatial).unwrap_or(u8::MAX),
-            self.preferred.temporal.unwrap_or(u8::MAX),
-        );
-        // What the wish says about temporal layers is about the spatial one that it names.
-        let temporal = if target.spatial < preferred.spatial {
-            target.temporal
-        } else {
-            target.temporal.min(preferred.temporal)
+        let spatial = target.spatial.min(self.wish().spatial);
+        Some(self.temporal_cap(spatial, target))
+    }
+
+    /// A spatial layer with the highest temporal one that it should get of it.
+    fn temporal_cap(&self, spatial: u8, target: Layers) -> Layers {
+        // A limit of temporal layers is about the spatial one that it names. Below it there is none;
+        // what is above has to make way, and takes as little room as it can until then.
+        let within = |limit: Layers| match spatial.cmp(&limit.spatial) {
+            Ordering::Less => u8::MAX,
+            Ordering::Equal => limit.temporal,
+            Ordering::Greater => 0,
         };
-        Some(Layers::new(target.spatial.min(preferred.spatial), temporal))
+        Layers::new(spatial, within(target).min(within(self.wish())))
     }
 
     /// The highest stream that it should get; `None`: the bandwidth allows nothing.
@@ -169,14 +179,13 @@ impl Consumer {
     }
 
     /// What may pass of a stream.
-    fn gate_cap(&self, stream: usize, cap: Layers) -> Layers {
+    fn gate_cap(&self, stream: usize) -> Layers {
         if self.svc {
-            return cap;
+            return self.cap().unwrap_or_default();
         }
-        // A stream that has to make way for a lower one takes as little room as it can.
-        let is_above = stream > usize::from(cap.spatial);
-        let temporal = if is_above { 0 } else { cap.temporal };
-        Layers::new(u8::MAX, temporal)
+        let stream = u8::try_from(stream).unwrap_or(u8::MAX);
+        let target = self.target.unwrap_or_default();
+        Layers::new(u8::MAX, self.temporal_cap(stream, target).temporal)
     }
 
     pub(crate) fn current_layers(&self) -> Option<Layers> {
@@ -207,7 +216,7 @@ impl Consumer {
             return Some(Waiting::Media);
         }
         let wait = self.wait.filter(|wait| match self.current_stream() {
-            _ if self.svc => true,
+            _ if self.svc => wait.spatial <= self.flowing.spatial,
             Some(current) => {
                 let to = producer.selection(now).move_from(current, cap);
                 to == Some(wait.spatial.into())
@@ -224,7 +233,7 @@ impl Consumer {
             });
         }
         let current = self.current_layers()?;
-        let wanted = self.gate_cap(self.current_stream()?, self.cap()?).temporal;
+        let wanted = self.gate_cap(self.current_stream()?).temporal;
         let is_short = current.temporal < wanted.min(self.flowing.temporal);
         is_short.then_some(Waiting::SwitchPoint {
             temporal: current.temporal + 1,
@@ -263,11 +272,11 @@ impl Consumer {
         if self.paused {
             return Verdict::Nothing;
         }
-        let (Some(cap), Some(layers)) = (self.stream_cap(), self.cap()) else {
+        let Some(cap) = self.stream_cap() else {
             return Verdict::Nothing;
         };
         match self.current {
-            Some(current) if current == arrived.source => self.go_on(now, rtp, arrived, layers),
+            Some(current) if current == arrived.source => self.go_on(now, rtp, arrived),
             // Another source sends on the stream that it gets: nothing more comes of the old one.
             Some(current) if current.stream == arrived.source.stream => {
                 self.stop();
@@ -283,7 +292,7 @@ impl Consumer {
         }
     }
 
-    fn go_on(&mut self, now: Instant, rtp: &RtpIn<'_>, arrived: &Arrived, cap: Layers) -> Verdict {
+    fn go_on(&mut self, now: Instant, rtp: &RtpIn<'_>, arrived: &Arrived) -> Verdict {
         self.flowing = arrived.flowing.layers;
         // A late one without payload must go out: a number was kept for it.
         if rtp.payload.is_empty() && arrived.newest {
@@ -295,7 +304,7 @@ impl Consumer {
         let mut verdict = Verdict::Nothing;
         if let Some(seen) = seen(now, rtp, arrived) {
             let spatial = self.gate.layers().map(|layers| layers.spatial);
-            match self.gate.decide(&seen, self.gate_cap(rtp.stream, cap)) {
+            match self.gate.decide(&seen, self.gate_cap(rtp.stream)) {
                 Pass::Through { ends_picture } => marker = ends_picture,
                 Pass::LeftOut => passes = false,
                 Pass::NeedsKeyFrame(spatial) => {
@@ -387,11 +396,10 @@ impl Consumer {
         self.current = Some(arrived.source);
         self.wait = None;
         self.flowing = arrived.flowing.layers;
-        let cap = self.cap().unwrap_or_default();
         let mut marker = rtp.marker;
         match seen(now, rtp, arrived) {
             Some(seen) => {
-                let cap = self.gate_cap(rtp.stream, cap);
+                let cap = self.gate_cap(rtp.stream);
                 self.gate.open(&seen, cap);
                 if let Pass::Through { ends_picture } = self.gate.decide(&seen, cap) {
                     marker = ends_picture;

@@ -58,6 +58,8 @@ pub(crate) struct Gate {
     short_since: Option<Instant>,
     /// See [`STARVED`].
     starved: u32,
+    /// AV1: the highest spatial layer that comes, as far as that is not told.
+    coming: u8,
 }
 
 /// What becomes of a packet.
@@ -96,6 +98,7 @@ impl Gate {
             passed: 0,
             short_since: None,
             starved: 0,
+            coming: u8::MAX,
         }
     }
 
@@ -106,6 +109,7 @@ impl Gate {
         self.passed = 1;
         self.short_since = None;
         self.starved = 0;
+        self.coming = u8::MAX;
         let mut change = Change {
             from: seen.picture.id,
             layers: cap,
@@ -152,11 +156,8 @@ impl Gate {
     }
 
     fn change(&mut self, to: Change) {
-        if let Some(last) = self.changes.back_mut()
-            && last.from >= to.from
-        {
-            *last = to;
-            return;
+        while self.changes.back().is_some_and(|last| last.from >= to.from) {
+            self.changes.pop_back();
         }
         if self.changes.len() == MAX_CHANGES {
             self.changes.pop_front();
@@ -247,7 +248,10 @@ impl Gate {
         let layers = &mut change.layers;
         let temporal = descriptor.layers.temporal;
         layers.temporal = layers.temporal.min(cap.temporal);
-        if descriptor.joins && temporal == layers.temporal + 1 && temporal <= cap.temporal {
+        if descriptor.joins
+            && temporal.checked_sub(1) == Some(layers.temporal)
+            && temporal <= cap.temporal
+        {
             layers.temporal = temporal;
         }
         if self.dependency == SpatialDependency::Always || !descriptor.inter_picture {
@@ -278,8 +282,9 @@ impl Gate {
             return Pass::LeftOut;
         }
         let (spatial, highest) = (descriptor.layers.spatial, change.layers.spatial);
-        if spatial > highest && spatial <= cap.spatial.min(seen.flowing.steady_spatial) {
-            return Pass::NeedsKeyFrame(spatial);
+        let reachable = cap.spatial.min(seen.flowing.steady_spatial);
+        if spatial > highest && spatial <= reachable {
+            return Pass::NeedsKeyFrame(reachable);
         }
         if spatial < highest && descriptor.layers.temporal <= change.layers.temporal {
             // Only the highest layer passes, but the picture ends without it.
@@ -302,25 +307,17 @@ impl Gate {
         cap: Layers,
     ) -> Pass {
         let id = seen.picture.id;
+        let spatial = seen.descriptor.layers.spatial;
+        if spatial > self.coming {
+            self.coming = u8::MAX;
+        }
         let mut needs = None;
         if id > self.newest {
             let ahead = u32::try_from(id - self.newest).unwrap_or(u32::MAX);
             self.passed = self.passed.checked_shl(ahead).unwrap_or(0);
             self.newest = id;
-            if let Some(mut change) = self.at(id) {
-                let before = change;
-                choose(&mut change, dependencies, cap);
-                let switches = change.target.is_some_and(|target| {
-                    dependencies.indications.of(target) == Indication::Switch
-                });
-                if change.target != before.target && switches {
-                    if self.has_passed(id, &dependencies.references) {
-                        self.change(Change { from: id, ..change });
-                    } else if change.layers.spatial != before.layers.spatial {
-                        needs = Some(change.layers.spatial);
-                    }
-                }
-            }
+            let cap = Layers::new(cap.spatial.min(self.coming), cap.temporal);
+            needs = self.choose_target(seen, dependencies, cap);
         }
         let change = self.at(id);
         let indication = change
@@ -328,16 +325,49 @@ impl Gate {
             .map_or(Indication::NotPresent, |target| {
                 dependencies.indications.of(target)
             });
+        let highest = change.map_or(0, |change| change.layers.spatial);
         if indication == Indication::NotPresent {
+            if seen.marker && id == self.newest && spatial < highest {
+                self.starved += 1;
+                if self.starved >= STARVED {
+                    self.coming = spatial;
+                }
+            }
             return needs.map_or(Pass::LeftOut, Pass::NeedsKeyFrame);
         }
+        self.starved = 0;
         let back = u32::try_from(self.newest - id).unwrap_or(u32::MAX);
         self.passed |= 1u128.checked_shl(back).unwrap_or(0);
-        let spatial = seen.descriptor.layers.spatial;
-        let is_highest = change.is_some_and(|change| change.layers.spatial == spatial);
+        let is_highest = change.is_some() && spatial == highest;
         Pass::Through {
             ends_picture: seen.marker || (seen.descriptor.ends_frame && is_highest),
         }
+    }
+
+    /// Takes another decode target with a new frame if it can. Answers the spatial layer that needs
+    /// a keyframe instead.
+    fn choose_target(
+        &mut self,
+        seen: &Seen<'_>,
+        dependencies: &Dependencies,
+        cap: Layers,
+    ) -> Option<u8> {
+        let id = seen.picture.id;
+        let before = self.at(id)?;
+        let mut change = before;
+        choose(&mut change, dependencies, cap);
+        let target = change.target?;
+        let switches = dependencies.indications.of(target) == Indication::Switch;
+        if change.target == before.target || !switches {
+            return None;
+        }
+        if self.has_passed(id, &dependencies.references) {
+            self.change(Change { from: id, ..change });
+            return None;
+        }
+        let (from, to) = (before.layers.spatial, change.layers.spatial);
+        let is_reachable = to < from || (to > from && to <= seen.flowing.steady_spatial);
+        is_reachable.then_some(to)
     }
 
     /// Whether everything that a frame needs has passed.

@@ -125,16 +125,19 @@ impl Producer {
         }
     }
 
-    pub(crate) fn layer_bitrates(&self, now: Instant) -> impl Iterator<Item = (Layers, u64)> + '_ {
-        let svc = self.is_svc();
+    /// The bitrates of the layers within each stream, with its index.
+    fn rates(&self, now: Instant) -> impl Iterator<Item = (u8, Layers, u64)> + '_ {
         (0u8..).zip(&self.streams).flat_map(move |(index, stream)| {
-            // Of a simulcast stream the spatial layer is the stream.
-            let name = move |layers: Layers| match svc {
-                true => layers,
-                false => Layers::new(index, layers.temporal),
-            };
             let all = stream.rates.iter(now);
-            all.map(move |(layers, bitrate)| (name(layers), bitrate))
+            all.map(move |(layers, bitrate)| (index, layers, bitrate))
+        })
+    }
+
+    pub(crate) fn layer_bitrates(&self, now: Instant) -> impl Iterator<Item = (Layers, u64)> + '_ {
+        let single = self.streams.len() == 1;
+        self.rates(now).map(move |(index, layers, bitrate)| {
+            let spatial = if single { layers.spatial } else { index };
+            (Layers::new(spatial, layers.temporal), bitrate)
         })
     }
 
@@ -144,12 +147,16 @@ impl Producer {
     }
 
     pub(crate) fn layer_costs(&self, now: Instant) -> LayerCosts {
+        let (svc, selection) = (self.is_svc(), self.selection(now));
         let mut alone = LayerCosts::default();
         let mut highest = None;
-        let selection = self.selection(now);
-        let flows = |layers: &Layers| self.is_svc() || selection.is_active(layers.spatial.into());
-        for (layers, bitrate) in self.layer_bitrates(now).filter(|(layers, _)| flows(layers)) {
-            // Spatial layers that a simulcast stream has by itself come as one.
+        for (index, layers, bitrate) in self.rates(now) {
+            if !selection.is_active(index.into()) {
+                continue;
+            }
+            // Unless they are told apart, the spatial layers within a stream come as one.
+            let spatial = if svc { layers.spatial } else { index };
+            let layers = Layers::new(spatial, layers.temporal);
             alone.set(layers, alone.get(layers).unwrap_or(0) + bitrate);
             highest = Some(layers);
         }
@@ -157,7 +164,7 @@ impl Producer {
         let Some(highest) = highest else {
             return costs;
         };
-        let is_cumulative = self.is_svc() && self.layers.dependency == SpatialDependency::Always;
+        let is_cumulative = svc && self.layers.dependency == SpatialDependency::Always;
         for spatial in 0..=highest.spatial {
             let lowest = if is_cumulative { 0 } else { spatial };
             let flows = |temporal| alone.get(Layers::new(spatial, temporal)).is_some();

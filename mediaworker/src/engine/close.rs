@@ -37,6 +37,7 @@ impl Engine {
         if let Some(mut entry) = self.routers.remove(key) {
             self.timers.set(Timer::Router(key), &mut entry.timer, None);
             self.timers.set(Timer::Review(key), &mut entry.review, None);
+            self.timers.set(Timer::Share(key), &mut entry.share, None);
             self.router_ids.remove(&entry.id);
         }
         Ok(())

@@ -1,7 +1,7 @@
 //! What the control plane can ask for.
 
 use std::ops::RangeInclusive;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::time::{Duration, Instant};
 
 use proto::event::Event;
@@ -15,11 +15,12 @@ use super::{
     RouterKey, TransportEntry, TransportKey, convert, data, stats,
 };
 use crate::transport::TransportError;
+use crate::transport::bandwidth::BitrateLimits;
 use crate::transport::crypto::Fingerprint;
 use crate::transport::data::DataChannels;
+use crate::transport::ice;
 use crate::transport::slots::PayloadType;
 use crate::transport::webrtc::{Role, RouterMedia, WebRtcTransport};
-use crate::transport::{extensions, ice};
 
 /// Type preference of host candidates in mediasoup's priorities; a whole 64 of
 /// the 126 that RFC 8445 §5.1.2.2 recommends, so that it never wins over one
@@ -54,20 +55,36 @@ impl Engine {
             .map(convert::router_codec)
             .collect::<std::result::Result<Vec<PayloadType>, TransportError>>()?;
         let extensions = request.header_extensions.iter();
+        let extensions = extensions.map(|e| (e.id, e.uri.clone())).collect();
+        let media = self.router_media(codecs, extensions);
         let key = self.routers.insert(RouterEntry {
             id: request.router_id.clone(),
             graph: Router::new(),
-            media: Rc::new(RouterMedia {
-                codecs,
-                extensions: extensions.map(|e| (e.id, e.uri.clone())).collect(),
-            }),
+            media,
             producers: SecondaryMap::new(),
             consumers: SecondaryMap::new(),
             timer: None,
             review: None,
+            share: None,
         });
         self.router_ids.insert(request.router_id.clone(), key);
         Ok(())
+    }
+
+    /// What consumers of a router receive. Most routers are alike and share it.
+    fn router_media(
+        &mut self,
+        codecs: Vec<PayloadType>,
+        extensions: Vec<(u32, String)>,
+    ) -> Rc<RouterMedia> {
+        self.media.retain(|media| media.strong_count() > 0);
+        let mut alive = self.media.iter().filter_map(Weak::upgrade);
+        if let Some(same) = alive.find(|m| m.codecs == codecs && m.extensions == extensions) {
+            return same;
+        }
+        let media = Rc::new(RouterMedia::new(codecs, extensions));
+        self.media.push(Rc::downgrade(&media));
+        media
     }
 
     /// Creates a WebRtcTransport.
@@ -96,8 +113,13 @@ impl Engine {
             _ => None,
         };
         let channels = DataChannels::new(data::sctp_limits(request.sctp.as_ref())?);
+        let limits = BitrateLimits::new(
+            request.initial_outgoing_bitrate,
+            request.min_outgoing_bitrate,
+            request.max_outgoing_bitrate,
+        )?;
         let consent_timeout = consent_timeout(request.ice_consent_timeout)?;
-        let mut inner = WebRtcTransport::new(self.cert.clone(), media, role, channels);
+        let mut inner = WebRtcTransport::new(self.cert.clone(), media, role, channels, limits);
         inner.set_consent_timeout(consent_timeout);
         let credentials = inner.ice().credentials().clone();
         let key = self.transports.insert(TransportEntry {
@@ -109,7 +131,7 @@ impl Engine {
             broken: false,
             restarted: false,
             throttle: None,
-            told_bitrates: None,
+            sharing: None,
         });
         if let Some(entry) = self.transports.get_mut(key) {
             let limit = request.max_incoming_bitrate;
@@ -380,13 +402,10 @@ impl Engine {
         );
         self.consumer_ids
             .insert(spec.consumer_id.clone(), (router, consumer));
-        let mid = spec
-            .header_extensions
-            .iter()
-            .any(|e| e.uri == extensions::MID);
         self.enter(now, key, |transport, _| {
-            transport.consume(consumer, &wanted, mid);
+            transport.consume(consumer, &wanted);
         });
+        self.share_soon(now, router);
         self.act(router);
         Ok(proto::ConsumeResult {
             consumer_id: spec.consumer_id.clone(),
@@ -443,6 +462,7 @@ impl Engine {
             };
             result.map_err(|_| not_found("consumer", id))?;
         }
+        self.share_soon(now, router);
         self.act(router);
         Ok(())
     }

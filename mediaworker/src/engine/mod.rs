@@ -12,10 +12,12 @@
 //! remembers; a transport that failed, or panicked, is closed before the next
 //! input is looked at.
 
+mod bandwidth;
 mod close;
 mod commands;
 mod convert;
 mod data;
+mod explain;
 mod feedback;
 mod orientation;
 mod packets;
@@ -26,7 +28,7 @@ mod timers;
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::time::Instant;
 
 use router::{ConsumerKey, Layers, ProducerKey, Router};
@@ -155,6 +157,9 @@ struct RouterEntry {
     timer: Option<Instant>,
     /// Time of the next review, while there are producers.
     review: Option<Instant>,
+    /// Time of the next look at what is available, while there are video
+    /// consumers.
+    share: Option<Instant>,
 }
 
 struct ProducerEntry {
@@ -201,8 +206,8 @@ struct TransportEntry {
     restarted: bool,
     /// The bad network that it is behind on purpose.
     throttle: Option<Box<Throttle>>,
-    /// Desired and available bitrate that were told last.
-    told_bitrates: Option<(u64, u64)>,
+    /// How the bandwidth towards its client is shared, once it consumes video.
+    sharing: Option<Box<bandwidth::Sharing>>,
 }
 
 /// Routers, transports and everything in them.
@@ -210,6 +215,8 @@ pub struct Engine {
     config: EngineConfig,
     cert: DtlsCert,
     fingerprints: Vec<Fingerprint>,
+    /// What the routers have in common, at most one for each that lives.
+    media: Vec<Weak<RouterMedia>>,
     routers: SlotMap<RouterKey, RouterEntry>,
     transports: SlotMap<TransportKey, TransportEntry>,
     router_ids: HashMap<String, RouterKey>,
@@ -226,6 +233,7 @@ pub struct Engine {
     /// Reused for every call into a transport.
     output: Output,
     forwards: Vec<router::Forward>,
+    scratch: bandwidth::Scratch,
     datagrams: Vec<(Tuple, Vec<u8>)>,
     events: VecDeque<proto::Event>,
     counters: Counters,
@@ -249,6 +257,7 @@ impl Engine {
             config,
             cert,
             fingerprints,
+            media: Vec::new(),
             routers: SlotMap::with_key(),
             transports: SlotMap::with_key(),
             router_ids: HashMap::new(),
@@ -263,6 +272,7 @@ impl Engine {
             dirty: Vec::new(),
             output: Output::default(),
             forwards: Vec::new(),
+            scratch: bandwidth::Scratch::default(),
             datagrams: Vec::new(),
             events: VecDeque::new(),
             counters: Counters::default(),

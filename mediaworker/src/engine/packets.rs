@@ -214,6 +214,9 @@ impl Engine {
         if touched {
             self.act(router);
         }
+        if std::mem::take(&mut out.bandwidth_changed) && self.is_short(now, key) {
+            self.share_soon(now, router);
+        }
         if std::mem::take(&mut out.state_changed) {
             self.report_state(key);
         }
@@ -235,6 +238,7 @@ impl Engine {
         let Some(entry) = self.routers.get_mut(router) else {
             return;
         };
+        let mut share = false;
         for (consumer, _) in entry
             .consumers
             .iter()
@@ -246,6 +250,10 @@ impl Engine {
             } else {
                 entry.graph.pause_consumer(consumer)
             };
+            share = true;
+        }
+        if share {
+            self.share_soon(now, router);
         }
     }
 
@@ -346,6 +354,7 @@ impl Engine {
                     self.act(key);
                 }
                 Timer::Review(key) => self.review(now, key),
+                Timer::Share(key) => self.share(now, key),
                 Timer::Throttle(key) => self.release(now, key),
             }
         }

@@ -6,27 +6,21 @@
 //! of a kind in that time, or two of layers. Layers and speakers are told when the
 //! media graph says so.
 
-use std::collections::BTreeMap;
 use std::num::NonZeroU8;
 use std::time::{Duration, Instant};
 
 use proto::event::Event;
 use router::{ConsumerKey, Layers, PreferredLayers, ProducerKey};
 use slotmap::SecondaryMap;
-use str0m::media::MediaKind;
 
 use super::commands::not_found;
 use super::timers::Timer;
-use super::{CommandError, ConsumerEntry, Engine, RouterKey, TransportKey};
+use super::{CommandError, ConsumerEntry, Engine, RouterKey};
 use crate::transport::TransportError;
 use crate::transport::receive::EncodingScore;
 
 /// Time between two reviews of a router.
 const REVIEW_INTERVAL: Duration = Duration::from_secs(1);
-
-/// What is taken for available towards a client before anything has proven it,
-/// bits per second.
-const INITIAL_BITRATE: u64 = 1_000_000;
 
 /// Score of a consumer whose client has not reported yet.
 const UNREPORTED: u8 = 10;
@@ -269,50 +263,6 @@ impl Engine {
             Some(score)
         });
         found.ok_or_else(|| not_found("consumer", id))
-    }
-
-    /// Tells the bitrates towards each client that consumes video, where they
-    /// have changed. There is no bandwidth estimation yet: *desired* is what the
-    /// streams that its unpaused video consumers want have now, and *available*
-    /// is what is known to pass, the larger of the initial bitrate and what is
-    /// sent.
-    fn review_bitrates(&mut self, now: Instant, router: RouterKey) {
-        let Some(room) = self.routers.get(router) else {
-            return;
-        };
-        let mut desired = BTreeMap::<TransportKey, u64>::new();
-        for (key, consumer) in &room.consumers {
-            let Some(producer) = room.producers.get(consumer.producer) else {
-                continue;
-            };
-            if producer.kind != MediaKind::Video {
-                continue;
-            }
-            let sum = desired.entry(consumer.transport).or_default();
-            if let Some(stream) = room.graph.wanted_stream(now, key)
-                && let Some(sender) = self.transports.get(producer.transport)
-            {
-                let receiving = sender.inner.receiving();
-                *sum += receiving.bitrate(now, consumer.producer, stream);
-            }
-        }
-        for (key, desired) in desired {
-            let Some(entry) = self.transports.get_mut(key) else {
-                continue;
-            };
-            let sent = entry.inner.traffic().sent.bitrate(now);
-            let bitrates = (desired, sent.max(INITIAL_BITRATE));
-            if entry.told_bitrates.replace(bitrates) == Some(bitrates) {
-                continue;
-            }
-            let told = proto::DownlinkBwe {
-                transport_id: entry.id.clone(),
-                desired_bitrate: bitrates.0,
-                effective_desired_bitrate: bitrates.0,
-                available_bitrate: bitrates.1,
-            };
-            self.event(router, Event::DownlinkBwe(told));
-        }
     }
 }
 

@@ -16,8 +16,7 @@ use crate::transport::webrtc::DtlsState;
 use super::commands::not_found;
 
 impl Engine {
-    /// Statistics of a transport. Octets of RTP are those on the wire. Bandwidth
-    /// is not estimated, and nothing probes for it, so those fields are empty.
+    /// Statistics of a transport. Octets of RTP are those on the wire.
     ///
     /// # Errors
     /// [`CommandError::NotFound`].
@@ -57,7 +56,8 @@ impl Engine {
             rtp_sent: flow(&traffic.rtp_sent),
             rtx_received: flow(&traffic.rtx_received),
             rtx_sent: flow(&traffic.rtx_sent),
-            probation_sent: Some(proto::Traffic::default()),
+            probation_sent: flow(&traffic.probation_sent),
+            available_outgoing_bitrate: entry.available_bitrate(now),
             max_incoming_bitrate: transport.receiving().max_bitrate(),
             rtp_packet_loss_received: share(transport.receiving().loss()),
             rtp_packet_loss_sent: share(transport.sending().loss()),

@@ -14,6 +14,8 @@ pub enum Timer {
     Router(RouterKey),
     /// A router that is to be reviewed.
     Review(RouterKey),
+    /// A router whose consumers share what is available.
+    Share(RouterKey),
     /// Datagrams that a throttle holds back.
     Throttle(TransportKey),
 }

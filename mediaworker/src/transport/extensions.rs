@@ -87,23 +87,26 @@ pub fn receiving_map() -> ExtensionMap {
     map
 }
 
-/// The router's extensions, as far as they can be written.
+/// The router's extensions in the packets of one consumer.
 ///
-/// str0m has one map for all of a transport's media, and writes MID,
-/// abs-send-time and transport-cc wherever the map has them. Clients negotiate
-/// the latter two for some kinds of media only, and an estimator takes what it
-/// did not negotiate for loss, so they are left out until something here needs
-/// them. The rest is written only where a value is given: [`Written`] decides
-/// for each consumer.
-pub fn sending_map<'a>(router: impl Iterator<Item = (u32, &'a str)>, mid: bool) -> ExtensionMap {
+/// str0m writes MID, abs-send-time and transport-cc wherever the map of a media
+/// has them, so they are in there only when they were negotiated: an estimator
+/// takes what it cannot see for loss. The rest is written only where a value is
+/// given, see [`Written::values`].
+pub fn sending_map<'a>(
+    router: impl Iterator<Item = (u32, &'a str)>,
+    automatic: Automatic,
+) -> ExtensionMap {
     let mut map = ExtensionMap::empty();
     for (id, uri) in router {
         let (Ok(id), Some(ext)) = (u8::try_from(id), known(uri)) else {
             continue;
         };
         let wanted = match uri {
-            TRANSPORT_CC | ABS_SEND_TIME | RTP_STREAM_ID | REPAIRED_RTP_STREAM_ID => false,
-            MID => mid,
+            TRANSPORT_CC => automatic.transport_cc,
+            ABS_SEND_TIME => automatic.abs_send_time,
+            RTP_STREAM_ID | REPAIRED_RTP_STREAM_ID => false,
+            MID => automatic.mid,
             _ => true,
         };
         if wanted {
@@ -113,10 +116,23 @@ pub fn sending_map<'a>(router: impl Iterator<Item = (u32, &'a str)>, mid: bool) 
     map
 }
 
-/// The extensions that are copied from a producer's packets into those of one
-/// consumer.
+/// The extensions that str0m writes by itself into the packets of one consumer.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Automatic {
+    /// RFC 9143.
+    pub mid: bool,
+    /// What a client without transport-cc estimates bandwidth by.
+    pub abs_send_time: bool,
+    /// What we estimate bandwidth by.
+    pub transport_cc: bool,
+}
+
+/// The extensions of the packets of one consumer: those that are copied from its
+/// producer's, and those that str0m adds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Written {
+    /// What str0m adds to them.
+    pub automatic: Automatic,
     audio_level: bool,
     video_orientation: bool,
     transmission_offset: bool,
@@ -131,6 +147,9 @@ impl Written {
         let mut written = Self::default();
         for uri in uris {
             match uri {
+                MID => written.automatic.mid = true,
+                ABS_SEND_TIME => written.automatic.abs_send_time = true,
+                TRANSPORT_CC => written.automatic.transport_cc = true,
                 AUDIO_LEVEL => written.audio_level = true,
                 VIDEO_ORIENTATION => written.video_orientation = true,
                 TRANSMISSION_OFFSET => written.transmission_offset = true,

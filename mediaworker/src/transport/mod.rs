@@ -1,5 +1,6 @@
 //! Transports: what connects one remote endpoint to a router.
 
+pub mod bandwidth;
 pub mod clock;
 pub mod crypto;
 pub mod data;
@@ -14,6 +15,7 @@ pub mod send;
 pub mod slots;
 pub mod srtcp;
 pub mod stats;
+mod templates;
 pub mod throttle;
 pub mod webrtc;
 

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use router::{ConsumerKey, Forward};
 use str0m::Rtc;
+use str0m::config::DtlsCert;
 use str0m::media::{MediaKind, Mid, Pt};
 use str0m::rtp::{RtpPacket, RtpWrite, Ssrc};
 use str0m::stats::MediaEgressStats;
@@ -18,6 +19,7 @@ use super::extensions::Written;
 use super::guard;
 use super::receive::is_token;
 use super::stats::{StreamStats, Totals};
+use super::webrtc::RouterMedia;
 use history::History;
 use outbound::Outbound;
 
@@ -26,6 +28,8 @@ const MAX_CONSUMERS: usize = 1024;
 /// Packets kept for retransmission, for each stream, and for how long.
 const RTX_CACHE_PACKETS: usize = 1024;
 const RTX_CACHE_AGE: Duration = Duration::from_secs(3);
+/// Largest share of retransmissions in what is sent while more is sent than passes.
+const CONGESTED_RESEND_CAP: f32 = 0.2;
 /// SSRC and payload type of the clients' hidden probing section; never media.
 const PROBATOR_SSRC: u32 = 1234;
 const PROBATOR_PT: u8 = 127;
@@ -44,7 +48,7 @@ pub struct ConsumerSpec {
     /// SSRC of retransmissions (RFC 4588); without it packets are resent as they
     /// were.
     pub rtx_ssrc: Option<u32>,
-    /// Extensions that are copied from the producer's packets.
+    /// Extensions of its packets.
     pub written: Written,
 }
 
@@ -75,9 +79,39 @@ pub struct Sending {
     /// Slot of each SSRC, media and RTX.
     by_ssrc: HashMap<u32, usize>,
     by_mid: HashMap<Mid, usize>,
+    /// Largest share of retransmissions. There is none as a rule: under heavy loss
+    /// it would withhold what the receiver needs most.
+    resend_cap: Option<f32>,
 }
 
 impl Sending {
+    /// More is sent than passes, or not any more. While it is, what was lost is not
+    /// made up for: it was lost because of too much, and more would be.
+    pub fn set_congested(&mut self, rtc: &mut Rtc, congested: bool) {
+        let cap = congested.then_some(CONGESTED_RESEND_CAP);
+        if self.resend_cap != cap {
+            self.set_resend_cap(rtc, cap);
+        }
+    }
+
+    /// Forgets what was sent and how much was resent, because something else is sent
+    /// from now on.
+    pub fn forget_sent(&mut self, rtc: &mut Rtc) {
+        let cap = self.resend_cap;
+        self.set_resend_cap(rtc, None);
+        self.set_resend_cap(rtc, cap);
+    }
+
+    fn set_resend_cap(&mut self, rtc: &mut Rtc, cap: Option<f32>) {
+        self.resend_cap = cap;
+        for stream in self.streams().filter(|s| s.declared) {
+            if let Some(tx) = rtc.direct_api().stream_tx(&stream.ssrc) {
+                // This also forgets what has been sent.
+                tx.set_rtx_cache(RTX_CACHE_PACKETS, RTX_CACHE_AGE, cap);
+            }
+        }
+    }
+
     /// Checks a new consumer.
     ///
     /// # Errors
@@ -151,9 +185,10 @@ impl Sending {
     }
 
     /// Tells str0m about the consumers that it does not know.
-    pub fn declare(&mut self, rtc: &mut Rtc) {
+    pub fn declare(&mut self, rtc: &mut Rtc, router: &RouterMedia, cert: &DtlsCert) {
         for stream in self.slots.iter_mut().flatten().filter(|s| !s.known) {
-            rtc.direct_api().declare_media(stream.mid, stream.kind);
+            let media = (stream.mid, stream.kind);
+            router.declare(rtc, cert, stream.written.automatic, media);
             stream.known = true;
         }
     }
@@ -203,6 +238,12 @@ impl Sending {
         stream.history.packet(sequence)
     }
 
+    /// Whether a packet on a stream for retransmissions answers a NACK.
+    pub fn pay_back(&mut self, rtp: &[u8]) -> bool {
+        let stream = guard::ssrc(rtp).and_then(|ssrc| self.by_ssrc_mut(ssrc));
+        stream.is_some_and(|stream| stream.outbound.pay_back())
+    }
+
     fn by_ssrc_mut(&mut self, ssrc: u32) -> Option<&mut SendStream> {
         let slot = *self.by_ssrc.get(&ssrc)?;
         self.slots.get_mut(slot)?.as_mut()
@@ -215,6 +256,12 @@ impl Sending {
         if let Some(stream) = place.and_then(Option::as_mut) {
             stream.outbound.handle_stats(stats);
         }
+    }
+
+    /// What audio takes, bits per second.
+    pub fn audio_bitrate(&self, now: Instant) -> u64 {
+        let audio = self.streams().filter(|s| s.kind.is_audio());
+        audio.map(|s| s.outbound.bitrate(now)).sum()
     }
 
     fn stream(&self, slot: u32) -> Option<&SendStream> {
@@ -264,9 +311,11 @@ impl Sending {
         let mut api = rtc.direct_api();
         if !stream.declared {
             let tx = api.declare_stream_tx(stream.ssrc, stream.rtx, stream.mid, None);
-            // No cap on the share of retransmissions: under heavy loss a cap
-            // withholds what the receiver needs most.
-            tx.set_rtx_cache(RTX_CACHE_PACKETS, RTX_CACHE_AGE, None);
+            tx.set_rtx_cache(RTX_CACHE_PACKETS, RTX_CACHE_AGE, self.resend_cap);
+            // What the bandwidth does not allow is not written, and what it does has
+            // been paced by who sent it. In a pacer's queue it would be late, and in
+            // the way of what follows when the bandwidth falls.
+            tx.set_unpaced(true);
             stream.outbound.begin(forward.sequence);
             stream.declared = true;
         }

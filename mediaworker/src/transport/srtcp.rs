@@ -1,11 +1,11 @@
 //! What is looked at in RTCP (RFC 3550, RFC 4585) between SRTCP and str0m: which
-//! packets a NACK names.
+//! packets a NACK names, and how many transport-cc feedback lists as lost.
 //!
 //! str0m tells how many NACKs there were, and answers those for streams with RTX
-//! (RFC 4588) only. Its raw packets would tell more, at the price of a copy of
+//! (RFC 4588) only; loss it tells as a share of the last second. Its raw packets would tell more, at the price of a copy of
 //! every RTP packet. So the ciphers are wrapped, and while a transport has called
 //! [`listen`], the plain text of the one packet that it hands to str0m, or takes
-//! from it, is kept for [`nacks`]. At all other times a wrapped cipher does what
+//! from it, is kept for [`heard`]. At all other times a wrapped cipher does what
 //! the one inside does.
 
 use std::cell::{Cell, RefCell};
@@ -19,9 +19,11 @@ use str0m::crypto::{
 /// Octets at the start of an RTCP packet that SRTCP leaves in the clear (RFC 3711
 /// §3.4).
 const CLEAR: usize = 8;
-/// Transport layer feedback, and its format for generic NACKs (RFC 4585 §6.2).
+/// Transport layer feedback, and its formats for generic NACKs (RFC 4585 §6.2) and
+/// transport-cc.
 const TRANSPORT_FEEDBACK: u8 = 205;
 const NACK: u8 = 1;
+const TRANSPORT_CC: u8 = 15;
 
 thread_local! {
     /// The engine runs on one thread, and listens to one packet at a time.
@@ -49,23 +51,34 @@ pub fn listen<T>(call: impl FnOnce() -> T) -> T {
     call()
 }
 
-/// The packets that the NACKs in a datagram name, SSRC and sequence number each,
-/// when it is the one that was heard last. It is forgotten then.
-pub fn nacks(datagram: &[u8]) -> Vec<(u32, u16)> {
+/// What an RTCP packet says.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Heard {
+    /// Packets that NACKs name: SSRC and sequence number.
+    pub nacks: Vec<(u32, u16)>,
+    /// Packets that transport-cc feedback lists as arrived.
+    pub arrived: u32,
+    /// Packets that it lists as not arrived.
+    pub lost: u32,
+}
+
+/// What a datagram says, when it is the one that was heard last. It is forgotten
+/// then.
+pub fn heard(datagram: &[u8]) -> Heard {
     HEARD.with_borrow_mut(|heard| {
-        let mut named = Vec::new();
+        let mut said = Heard::default();
         let places = heard.get_mut(..CLEAR).zip(datagram.get(..CLEAR));
         if let Some((place, clear)) = places {
             place.copy_from_slice(clear);
-            read(heard, &mut named);
+            read(heard, &mut said);
         }
         heard.clear();
-        named
+        said
     })
 }
 
 /// Reads a compound packet up to the first malformed part.
-fn read(mut compound: &[u8], named: &mut Vec<(u32, u16)>) {
+fn read(mut compound: &[u8], said: &mut Heard) {
     while let &[first, kind, high, low, ..] = compound {
         let len = (usize::from(u16::from_be_bytes([high, low])) + 1) * 4;
         let Some((packet, rest)) = compound.split_at_checked(len) else {
@@ -73,16 +86,54 @@ fn read(mut compound: &[u8], named: &mut Vec<(u32, u16)>) {
         };
         compound = rest;
         let fields = packet.get(8..12).and_then(|ssrc| ssrc.try_into().ok());
-        if let Some(ssrc) = fields.filter(|_| kind == TRANSPORT_FEEDBACK && first & 0x1f == NACK) {
-            let ssrc = u32::from_be_bytes(ssrc);
-            let entries = packet.get(12..).unwrap_or_default().chunks_exact(4);
-            for entry in entries {
-                let &[a, b, c, d] = entry else { continue };
-                let (first, others) = (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]));
-                named.push((ssrc, first));
-                let bits = (0..16).filter(|bit| others & (1 << bit) != 0);
-                named.extend(bits.map(|bit| (ssrc, first.wrapping_add(bit + 1))));
-            }
+        let Some(ssrc) = fields.filter(|_| kind == TRANSPORT_FEEDBACK) else {
+            continue;
+        };
+        let body = packet.get(12..).unwrap_or_default();
+        match first & 0x1f {
+            NACK => read_nack(u32::from_be_bytes(ssrc), body, &mut said.nacks),
+            TRANSPORT_CC => read_transport_cc(body, said),
+            _ => {}
+        }
+    }
+}
+
+fn read_nack(ssrc: u32, entries: &[u8], named: &mut Vec<(u32, u16)>) {
+    for entry in entries.chunks_exact(4) {
+        let &[a, b, c, d] = entry else { continue };
+        let (first, others) = (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]));
+        named.push((ssrc, first));
+        let bits = (0..16).filter(|bit| others & (1 << bit) != 0);
+        named.extend(bits.map(|bit| (ssrc, first.wrapping_add(bit + 1))));
+    }
+}
+
+/// Counts the packet statuses (draft-holmer-rmcat-transport-wide-cc-extensions-01,
+/// section 3.1).
+fn read_transport_cc(body: &[u8], said: &mut Heard) {
+    let &[_, _, high, low, _, _, _, _, ref chunks @ ..] = body else {
+        return;
+    };
+    let mut left = u16::from_be_bytes([high, low]);
+    for chunk in chunks.chunks_exact(2) {
+        let &[a, b] = chunk else { return };
+        let chunk = u16::from_be_bytes([a, b]);
+        // Number of statuses, number of those that are "not received".
+        let (count, lost) = if chunk & 0x8000 == 0 {
+            let count = (chunk & 0x1fff).min(left);
+            (count, if chunk & 0x6000 == 0 { count } else { 0 })
+        } else {
+            let (width, places) = if chunk & 0x4000 == 0 { (1, 14) } else { (2, 7) };
+            let count = left.min(places);
+            let status = |at: u16| (chunk >> (14 - width * (at + 1))) & ((1 << width) - 1);
+            let lost = (0..count).filter(|at| status(*at) == 0).count();
+            (count, u16::try_from(lost).unwrap_or(0))
+        };
+        said.lost += u32::from(lost);
+        said.arrived += u32::from(count - lost);
+        left -= count;
+        if left == 0 {
+            return;
         }
     }
 }
@@ -223,10 +274,43 @@ mod tests {
         packet(NACK, TRANSPORT_FEEDBACK, &body)
     }
 
+    fn nacks(datagram: &[u8]) -> Vec<(u32, u16)> {
+        super::heard(datagram).nacks
+    }
+
     /// What is heard of a datagram that one of the ciphers protects.
     fn heard(compound: &[u8]) -> Vec<(u32, u16)> {
         listen(|| hear(compound.get(CLEAR..)));
         nacks(compound)
+    }
+
+    #[test]
+    fn transport_cc_statuses_are_counted() {
+        // Number of statuses, chunks, arrived, lost.
+        let cases: [(u8, &[[u8; 2]], u32, u32); 7] = [
+            (5, &[[0x20, 5]], 5, 0),
+            (5, &[[0x00, 5]], 0, 5),
+            (3, &[[0x40, 9]], 3, 0),
+            // One bit each: 1011 0000 0000 00, of which 4 count.
+            (4, &[[0xac, 0x00]], 3, 1),
+            // Two bits each: 01 00 10 00 00 00 00.
+            (7, &[[0xd2, 0x00]], 2, 5),
+            (16, &[[0xbf, 0xff], [0x00, 2]], 14, 2),
+            (20, &[[0x20, 5]], 5, 0),
+        ];
+        for (count, chunks, arrived, lost) in cases {
+            let head = [0, 0, 0, 9, 0, 0, 0, 5, 1, 0, 0, count, 0, 0, 0, 1];
+            let mut body = [&head[..], &chunks.concat()].concat();
+            body.resize(body.len().next_multiple_of(4), 0);
+            let feedback = packet(TRANSPORT_CC, TRANSPORT_FEEDBACK, &body);
+            listen(|| hear(feedback.get(CLEAR..)));
+            let said = super::heard(&feedback);
+            assert_eq!((said.arrived, said.lost), (arrived, lost), "{chunks:x?}");
+            for len in 0..feedback.len() {
+                listen(|| hear(feedback.get(CLEAR..len)));
+                let _ = super::heard(&feedback);
+            }
+        }
     }
 
     #[test]

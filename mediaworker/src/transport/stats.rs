@@ -49,10 +49,20 @@ impl Meter {
 
     /// Bits per second, over the last second.
     pub fn bitrate(&self, now: Instant) -> u64 {
+        self.bits(now, WINDOW)
+    }
+
+    /// Bits per second, over the last 300 ms.
+    pub fn recent_bitrate(&self, now: Instant) -> u64 {
+        self.bits(now, 3) * SLOTS_PER_SECOND / 3
+    }
+
+    /// Bits in that many of the last whole slots.
+    fn bits(&self, now: Instant, slots: u64) -> u64 {
         let Some(start) = self.start else { return 0 };
         let current = slot(start, now);
         let oldest_held = (self.newest + 1).saturating_sub(SLOTS as u64);
-        let bytes: u64 = (current.saturating_sub(WINDOW)..current)
+        let bytes: u64 = (current.saturating_sub(slots)..current)
             .filter(|slot| (oldest_held..=self.newest).contains(slot))
             .filter_map(|slot| self.slots.get(index(slot)))
             .map(|bytes| u64::from(*bytes))
@@ -82,11 +92,12 @@ pub struct Traffic {
     pub rtp_received: Meter,
     /// See `rtp_received`.
     pub rtp_sent: Meter,
-    /// Retransmissions (RFC 4588), with what probes the bandwidth in their
-    /// stead.
+    /// Retransmissions (RFC 4588).
     pub rtx_received: Meter,
     /// See `rtx_received`.
     pub rtx_sent: Meter,
+    /// What was sent to probe the bandwidth.
+    pub probation_sent: Meter,
 }
 
 /// What is counted of a stream's feedback.
@@ -219,6 +230,8 @@ mod tests {
         // 100 packets of 1,000 bits in each second.
         assert_eq!(meter.bitrate(ms(3000)), 100_000);
         assert_eq!(meter.bitrate(ms(3050)), 100_000);
+        assert_eq!(meter.recent_bitrate(ms(3050)), 100_000);
+        assert_eq!(meter.recent_bitrate(ms(3150)), 66_666);
         assert_eq!(meter.bitrate(ms(3500)), 50_000, "fades");
         assert_eq!(meter.bitrate(ms(4100)), 0);
         assert_eq!(meter.bitrate(ms(4_000_000)), 0);

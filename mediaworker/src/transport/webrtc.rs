@@ -7,26 +7,32 @@
 
 mod passing;
 
+use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use router::{ConsumerKey, Forward, ProducerKey};
+use str0m::bwe::Bitrate;
 use str0m::config::{DtlsCert, Fingerprint as Str0mFingerprint};
 use str0m::ice::{StunMessage, TransId};
+use str0m::media::{MediaKind, Mid};
 use str0m::net::{Protocol as Str0mProtocol, Receive};
-use str0m::rtp::RtpPacket;
+use str0m::rtp::{ExtensionMap, RtpPacket};
 use str0m::{Candidate, Event, IceCreds, Input, Output as RtcOutput, Rtc};
 
+use super::bandwidth::{Bandwidth, BitrateLimits};
 use super::crypto::{self, Fingerprint};
 use super::data::{self, DataChannels, DataReceived};
+use super::extensions::Automatic;
 use super::guard::{ReplayGuard, ResendBudget};
 use super::ice::{self, Checked, IceAgent, IceState};
 use super::receive::{ProducerSpec, Received, Receiving, RemoteIce};
 use super::send::{ConsumerSpec, Sending};
 use super::slots::{self, PayloadType};
 use super::stats::Traffic;
+use super::templates::MediaTemplates;
 use super::{PacketKind, TransportError, Tuple, extensions, sctp, srtcp};
 
 /// The pair of addresses that str0m sees (RFC 5737 documentation range).
@@ -49,8 +55,13 @@ const MAX_EARLY: usize = 8;
 /// Longest RTP or RTCP packet that is taken in, bytes. str0m writes packets of
 /// at most 2,000 bytes, and a forwarded one grows by header extensions.
 const MAX_RTP_LEN: usize = 1600;
-/// How often str0m tells what it counts.
+/// Advances of str0m in one flush; what is left waits for the next tick.
+const MAX_ADVANCES: usize = 1024;
+/// How often str0m tells what it counts of a client's media.
 const STATS_INTERVAL: Duration = Duration::from_secs(1);
+/// The same towards a client. The bandwidth estimate is in there; the events about
+/// it are averages over seconds.
+const ESTIMATE_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Which way media flows on a transport.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,6 +101,30 @@ pub struct RouterMedia {
     pub codecs: Vec<PayloadType>,
     /// Extension ids and URIs.
     pub extensions: Vec<(u32, String)>,
+    templates: RefCell<MediaTemplates>,
+}
+
+impl RouterMedia {
+    /// Payload types, extension ids and URIs.
+    pub fn new(codecs: Vec<PayloadType>, extensions: Vec<(u32, String)>) -> Self {
+        Self {
+            codecs,
+            extensions,
+            templates: RefCell::default(),
+        }
+    }
+
+    /// Declares a media for a consumer on a transport's `Rtc`.
+    pub(super) fn declare(
+        &self,
+        rtc: &mut Rtc,
+        cert: &DtlsCert,
+        automatic: Automatic,
+        media: (Mid, MediaKind),
+    ) {
+        let mut templates = self.templates.borrow_mut();
+        templates.declare(rtc, cert, &self.extensions, automatic, media);
+    }
 }
 
 /// What a transport gives out while it works. Reused from call to call.
@@ -103,6 +138,8 @@ pub struct Output {
     pub key_frame_requests: Vec<ConsumerKey>,
     /// Messages of data producers.
     pub data: Vec<DataReceived>,
+    /// Another bitrate can be sent to the client now.
+    pub bandwidth_changed: bool,
     /// ICE or DTLS state is another now.
     pub state_changed: bool,
     /// Packets or datagrams that were not taken in.
@@ -131,11 +168,11 @@ pub struct WebRtcTransport {
     /// The handshake to start once ICE knows where the client is, and whether as
     /// DTLS client. A handshake that nobody can receive would only time out.
     pending: Option<Handshake>,
-    /// The client has negotiated MID for what it receives.
-    mid: bool,
     replay: ReplayGuard,
-    resends: ResendBudget,
+    pub(super) resends: ResendBudget,
     traffic: Traffic,
+    /// What can be sent to the client.
+    pub(super) bandwidth: Bandwidth,
 }
 
 impl WebRtcTransport {
@@ -146,6 +183,7 @@ impl WebRtcTransport {
         media: Rc<RouterMedia>,
         role: Option<Role>,
         data: DataChannels,
+        limits: BitrateLimits,
     ) -> Self {
         Self {
             cert,
@@ -162,10 +200,10 @@ impl WebRtcTransport {
             early: Vec::new(),
             rtc_timeout: None,
             pending: None,
-            mid: true,
             replay: ReplayGuard::default(),
             resends: ResendBudget::default(),
             traffic: Traffic::default(),
+            bandwidth: Bandwidth::new(limits),
         }
     }
 
@@ -257,7 +295,7 @@ impl WebRtcTransport {
         if !fed {
             out.dropped += 1;
         }
-        if kind == PacketKind::Rtcp && !self.answer_nacks(now, datagram, out) {
+        if kind == PacketKind::Rtcp && !self.look_at_rtcp(now, datagram, out) {
             return;
         }
         self.drain(now, out);
@@ -274,16 +312,26 @@ impl WebRtcTransport {
         }
     }
 
-    /// Advances str0m once and sends what was queued.
+    /// Advances str0m and sends what was queued.
     pub fn flush(&mut self, now: Instant, out: &mut Output) {
-        if let Some(rtc) = self.rtc.as_deref_mut() {
-            if self.data.is_unsettled() {
-                self.data.settle(rtc);
-            }
+        if let Some(rtc) = self.rtc.as_deref_mut()
+            && self.data.is_unsettled()
+        {
+            self.data.settle(rtc);
+        }
+        // Where bandwidth is estimated, str0m gives out one packet for each
+        // advance, and wants to be called again at once while it has more.
+        for _ in 0..MAX_ADVANCES {
+            let Some(rtc) = self.rtc.as_deref_mut() else {
+                return;
+            };
             if let Err(error) = rtc.handle_input(Input::Timeout(now)) {
                 out.failed = Some(error.to_string());
             }
             self.drain(now, out);
+            if out.failed.is_some() || self.rtc_timeout.is_none_or(|at| at > now) {
+                return;
+            }
         }
     }
 
@@ -324,7 +372,13 @@ impl WebRtcTransport {
         };
         let role = *self.role.get_or_insert(Role::Producing);
         let rtc = crypto::with_sctp_streams(self.data.num_streams(), || {
-            build(now, role, &self.media, &self.cert, self.mid)
+            build(
+                now,
+                role,
+                &self.media,
+                &self.cert,
+                self.bandwidth.limits().initial,
+            )
         });
         let rtc = self.rtc.insert(Box::new(rtc));
         let active = handshake == Handshake::Client;
@@ -336,7 +390,7 @@ impl WebRtcTransport {
             out.failed = Some(error.to_string());
             return;
         }
-        self.sending.declare(rtc);
+        self.sending.declare(rtc, &self.media, &self.cert);
         if let Err(error) = self.receiving.teach(rtc, remote_ice()) {
             out.failed = Some(error.to_string());
         }
@@ -417,14 +471,12 @@ impl WebRtcTransport {
         Ok(self.sending.next_slot())
     }
 
-    /// Adds a checked consumer. `mid`: it has negotiated the MID extension.
-    pub fn consume(&mut self, key: ConsumerKey, spec: &ConsumerSpec, mid: bool) {
+    /// Adds a checked consumer.
+    pub fn consume(&mut self, key: ConsumerKey, spec: &ConsumerSpec) {
         self.role = Some(Role::Consuming);
         self.sending.add(key, spec);
-        match self.rtc.as_deref_mut() {
-            Some(rtc) => self.sending.declare(rtc),
-            // str0m has one map for the whole transport: all have to want it.
-            None => self.mid &= mid,
+        if let Some(rtc) = self.rtc.as_deref_mut() {
+            self.sending.declare(rtc, &self.media, &self.cert);
         }
     }
 
@@ -522,6 +574,12 @@ impl WebRtcTransport {
                 RtcOutput::Event(Event::MediaEgressStats(stats)) => {
                     self.sending.handle_stats(&stats);
                 }
+                RtcOutput::Event(Event::EgressBitrateEstimate(estimate)) => {
+                    out.bandwidth_changed |= self.bandwidth.handle_estimate(&estimate);
+                }
+                RtcOutput::Event(Event::PeerStats(stats)) => {
+                    out.bandwidth_changed |= self.bandwidth.handle_stats(now, &stats);
+                }
                 RtcOutput::Event(Event::ChannelData(message)) => match self.data.accept(message) {
                     Some(received) => out.data.push(received),
                     None => out.dropped += 1,
@@ -573,9 +631,9 @@ fn verify(expected: Option<&Fingerprint>, verified: &mut bool) -> bool {
     }
 }
 
-/// Builds the `Rtc` for a role. `mid`: the client has negotiated MID for what it
-/// receives.
-fn build(now: Instant, role: Role, media: &RouterMedia, cert: &DtlsCert, mid: bool) -> Rtc {
+/// Builds the `Rtc` for a role. `initial`: what is taken for available towards a
+/// receiving client at first, bits per second.
+fn build(now: Instant, role: Role, media: &RouterMedia, cert: &DtlsCert, initial: u64) -> Rtc {
     let mut config = Rtc::builder()
         .set_rtp_mode(true)
         .set_ice_lite(true)
@@ -593,9 +651,11 @@ fn build(now: Instant, role: Role, media: &RouterMedia, cert: &DtlsCert, mid: bo
         }
         Role::Consuming => {
             slots::sending_codecs(config.codec_config(), &media.codecs);
-            let router = media.extensions.iter();
-            let router = router.map(|(id, uri)| (*id, uri.as_str()));
-            config = config.set_extension_map(extensions::sending_map(router, mid));
+            // Each media brings its own; see `templates`.
+            config = config
+                .set_extension_map(ExtensionMap::empty())
+                .enable_bwe(Some(Bitrate::bps(initial)))
+                .set_stats_interval(Some(ESTIMATE_INTERVAL));
         }
     }
     let mut rtc = config.build(now);

@@ -1215,7 +1215,13 @@ fn the_sctp_state_follows_the_association() {
     let media = Rc::new(RouterMedia::default());
     let new = |limits| {
         let channels = DataChannels::new(limits);
-        WebRtcTransport::new(certificate.clone(), Rc::clone(&media), None, channels)
+        WebRtcTransport::new(
+            certificate.clone(),
+            Rc::clone(&media),
+            None,
+            channels,
+            mediaworker::transport::bandwidth::BitrateLimits::default(),
+        )
     };
     assert_eq!(new(None).sctp_state(), SctpState::None);
     let mut transport = new(Some(SctpLimits {

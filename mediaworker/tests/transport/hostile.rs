@@ -55,6 +55,14 @@ fn garbage_is_counted_and_dropped() {
     assert!(stream(&network, 1, 6000).len() > before + 90);
 }
 
+fn layers(spatial: u32, temporal: u32) -> proto::EncodingLayers {
+    proto::EncodingLayers {
+        spatial,
+        temporal,
+        independent: false,
+    }
+}
+
 #[test]
 fn absurd_producers_are_refused_by_name() {
     let mut network = Network::new(1);
@@ -71,6 +79,12 @@ fn absurd_producers_are_refused_by_name() {
         ("payload_type", |r| r.codecs[0].payload_type = 200),
         ("payloadType", |r| r.codecs[0].payload_type = 72),
         ("encodings", |r| r.encodings.clear()),
+        ("encodings.layers.spatial", |r| {
+            r.encodings[0].layers = Some(layers(9, 1));
+        }),
+        ("encodings.layers.temporal", |r| {
+            r.encodings[0].layers = Some(layers(1, 0));
+        }),
         ("encodings", |r| {
             r.encodings = vec![r.encodings[0].clone(); 200];
         }),

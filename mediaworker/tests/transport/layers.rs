@@ -195,7 +195,7 @@ fn desired_bitrates_follow_the_wishes() {
         let of = |event: &Event| match event {
             Event::DownlinkBwe(told) => {
                 assert_eq!(told.transport_id, "recv");
-                assert_eq!(told.desired_bitrate, told.effective_desired_bitrate);
+                assert!(told.effective_desired_bitrate >= told.desired_bitrate);
                 Some((told.desired_bitrate, told.available_bitrate))
             }
             _ => None,
@@ -205,7 +205,7 @@ fn desired_bitrates_follow_the_wishes() {
     let (desired, available) = last(&network);
     // 100 packets of about 640 octets a second; "cam" sends nothing.
     assert!((450_000..600_000).contains(&desired), "{desired}");
-    assert_eq!(available, 1_000_000);
+    assert!(available >= 1_000_000, "{available}");
     network.engine.pause_consumer(network.now, "s").unwrap();
     send(&mut network, &mut sources, 2 * SECOND);
     assert_eq!(last(&network).0, 0);

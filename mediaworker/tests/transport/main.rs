@@ -8,6 +8,7 @@
 )]
 
 mod abuse;
+mod bandwidth;
 mod churn;
 mod codecs;
 mod connecting;

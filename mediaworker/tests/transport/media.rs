@@ -61,12 +61,21 @@ fn packets_carry_only_negotiated_extensions() {
     );
     let headers = &network.clients[1].peer.raw_headers;
     assert!(headers.len() > 200);
+    let mut numbers = Vec::new();
     for header in headers {
-        assert!(header.ext_vals.abs_send_time.is_none());
-        assert_eq!(header.ext_vals.transport_cc, None);
+        assert!(header.ext_vals.abs_send_time.is_some());
+        match *header.ssrc {
+            5000 => assert_eq!(header.ext_vals.transport_cc, None),
+            _ => numbers.extend(header.ext_vals.transport_cc),
+        }
         assert_eq!(header.ext_vals.video_orientation, None);
     }
     assert!(headers.iter().any(|h| h.ext_vals.mid.is_some()));
+    let video = headers.iter().filter(|h| *h.ssrc != 5000).count();
+    assert_eq!(numbers.len(), video, "every packet of video is numbered");
+    for pair in numbers.windows(2) {
+        assert_eq!(pair[1], pair[0] + 1, "and nothing else is");
+    }
 }
 
 /// Chromium gives out ids above 14 when it has many extensions to offer, and its

@@ -60,6 +60,45 @@ pub struct Client {
     pub cut: bool,
     /// Octets that have reached it.
     pub reached: usize,
+    /// How fast it can be reached; without it, at once.
+    pub downlink: Option<Link>,
+}
+
+/// A link of a limited rate with a queue in front of it, which drops what does not
+/// fit (as tbf does).
+#[derive(Debug, Clone)]
+pub struct Link {
+    /// Bits per second, UDP and IP headers included.
+    pub rate: u64,
+    /// Longest time that a packet waits.
+    pub queue: Duration,
+    /// When the last packet will have passed.
+    free: Instant,
+    /// Packets dropped.
+    pub dropped: usize,
+}
+
+impl Link {
+    pub fn new(now: Instant, rate: u64, queue: Duration) -> Self {
+        Self {
+            rate,
+            queue,
+            free: now,
+            dropped: 0,
+        }
+    }
+
+    /// How long a packet takes from now on; `None` when it is dropped.
+    fn pass(&mut self, now: Instant, len: usize) -> Option<Duration> {
+        let waits = self.free.saturating_duration_since(now);
+        if waits > self.queue {
+            self.dropped += 1;
+            return None;
+        }
+        let bits = (len as u64 + 28) * 8;
+        self.free = now + waits + Duration::from_nanos(bits * 1_000_000_000 / self.rate);
+        Some(self.free - now)
+    }
 }
 
 pub struct Network {
@@ -121,6 +160,7 @@ impl Network {
             address,
             cut: false,
             reached: 0,
+            downlink: None,
         });
         id
     }
@@ -287,6 +327,15 @@ impl Network {
             }
             return;
         }
+        let mut queued = Duration::ZERO;
+        if let To::Peer(client) = to
+            && let Some(link) = &mut self.clients[client].downlink
+        {
+            let Some(time) = link.pass(self.now, datagram.len()) else {
+                return;
+            };
+            queued = time;
+        }
         let copies = if self.random() < self.conditions.duplicate {
             2
         } else {
@@ -294,7 +343,7 @@ impl Network {
         };
         for _ in 0..copies {
             let jitter = self.conditions.jitter.mul_f64(self.random());
-            let at = self.now + self.conditions.delay + jitter;
+            let at = self.now + queued + self.conditions.delay + jitter;
             self.order += 1;
             let to = match &to {
                 To::Server { from } => To::Server { from: *from },

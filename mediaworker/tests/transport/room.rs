@@ -1,6 +1,7 @@
 //! A room in the virtual network: what control would ask the worker for, and
 //! media that can be recognised on the other side.
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use proto::{
@@ -138,10 +139,15 @@ pub fn consume(
         rtx_payload_type: (!audio).then_some(102),
         ssrc,
         rtx_ssrc: (!audio).then_some(ssrc + 1),
+        // The router offers transport-cc for video only.
         header_extensions: vec![
             extension(1, MID),
             extension(4, ABS_SEND_TIME),
-            extension(10, AUDIO_LEVEL),
+            if audio {
+                extension(10, AUDIO_LEVEL)
+            } else {
+                extension(5, TRANSPORT_CC)
+            },
         ],
         paused: true,
     };
@@ -173,6 +179,12 @@ pub struct Source {
     pub capture_delay: Duration,
     /// How loud audio is, dBov.
     pub level: i8,
+    /// Octets of a frame that is no key frame; without it, 4 packets of 600.
+    pub frame_len: Option<usize>,
+    /// Packets of frames under way: timestamp, marker, first octets, length.
+    queue: VecDeque<(u32, bool, Vec<u8>, usize)>,
+    /// When the next of them may leave.
+    free: Instant,
 }
 
 impl Source {
@@ -190,6 +202,9 @@ impl Source {
             written: Vec::new(),
             capture_delay: Duration::ZERO,
             level: -30,
+            frame_len: None,
+            queue: VecDeque::new(),
+            free: network.now,
         }
     }
 
@@ -205,7 +220,7 @@ impl Source {
     pub fn step(&mut self, network: &mut Network) {
         while self.next <= network.now {
             if self.kind.is_audio() {
-                self.packet(network, true, vec![0xFC]);
+                self.packet(network, true, vec![0xFC], 80);
                 self.timestamp = self.timestamp.wrapping_add(960);
                 self.next += Duration::from_millis(20);
             } else {
@@ -214,6 +229,18 @@ impl Source {
                 self.next += Duration::from_millis(40);
             }
         }
+        while self.free <= network.now
+            && let Some((timestamp, marker, payload, len)) = self.queue.pop_front()
+        {
+            if let Some(frame) = self.frame_len {
+                // As a browser paces: two and a half times the bitrate.
+                let time = Duration::from_millis(40).mul_f64(len as f64 / frame as f64 / 2.5);
+                self.free = self.free.max(network.now - Duration::from_millis(1)) + time;
+            }
+            let now = std::mem::replace(&mut self.timestamp, timestamp);
+            self.packet(network, marker, payload, len);
+            self.timestamp = now;
+        }
     }
 
     fn frame(&mut self, network: &mut Network) {
@@ -221,18 +248,29 @@ impl Source {
         let key = self.frames == 0 || requests > self.requests_seen;
         self.requests_seen = requests;
         self.frames += 1;
-        for part in 0..4 {
+        let (parts, len) = match self.frame_len {
+            None => (4, 600),
+            Some(len) => {
+                // Key frames are larger.
+                let len = if key { 3 * len } else { len };
+                let parts = len.div_ceil(1100);
+                (parts, len / parts)
+            }
+        };
+        for part in 0..parts {
             // RFC 7741: S bit on the first packet; the frame header's P bit is 0
             // for a keyframe.
             let descriptor = if part == 0 { 0x10 } else { 0x00 };
             let header = if key { 0x00 } else { 0x01 };
-            self.packet(network, part == 3, vec![descriptor, header]);
+            let payload = vec![descriptor, header];
+            let marker = part + 1 == parts;
+            self.queue.push_back((self.timestamp, marker, payload, len));
         }
     }
 
-    fn packet(&mut self, network: &mut Network, marker: bool, mut payload: Vec<u8>) {
+    fn packet(&mut self, network: &mut Network, marker: bool, mut payload: Vec<u8>, len: usize) {
         payload.extend_from_slice(&(self.written.len() as u32).to_be_bytes());
-        payload.resize(if self.kind.is_audio() { 80 } else { 600 }, 0x5A);
+        payload.resize(len, 0x5A);
         let packet = Packet {
             pt: if self.kind.is_audio() { 111 } else { 96 },
             sequence: self.sequence,

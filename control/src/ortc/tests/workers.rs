@@ -88,9 +88,42 @@ fn a_producer_is_told_with_both_payload_types() {
         ssrc: None,
         rtx_ssrc: None,
         rid: Some(rid.into()),
-        layers: None,
+        layers: layers(1, 3, false),
     };
     assert_eq!(simulcast.encodings, [rid("r0"), rid("r1"), rid("r2")]);
+}
+
+fn layers(spatial: u32, temporal: u32, independent: bool) -> Option<proto::EncodingLayers> {
+    Some(proto::EncodingLayers {
+        spatial,
+        temporal,
+        independent,
+    })
+}
+
+#[test]
+fn layers_are_told_as_the_client_announces_them() {
+    let router = router_with(&[CodecName::Av1]);
+    let mut request = fixture("chromium-produce-g-av1-svc");
+    for (mode, expected) in [
+        ("L3T3", layers(3, 3, false)),
+        ("L3T3_KEY", layers(3, 3, true)),
+        ("L2T1_KEY_SHIFT", layers(2, 1, true)),
+        ("S3T3", layers(3, 3, true)),
+        ("L1T2", layers(1, 2, false)),
+    ] {
+        request["rtpParameters"]["encodings"][0]["scalabilityMode"] = mode.into();
+        let producer = produce(&request, &router).unwrap();
+        let told = produce_request("t", "p", &producer, &router, false);
+        assert_eq!(told.encodings[0].layers, expected, "{mode}");
+    }
+    request["rtpParameters"]["encodings"][0]
+        .as_object_mut()
+        .unwrap()
+        .remove("scalabilityMode");
+    let producer = produce(&request, &router).unwrap();
+    let told = produce_request("t", "p", &producer, &router, false);
+    assert_eq!(told.encodings[0].layers, None);
 }
 
 #[test]

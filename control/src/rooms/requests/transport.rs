@@ -44,6 +44,7 @@ pub(super) async fn create(
     let transport = Transport::new(id.clone(), consuming, stream_ids);
     peer.transports.push(transport);
     let ice_consent_timeout = peer.options.dialect.ice_consent_timeout();
+    let outgoing = room.config.outgoing_bitrate;
     let request = proto::CreateWebRtcTransportRequest {
         router_id,
         transport_id: id.clone(),
@@ -55,6 +56,9 @@ pub(super) async fn create(
         }),
         max_incoming_bitrate: Some(room.config.max_incoming_bitrate),
         ice_consent_timeout,
+        initial_outgoing_bitrate: Some(outgoing.initial),
+        min_outgoing_bitrate: Some(outgoing.min),
+        max_outgoing_bitrate: (outgoing.max > 0).then_some(outgoing.max),
     };
     let created = room.worker.client.create_web_rtc_transport(request).await;
     let created = match created {

@@ -328,3 +328,150 @@ impl Bits<'_> {
         Some((value << 1) - short + self.take(1)?)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Bits as text; spaces and line ends do not count.
+    fn bytes(text: &str) -> Vec<u8> {
+        let bits: Vec<u8> = text.bytes().filter(|c| b"01".contains(c)).collect();
+        let byte = |bits: &[u8]| {
+            (0..8).fold(0, |byte, bit| {
+                byte << 1 | u8::from(bits.get(bit) == Some(&b'1'))
+            })
+        };
+        bits.chunks(8).map(byte).collect()
+    }
+
+    /// L2T2_KEY: templates 60 to 63 and 0 are a keyframe, S0T0, S0T1, S1T0 and S1T1.
+    const STRUCTURE: &str = "111100 00011 \
+        00 01 10 01 11 \
+        10101010 10100000 00010000 00001010 00000001 \
+        0 10001 0 10001 0 10000 0 10000 10001 0 \
+        10 0 0 1 1 \
+        0000 0001 0010 0011 0100 0101 0110 0111 1000 1001 \
+        1 0000001111111111 0000000111111111 0000011111111111 0000001111111111";
+
+    fn with_structure(flags: &str, rest: &str) -> Vec<u8> {
+        bytes(&format!(
+            "1 0 111100 0001001000110100 1 {flags} {STRUCTURE} {rest}"
+        ))
+    }
+
+    #[test]
+    fn a_structure_is_read_and_referred_to() {
+        let parsed = parse(&with_structure("1 000", "0011"), None).unwrap();
+        assert_eq!(parsed.active, Some(0b0011));
+        let frame = parsed.frame;
+        assert_eq!((frame.begins, frame.ends), (true, false));
+        assert_eq!(frame.layers, Layers::new(0, 0));
+        assert_eq!(frame.references.iter().count(), 0);
+        let mut structure = parsed.structure.unwrap();
+        let targets = &structure.targets;
+        let layers: Vec<_> = (0..5).map(|target| targets.layers(target)).collect();
+        let expected = [(0, 0), (0, 1), (1, 0), (1, 1)].map(|(s, t)| Some(Layers::new(s, t)));
+        assert_eq!((&layers[..4], layers[4]), (&expected[..], None));
+
+        // Template 63: S1T0.
+        let delta = bytes("0 1 111111 0001001000111000");
+        let frame = parse(&delta, Some(&structure)).unwrap().frame;
+        assert_eq!((frame.begins, frame.ends), (false, true));
+        assert_eq!(frame.layers, Layers::new(1, 0));
+        assert_eq!(frame.references.iter().collect::<Vec<_>>(), [1]);
+        let of = |target| frame.indications.of(target);
+        assert_eq!(of(0), Indication::NotPresent);
+        assert_eq!(of(2), Indication::Switch);
+        assert_eq!(
+            (of(3), of(40)),
+            (Indication::Switch, Indication::NotPresent)
+        );
+        // Template 0 is the fifth; template 1 does not exist.
+        let fifth = bytes("1 1 000000 0000000000000001");
+        let frame = parse(&fifth, Some(&structure)).unwrap().frame;
+        assert_eq!(frame.layers, Layers::new(1, 1));
+        assert_eq!(frame.references.iter().collect::<Vec<_>>(), [1, 2]);
+        assert!(parse(&bytes("11 000001 0000000000000001"), Some(&structure)).is_none());
+        assert!(parse(&fifth, None).is_none());
+        assert_eq!(frame_number(&delta), Some(0x1238));
+
+        // Own indications and references.
+        let own = bytes(
+            "11 111100 0000000000000001 0 0 1 1 0 01101110 01 0001 10 00010000 11 000000000001 00",
+        );
+        let frame = parse(&own, Some(&structure)).unwrap().frame;
+        let found: Vec<_> = (0..4).map(|target| frame.indications.of(target)).collect();
+        use Indication::{Discardable, Required, Switch};
+        assert_eq!(found, [Discardable, Switch, Required, Switch]);
+        assert_eq!(frame.references.iter().collect::<Vec<_>>(), [2, 17, 2]);
+
+        // The choice: what is sent, within the limits.
+        let best = |structure: &Structure, s, t| structure.targets.best(Layers::new(s, t));
+        assert_eq!(best(&structure, 9, 9), Some(3));
+        assert_eq!(best(&structure, 0, 9), Some(1));
+        structure.set_active(0b0011);
+        assert_eq!(best(&structure, 9, 9), Some(1));
+        structure.set_active(0b1100);
+        assert_eq!(best(&structure, 0, 0), Some(2), "the lowest there is");
+        structure.set_active(0);
+        assert_eq!(best(&structure, 0, 0), None);
+    }
+
+    #[test]
+    fn what_is_cut_off_is_refused() {
+        let whole = with_structure("1 000", "0011");
+        for len in 0..whole.len() {
+            assert!(parse(&whole[..len], None).is_none(), "{len}");
+        }
+        assert_eq!(frame_number(&whole[..2]), None);
+    }
+
+    #[test]
+    fn what_is_out_of_range_is_refused() {
+        // More than eight spatial layers, and more than 64 templates.
+        for next in ["10", "00"] {
+            let head = "11 000000 0000000000000000 10000 000000 00000";
+            let text = format!("{head} {}", next.repeat(200));
+            assert!(parse(&bytes(&text), None).is_none());
+        }
+        // Nine references.
+        let structure = parse(&with_structure("0 000", ""), None).unwrap().structure;
+        let many = format!(
+            "11 111100 0000000000000001 0 0 0 1 0 {} 00",
+            "01 0000".repeat(9)
+        );
+        assert!(parse(&bytes(&many), structure.as_ref()).is_none());
+    }
+
+    #[test]
+    fn no_bytes_panic() {
+        let mut state = 0x2545_f491_4f6c_dd1du64;
+        let mut random = || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            (state >> 32) as u8
+        };
+        let mut structure = parse(&with_structure("0 000", ""), None).unwrap().structure;
+        let mut read = 0;
+        for round in 0..200_000 {
+            let mut bytes: Vec<u8> = (0..random() % 60).map(|_| random()).collect();
+            // Half of them are a good one with a few changes.
+            if round % 2 == 0 {
+                bytes = with_structure("1 000", "0011");
+                for _ in 0..=random() % 3 {
+                    let at = usize::from(random()) % bytes.len();
+                    bytes[at] = random();
+                }
+            }
+            let Some(parsed) = parse(&bytes, structure.as_ref()) else {
+                continue;
+            };
+            read += 1;
+            let Layers { spatial, temporal } = parsed.frame.layers;
+            assert!(spatial < 8 && temporal < 8);
+            structure = parsed.structure.or(structure);
+        }
+        assert!(read > 10_000, "{read}");
+    }
+}

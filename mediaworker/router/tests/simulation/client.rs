@@ -72,11 +72,11 @@ impl Source {
         }
     }
 
-    /// Sends all that it can.
-    pub fn run_well(&mut self) {
+    /// Sends all that it can, or all but so many spatial layers.
+    pub fn run_well(&mut self, fewer: u64) {
         self.running = true;
         if let Some(encoder) = self.encoder.as_mut() {
-            encoder.wanted = encoder.layout.spatial;
+            encoder.wanted = encoder.layout.spatial.saturating_sub(fewer as u8).max(1);
         }
     }
 

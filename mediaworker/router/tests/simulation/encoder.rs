@@ -83,6 +83,8 @@ pub struct Encoder {
     template_offset: u8,
     /// Pictures for which it still says which decode targets are sent.
     announce: u32,
+    /// Whether it ever does.
+    announces: bool,
 }
 
 impl Encoder {
@@ -100,6 +102,7 @@ impl Encoder {
             last: Default::default(),
             template_offset: random.range(0, 64) as u8,
             announce: 0,
+            announces: random.percent(50),
         }
     }
 
@@ -130,6 +133,9 @@ impl Encoder {
             self.template_offset = (self.template_offset + 18) % 64;
         }
         self.announce = self.announce.saturating_sub(1);
+        if !self.announces {
+            self.announce = 0;
+        }
         let temporal = self.pattern()[begin_position];
         self.position = begin_position + 1;
         self.picture += 1;

@@ -63,6 +63,8 @@ struct Producer {
     streams: Vec<Stream>,
     paused_at: Option<Instant>,
     layout: Option<Layout>,
+    /// Spatial layers within a stream that are sent in the end.
+    sent: Option<u8>,
 }
 
 impl Producer {
@@ -193,14 +195,19 @@ impl Consumer {
 
     /// The highest layers that it is to get.
     fn layers(&self) -> Option<Layers> {
-        let target = self.target?;
-        let (spatial, temporal) = self.preferred;
-        let own = temporal.unwrap_or(u8::MAX);
-        Some(if usize::from(target.spatial) < spatial {
-            target
-        } else {
-            Layers::new(spatial as u8, own.min(target.temporal))
-        })
+        let spatial = self.preferred.0.min(self.target?.spatial.into());
+        Some(Layers::new(spatial as u8, self.highest_temporal(spatial)))
+    }
+
+    fn highest_temporal(&self, spatial: usize) -> u8 {
+        let target = self.target.unwrap_or_default();
+        let (preferred, temporal) = self.preferred;
+        if spatial > preferred || spatial > target.spatial.into() {
+            return 0;
+        }
+        let wish = temporal.filter(|_| spatial == preferred);
+        let limit = Some(target.temporal).filter(|_| spatial == usize::from(target.spatial));
+        wish.unwrap_or(u8::MAX).min(limit.unwrap_or(u8::MAX))
     }
 
     /// The highest stream that it is to get.
@@ -211,13 +218,10 @@ impl Consumer {
 
     /// The highest layers within a stream that it is to get.
     fn cap_within(&self, stream: usize) -> Layers {
-        let layers = self.layers().unwrap_or_default();
         if self.svc {
-            layers
-        } else if stream > usize::from(layers.spatial) {
-            Layers::new(u8::MAX, 0)
+            self.layers().unwrap_or_default()
         } else {
-            Layers::new(u8::MAX, layers.temporal)
+            Layers::new(u8::MAX, self.highest_temporal(stream))
         }
     }
 }
@@ -248,6 +252,7 @@ impl Model {
             streams,
             paused_at,
             layout: client.layout,
+            sent: None,
         };
         self.producers.insert(index, producer);
     }
@@ -297,6 +302,10 @@ impl Model {
         if let Some(key) = active.map(|c| c.key) {
             self.request_key_frame(now, key);
         }
+    }
+
+    pub fn set_sent(&mut self, index: usize, layers: Option<u8>) {
+        self.producers.get_mut(&index).unwrap().sent = layers;
     }
 
     pub fn set_health(&mut self, index: usize, stream: usize, healthy: bool) {
@@ -635,7 +644,11 @@ impl Model {
                 }
                 continue;
             };
-            let spatial = producer.highest_spatial().min(cap.spatial.into()) as u8;
+            let highest = match producer.sent {
+                Some(sent) if consumer.svc => usize::from(sent) - 1,
+                _ => producer.highest_spatial(),
+            };
+            let spatial = highest.min(cap.spatial.into()) as u8;
             let stream = if consumer.svc { 0 } else { spatial.into() };
             let within = consumer.cap_within(stream);
             let layered = producer.layout.filter(|layout| layout.bits > 0);

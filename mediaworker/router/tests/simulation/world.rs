@@ -325,6 +325,11 @@ impl World {
         let consumer = self.random.pick(&self.consumers);
         let clients: Vec<usize> = self.clients.keys().copied().collect();
         let client = self.random.pick(&clients);
+        // Bandwidth changes more often than minds.
+        if let Some(key) = consumer.filter(|_| self.random.percent(60)) {
+            self.change_target(key);
+            self.after_call()?;
+        }
         match (self.random.range(0, 100), client, consumer) {
             (0..8, _, _) if self.clients.len() < 3 => self.create_producer(),
             (8..20, _, _) if self.consumers.len() < 8 => self.create_consumer(),
@@ -399,10 +404,11 @@ impl World {
     fn change_target(&mut self, key: ConsumerKey) {
         let spatial = self.random.range(0, 3) as u8;
         let layers = Layers::new(spatial, self.random.range(0, 3) as u8);
-        let target = self
-            .random
-            .pick(&[None, Some(layers), Some(layers), Some(Layers::HIGHEST)]);
-        let target = target.flatten();
+        let target = match self.random.range(0, 10) {
+            0 => None,
+            1..4 => Some(Layers::HIGHEST),
+            _ => Some(layers),
+        };
         self.router
             .set_target_layers(self.now, key, target)
             .unwrap();
@@ -451,7 +457,13 @@ impl World {
                 self.router.set_stream_health(*key, stream, true).unwrap();
                 self.model.set_health(*index, stream, true);
             }
-            client.sources.iter_mut().for_each(Source::run_well);
+            // Some have no room for all of their spatial layers.
+            let fewer = self.random.range(0, 2);
+            for source in &mut client.sources {
+                source.run_well(fewer);
+                let sent = source.encoder.as_ref().map(|encoder| encoder.wanted);
+                self.model.set_sent(*index, sent);
+            }
         }
         for index in self.clients.keys().copied().collect::<Vec<_>>() {
             self.resume_producer(index);

@@ -16,6 +16,8 @@ const NEGATIVE: u64 = 0x80_0000;
 #[derive(Debug, Default)]
 pub struct Outbound {
     meter: Meter,
+    /// Packets named by NACKs that have not been resent yet.
+    owed: u32,
     packets: u64,
     retransmitted: u64,
     /// Highest sequence number, losses and retransmissions up to the last
@@ -54,11 +56,22 @@ impl Outbound {
     /// The client asks for one of its packets again.
     pub fn nacked(&mut self) {
         self.feedback.nack_packets += 1;
+        self.owed += 1;
+    }
+
+    /// Whether a packet on the stream for retransmissions answers a NACK. str0m
+    /// resends at once, so what is not owed was sent to probe the bandwidth.
+    pub fn pay_back(&mut self) -> bool {
+        let is_owed = self.owed > 0;
+        self.owed = self.owed.saturating_sub(1);
+        is_owed
     }
 
     /// Takes in what str0m counts. A new receiver report in there ends an
     /// interval.
     pub fn handle_stats(&mut self, stats: &MediaEgressStats) {
+        // The rest was too old to be resent.
+        self.owed = 0;
         self.feedback = Feedback {
             nacks: stats.nacks,
             nack_packets: self.feedback.nack_packets,
@@ -110,6 +123,11 @@ impl Outbound {
     /// Packets expected and lost in the last interval.
     pub fn interval(&self) -> (u64, u64) {
         self.interval
+    }
+
+    /// Bits per second.
+    pub fn bitrate(&self, now: Instant) -> u64 {
+        self.meter.bitrate(now)
     }
 
     /// What it comes to.

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use router::ProducerKey;
+use str0m::bwe::Bitrate;
 
 use super::{Output, RouterMedia, WebRtcTransport};
 use crate::transport::PacketKind;
@@ -26,6 +27,51 @@ impl WebRtcTransport {
     /// What is sent to the client.
     pub fn sending(&self) -> &Sending {
         &self.sending
+    }
+
+    /// What can be sent to the client, bits per second; `None` when nothing limits
+    /// it. `sent`: what is meant to be sent now.
+    pub fn available_bitrate(&self, now: Instant, sent: u64) -> Option<u64> {
+        self.bandwidth.available(now, sent)
+    }
+
+    /// Whether much of what is sent to the client is lost.
+    pub fn loses_much(&self) -> bool {
+        self.bandwidth.loses_much()
+    }
+
+    /// Whether the way to the client has become much too narrow since this was asked
+    /// last: most of what is under way is lost.
+    pub fn take_collapse(&mut self) -> bool {
+        let collapsed = self.bandwidth.take_collapse();
+        if let Some(rtc) = self.rtc.as_deref_mut().filter(|_| collapsed) {
+            self.sending.forget_sent(rtc);
+        }
+        collapsed
+    }
+
+    /// More is sent than passes, or not any more.
+    pub fn set_congested(&mut self, congested: bool) {
+        if let Some(rtc) = self.rtc.as_deref_mut() {
+            self.sending.set_congested(rtc, congested);
+        }
+    }
+
+    /// Says what would be welcome for video and audio, bits per second, and whether
+    /// there is less: then it is probed for time and again. 0: no video is wanted.
+    pub fn want_bitrate(&mut self, now: Instant, desired: u64, wants_more: bool) {
+        let Some(rtc) = self.rtc.as_deref_mut() else {
+            return;
+        };
+        if let Some(from) = self.bandwidth.set_idle(desired == 0) {
+            rtc.bwe().reset(Bitrate::bps(from));
+        }
+        if let Some(from) = self.bandwidth.stalls(now, wants_more) {
+            rtc.bwe().reset(Bitrate::bps(from));
+        }
+        if let Some(desired) = self.bandwidth.want(now, desired, wants_more) {
+            rtc.bwe().set_bitrate(Bitrate::ZERO, Bitrate::bps(desired));
+        }
     }
 
     /// Counts a connectivity check and its answer.
@@ -57,11 +103,11 @@ impl WebRtcTransport {
             // str0m's own checks are for the pair of addresses that is not real.
             Some(PacketKind::Stun) => {}
             Some(PacketKind::Rtp) => {
-                let resend = is_resend(&self.media, &datagram);
-                return self.transmit_rtp(now, datagram, resend, out);
+                let sent = self.departure(&datagram);
+                return self.transmit_rtp(now, datagram, sent, out);
             }
             Some(PacketKind::Rtcp) => {
-                for (ssrc, _) in srtcp::nacks(&datagram) {
+                for (ssrc, _) in srtcp::heard(&datagram).nacks {
                     self.receiving.nacked(ssrc);
                 }
                 self.leave(now, datagram, out);
@@ -71,22 +117,47 @@ impl WebRtcTransport {
         true
     }
 
-    /// Looks at the NACKs in an RTCP packet that str0m has been given: counts what
-    /// they name, and sends it again where str0m would not. False as for
-    /// [`WebRtcTransport::transmit`].
-    pub(super) fn answer_nacks(&mut self, now: Instant, rtcp: &[u8], out: &mut Output) -> bool {
-        srtcp::nacks(rtcp).into_iter().all(|(ssrc, sequence)| {
+    /// Looks at an RTCP packet that str0m has been given: counts what its NACKs name,
+    /// and sends that again where str0m would not; notes what was lost. False as
+    /// for [`WebRtcTransport::transmit`].
+    pub(super) fn look_at_rtcp(&mut self, now: Instant, rtcp: &[u8], out: &mut Output) -> bool {
+        let heard = srtcp::heard(rtcp);
+        if heard.arrived + heard.lost > 0 {
+            let sent = self.traffic.sent.recent_bitrate(now);
+            let loss = (heard.arrived, heard.lost);
+            out.bandwidth_changed |= self.bandwidth.handle_feedback(now, loss, sent);
+        }
+        heard.nacks.into_iter().all(|(ssrc, sequence)| {
             match self.sending.nacked(ssrc, sequence).map(<[u8]>::to_vec) {
-                Some(packet) => self.transmit_rtp(now, packet, true, out),
+                Some(packet) => self.transmit_rtp(now, packet, Departure::Resend, out),
                 None => true,
             }
         })
     }
 
-    fn transmit_rtp(&mut self, now: Instant, rtp: Vec<u8>, resend: bool, out: &mut Output) -> bool {
-        match pay(&mut self.resends, resend) {
+    /// What an RTP packet of str0m is.
+    fn departure(&mut self, rtp: &[u8]) -> Departure {
+        if guard::ssrc(rtp) == Some(PROBE_SSRC) {
+            Departure::Probe
+        } else if !is_resend(&self.media, rtp) {
+            Departure::Media
+        } else if self.sending.pay_back(rtp) {
+            Departure::Resend
+        } else {
+            Departure::Probe
+        }
+    }
+
+    fn transmit_rtp(
+        &mut self,
+        now: Instant,
+        rtp: Vec<u8>,
+        kind: Departure,
+        out: &mut Output,
+    ) -> bool {
+        match pay(&mut self.resends, kind) {
             Resend::Send => {
-                self.count_departure(now, &rtp, resend);
+                self.count_departure(now, &rtp, kind);
                 self.leave(now, rtp, out);
             }
             Resend::Drop => out.dropped += 1,
@@ -108,15 +179,28 @@ impl WebRtcTransport {
         }
     }
 
-    fn count_departure(&mut self, now: Instant, rtp: &[u8], resend: bool) {
-        let meter = if resend {
-            &mut self.traffic.rtx_sent
-        } else {
-            &mut self.traffic.rtp_sent
+    fn count_departure(&mut self, now: Instant, rtp: &[u8], kind: Departure) {
+        let traffic = &mut self.traffic;
+        let meter = match kind {
+            Departure::Media => &mut traffic.rtp_sent,
+            Departure::Resend => &mut traffic.rtx_sent,
+            Departure::Probe => return traffic.probation_sent.add(now, rtp.len()),
         };
         meter.add(now, rtp.len());
-        self.sending.sent(now, rtp, resend);
+        self.sending.sent(now, rtp, kind == Departure::Resend);
     }
+}
+
+/// SSRC of probes on a transport that has no stream for retransmissions.
+const PROBE_SSRC: u32 = 0;
+
+/// What an RTP packet to the client is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Departure {
+    Media,
+    Resend,
+    /// It only finds out whether it passes.
+    Probe,
 }
 
 /// Whether an RTP packet to the client is a retransmission.
@@ -126,10 +210,12 @@ fn is_resend(media: &RouterMedia, datagram: &[u8]) -> bool {
 }
 
 /// Charges a packet to the budget of retransmissions; media packets fill it up.
-fn pay(budget: &mut ResendBudget, resend: bool) -> Resend {
-    if resend {
-        return budget.resend();
+/// Probes are not what the client asks for.
+fn pay(budget: &mut ResendBudget, kind: Departure) -> Resend {
+    match kind {
+        Departure::Resend => return budget.resend(),
+        Departure::Media => budget.media(),
+        Departure::Probe => {}
     }
-    budget.media();
     Resend::Send
 }

@@ -1,0 +1,310 @@
+//! Sharing what can be sent to each client over the video that it receives.
+//!
+//! Every [`SHARE_INTERVAL`], and as soon as less is available or a consumer starts,
+//! the transports of a router with video consumers are looked at: the `router`
+//! crate's allocator says which layers each consumer gets, and str0m is told what
+//! would be welcome, so that it probes for it. See `docs/bandwidth.md`.
+
+use std::time::{Duration, Instant};
+
+use proto::event::Event;
+use router::allocation::{Allocation, Allocator, Demand, RISE_PERCENT, Reason};
+use router::{ConsumerKey, LayerCosts, Layers, PreferredLayers, ProducerKey};
+use slotmap::SecondaryMap;
+use str0m::media::MediaKind;
+
+use super::timers::Timer;
+use super::{Engine, RouterEntry, RouterKey, TransportEntry, TransportKey};
+
+/// Time between two looks at a router.
+const SHARE_INTERVAL: Duration = Duration::from_millis(200);
+
+/// How long a transport counts as congested after more was sent than was available.
+const CONGESTED_FOR: Duration = Duration::from_secs(1);
+
+/// Changes of bitrates up to this share, in percent, are not told.
+const SAME_PERCENT: u64 = 2;
+
+/// Time after a collapse in which all that is lost is sent again.
+const AFTER_COLLAPSE: Duration = Duration::from_secs(2);
+
+/// What is told as available towards a client without bandwidth estimation, bits
+/// per second, unless more than that is sent.
+const UNESTIMATED: u64 = 1_000_000;
+
+/// Most that is aimed for, in percent of what the next step of a consumer needs: an
+/// estimate swings around the truth.
+const AIM_PERCENT: u64 = 115;
+
+/// How the bandwidth of a transport is shared.
+#[derive(Debug, Default)]
+pub(super) struct Sharing {
+    allocator: Allocator,
+    /// What came of it the last time.
+    allocations: Vec<Allocation>,
+    /// What audio took then, bits per second.
+    audio: u64,
+    /// What was available for video then, bits per second; `None`: no limit.
+    available: Option<u64>,
+    /// What all of it would need with the layers that are wanted.
+    desired: u64,
+    /// More was sent than was available, at this time last.
+    congested: Option<Instant>,
+    /// The link became much too narrow, at this time last.
+    collapsed: Option<Instant>,
+    /// Desired, aimed for and available bitrate that were told last.
+    told: Option<(u64, u64, u64)>,
+}
+
+impl Sharing {
+    /// What was available for video at the last look, bits per second; `None`: no
+    /// limit.
+    pub(super) fn available(&self) -> Option<u64> {
+        self.available
+    }
+
+    /// What a consumer was given at the last look.
+    pub(super) fn of(&self, consumer: ConsumerKey) -> Option<&Allocation> {
+        self.allocations.iter().find(|one| one.key == consumer)
+    }
+
+    fn allocated(&self) -> u64 {
+        self.allocations.iter().map(|one| one.bitrate).sum()
+    }
+}
+
+impl TransportEntry {
+    /// What can be sent to its client, bits per second; `None`: no limit.
+    pub(super) fn available_bitrate(&self, now: Instant) -> Option<u64> {
+        let sharing = self.sharing.as_deref();
+        let sent = sharing.map_or(0, |sharing| sharing.audio + sharing.allocated());
+        self.inner.available_bitrate(now, sent)
+    }
+}
+
+/// Buffers of a look at a router, kept from one to the next.
+#[derive(Debug, Default)]
+pub(super) struct Scratch {
+    consumers: Vec<(TransportKey, ConsumerKey)>,
+    costs: SecondaryMap<ProducerKey, LayerCosts>,
+}
+
+impl Engine {
+    /// Has a router looked at with the next tick, because something about its
+    /// consumers is new.
+    pub(super) fn share_soon(&mut self, now: Instant, router: RouterKey) {
+        if let Some(entry) = self.routers.get_mut(router) {
+            self.timers
+                .set(Timer::Share(router), &mut entry.share, Some(now));
+        }
+    }
+
+    /// Whether less is available on a transport than was given away.
+    pub(super) fn is_short(&self, now: Instant, transport: TransportKey) -> bool {
+        self.transports.get(transport).is_some_and(|entry| {
+            let available = entry.available_bitrate(now);
+            let sharing = entry.sharing.as_deref();
+            sharing
+                .zip(available)
+                .is_some_and(|(sharing, available)| available < sharing.audio + sharing.allocated())
+        })
+    }
+
+    /// Looks at a router: shares what is available over its video consumers.
+    pub(super) fn share(&mut self, now: Instant, router: RouterKey) {
+        let Some(room) = self.routers.get_mut(router) else {
+            return;
+        };
+        room.share = None;
+        let mut scratch = std::mem::take(&mut self.scratch);
+        let Scratch { consumers, costs } = &mut scratch;
+        consumers.clear();
+        costs.clear();
+        for (key, producer) in &room.producers {
+            if producer.kind == MediaKind::Video {
+                costs.insert(key, room.graph.layer_costs(now, key));
+            }
+        }
+        for (key, consumer) in &room.consumers {
+            if costs.contains_key(consumer.producer) {
+                consumers.push((consumer.transport, key));
+            }
+        }
+        consumers.sort_unstable();
+        for own in consumers.chunk_by(|a, b| a.0 == b.0) {
+            let Some((key, _)) = own.first() else {
+                continue;
+            };
+            if let Some(transport) = self.transports.get_mut(*key) {
+                share_transport(now, room, transport, own, costs);
+            }
+        }
+        if !consumers.is_empty() {
+            let next = Some(now + SHARE_INTERVAL);
+            self.timers.set(Timer::Share(router), &mut room.share, next);
+        }
+        self.scratch = scratch;
+        self.act(router);
+    }
+
+    /// Tells the bitrates towards each client that consumes video, where they
+    /// have changed.
+    pub(super) fn review_bitrates(&mut self, now: Instant, router: RouterKey) {
+        let mut changed = Vec::new();
+        for transport in self.transports.values_mut() {
+            let sent = transport.inner.traffic().sent.bitrate(now);
+            let available = transport.available_bitrate(now);
+            let Some(sharing) = transport
+                .sharing
+                .as_deref_mut()
+                .filter(|_| transport.router == router)
+            else {
+                continue;
+            };
+            let available = available.unwrap_or_else(|| sent.max(UNESTIMATED));
+            let bitrates = (sharing.desired, aim(sharing.desired), available);
+            if sharing.told.is_none_or(|told| is_other(told, bitrates)) {
+                sharing.told = Some(bitrates);
+                changed.push(proto::DownlinkBwe {
+                    transport_id: transport.id.clone(),
+                    desired_bitrate: bitrates.0,
+                    effective_desired_bitrate: bitrates.1,
+                    available_bitrate: bitrates.2,
+                });
+            }
+        }
+        for told in changed {
+            self.event(router, Event::DownlinkBwe(told));
+        }
+    }
+}
+
+/// Shares what is available on one transport; `own` are its video consumers.
+fn share_transport(
+    now: Instant,
+    room: &mut RouterEntry,
+    transport: &mut TransportEntry,
+    own: &[(TransportKey, ConsumerKey)],
+    costs: &SecondaryMap<ProducerKey, LayerCosts>,
+) {
+    let sharing = transport.sharing.get_or_insert_default();
+    let audio = transport.inner.sending().audio_bitrate(now);
+    let demands: Vec<Demand<'_>> = own
+        .iter()
+        .filter_map(|(_, key)| demand(room, *key, costs))
+        .collect();
+    sharing.desired = sharing.allocator.desired(&demands);
+    sharing.audio = audio;
+    let sent = audio + sharing.allocated();
+    let available = transport.inner.available_bitrate(now, sent);
+    sharing.available = available.map(|available| available.saturating_sub(audio));
+    let Some(available) = sharing.available else {
+        sharing.allocations.clear();
+        for (_, key) in own {
+            // The consumer is in the graph: the tables agree.
+            let _ = room
+                .graph
+                .set_target_layers(now, *key, Some(Layers::HIGHEST));
+        }
+        return;
+    };
+    let sent = sharing.allocated();
+    let collapsed = transport.inner.take_collapse();
+    if collapsed {
+        sharing.collapsed = Some(now);
+    }
+    let since = |at: Instant| now.saturating_duration_since(at);
+    // After a collapse only little is sent, and every packet of it is needed.
+    if sharing
+        .collapsed
+        .is_some_and(|at| since(at) < AFTER_COLLAPSE)
+    {
+        sharing.congested = None;
+    } else if available < sent {
+        sharing.congested = Some(now);
+    }
+    if sharing
+        .congested
+        .is_some_and(|at| since(at) > CONGESTED_FOR)
+    {
+        sharing.congested = None;
+    }
+    transport.inner.set_congested(sharing.congested.is_some());
+    let Sharing {
+        allocator,
+        allocations,
+        ..
+    } = &mut **sharing;
+    allocator.allocate(now, available, &demands, allocations);
+    drop(demands);
+    let arrives = !transport.inner.loses_much();
+    for one in allocations.iter() {
+        let now_gets = room.graph.current_layers(one.key);
+        if collapsed && now_gets.map(|l| l.spatial) > one.target.map(|l| l.spatial) {
+            // Most of it is lost, and what is not is in the way of the key frame.
+            let _ = room.graph.set_target_layers(now, one.key, None);
+        }
+        // What does not flow yet has no cost: it may begin, and is looked at soon.
+        let target = match one.reason {
+            Reason::NotFlowing => Some(Layers::HIGHEST),
+            // The last picture goes only when it would be useless, whatever the
+            // estimate says.
+            Reason::Bandwidth { next, .. } if one.target.is_none() && arrives => Some(next),
+            _ => one.target,
+        };
+        let _ = room.graph.set_target_layers(now, one.key, target);
+    }
+    let desired = match sharing.desired {
+        0 => 0,
+        video => audio + aim(video),
+    };
+    let wants_more = sharing.allocations.iter().any(|one| is_limited(one.reason));
+    transport.inner.want_bitrate(now, desired, wants_more);
+}
+
+/// What a consumer wants; `None` while it wants nothing.
+fn demand<'a>(
+    room: &RouterEntry,
+    key: ConsumerKey,
+    costs: &'a SecondaryMap<ProducerKey, LayerCosts>,
+) -> Option<Demand<'a>> {
+    let graph = &room.graph;
+    if graph.is_consumer_paused(key)? {
+        return None;
+    }
+    Some(Demand {
+        key,
+        priority: graph.priority(key)?,
+        preferred: highest(graph.preferred_layers(key)?),
+        current: graph.current_layers(key),
+        costs: costs.get(room.consumers.get(key)?.producer)?,
+    })
+}
+
+/// Preferred layers as the allocator takes them.
+pub(super) fn highest(preferred: PreferredLayers) -> Layers {
+    Layers {
+        spatial: u8::try_from(preferred.spatial).unwrap_or(u8::MAX),
+        temporal: preferred.temporal.unwrap_or(Layers::HIGHEST.temporal),
+    }
+}
+
+/// Whether one of the bitrates has changed by enough to be told.
+fn is_other(told: (u64, u64, u64), now: (u64, u64, u64)) -> bool {
+    let pairs = [(told.0, now.0), (told.1, now.1), (told.2, now.2)];
+    let differ = |(told, now): (u64, u64)| told.abs_diff(now) * 100 > told * SAME_PERCENT;
+    pairs.into_iter().any(differ)
+}
+
+/// Bitrate that is aimed for, where one would be enough.
+fn aim(bitrate: u64) -> u64 {
+    bitrate * RISE_PERCENT * AIM_PERCENT / 10_000
+}
+
+/// Whether more bandwidth would do a consumer good.
+fn is_limited(reason: Reason) -> bool {
+    match reason {
+        Reason::Bandwidth { .. } | Reason::LastLayer { .. } => true,
+        Reason::Preferred | Reason::NotFlowing | Reason::Hold { .. } => false,
+    }
+}

@@ -1,0 +1,450 @@
+//! What can be sent to a client: str0m's estimate by transport-cc feedback, or
+//! the client's own by REMB.
+
+use std::ops::RangeInclusive;
+use std::time::{Duration, Instant};
+
+use str0m::bwe::BweKind;
+use str0m::stats::PeerStats;
+
+use super::TransportError;
+
+/// Time for a client to send its first feedback. One that has negotiated feedback
+/// and sends none is taken for one without: nothing is known of its bandwidth.
+const FEEDBACK_WITHIN: Duration = Duration::from_secs(5);
+
+/// Within these shares of what it was, in percent, an estimate is one more swing
+/// around the truth, and averaged; outside the link is another one, or was probed.
+const STEADY_PERCENT: RangeInclusive<u64> = 75..=130;
+/// A new estimate makes up one part in this many of the average.
+const WEIGHT: u64 = 3;
+
+/// What there is, in percent of the estimate: that is 95 % of what the last probe
+/// could show, and more than it would take is kept free anyway.
+const UTILIZED_PERCENT: u64 = 105;
+/// Share of packets that is lost on any network.
+const HARMLESS_LOSS: f32 = 0.02;
+/// Share of packets whose loss makes a video useless.
+const USELESS_LOSS: f32 = 0.1;
+/// Longest growth of the round trip time that is no queue of ours.
+const HARMLESS_DELAY: Duration = Duration::from_millis(200);
+
+/// Time between two probes for bandwidth that is wanted. A probe takes a few packets,
+/// and as many milliseconds.
+const PROBE_INTERVAL: Duration = Duration::from_millis(1500);
+/// An estimate that has not moved for this long, while more is wanted, is stuck.
+const STALLED_AFTER: Duration = Duration::from_secs(3);
+/// Share of packets, in percent, that is much to lose; where there is a queue as
+/// well, the link is too narrow.
+const HEAVY_LOSS_PERCENT: u32 = 10;
+/// Share of packets, in percent, that is lost only where a queue overflows.
+const OVERFLOW_PERCENT: u32 = 30;
+/// When a queue overflows, this part of what arrives is taken for available at first.
+const COLLAPSE: u64 = 4;
+/// Time until feedback is about packets that were sent after a collapse was seen: a
+/// round trip with a full queue.
+const AFTER_COLLAPSE: Duration = Duration::from_millis(600);
+/// Time until the estimator knows of a collapse, too.
+const ESTIMATOR_LAG: Duration = Duration::from_millis(1500);
+/// Packets that a share is taken of, at least.
+const LOSS_SAMPLE: u32 = 20;
+/// Growth of the round trip time that is a queue.
+const QUEUE_DELAY: Duration = Duration::from_millis(50);
+/// Changes of what is desired up to this share, in percent, are not told.
+const SAME_PERCENT: u64 = 5;
+
+/// Least that is taken for available unless the transport was created with
+/// another minimum, bits per second.
+const DEFAULT_MIN: u64 = 30_000;
+/// What is taken for available at first unless the transport was created with
+/// another value, bits per second.
+const DEFAULT_INITIAL: u64 = 1_000_000;
+
+/// Bounds of what is taken for available towards a client, bits per second.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BitrateLimits {
+    /// Before anything is known.
+    pub initial: u64,
+    /// Never less.
+    pub min: u64,
+    /// Never more.
+    pub max: Option<u64>,
+}
+
+impl Default for BitrateLimits {
+    fn default() -> Self {
+        Self {
+            initial: DEFAULT_INITIAL,
+            min: DEFAULT_MIN,
+            max: None,
+        }
+    }
+}
+
+impl BitrateLimits {
+    /// Limits with defaults for what is not given.
+    ///
+    /// # Errors
+    /// [`TransportError::Invalid`] for a minimum above the maximum or a maximum
+    /// of 0.
+    pub fn new(
+        initial: Option<u64>,
+        min: Option<u64>,
+        max: Option<u64>,
+    ) -> Result<Self, TransportError> {
+        let min = min.unwrap_or_else(|| DEFAULT_MIN.min(max.unwrap_or(DEFAULT_MIN)));
+        if max.is_some_and(|max| max == 0 || max < min) {
+            return Err(TransportError::Invalid(format!(
+                "max_outgoing_bitrate: must be positive, and at least min_outgoing_bitrate ({min})"
+            )));
+        }
+        let initial = initial.unwrap_or(DEFAULT_INITIAL);
+        Ok(Self {
+            initial: initial.clamp(min, max.unwrap_or(u64::MAX)),
+            min,
+            max,
+        })
+    }
+
+    fn apply(&self, bitrate: u64) -> u64 {
+        bitrate.clamp(self.min, self.max.unwrap_or(u64::MAX))
+    }
+}
+
+/// What is known of the way to one client.
+#[derive(Debug)]
+pub struct Bandwidth {
+    limits: BitrateLimits,
+    /// Bits per second; `None` while nobody can estimate.
+    estimate: Option<u64>,
+    /// str0m estimates by transport-cc.
+    can_probe: bool,
+    /// Feedback has come.
+    proven: bool,
+    round_trip_time: Option<Duration>,
+    shortest: Option<Duration>,
+    /// Share of packets lost in the last second.
+    loss: Option<f32>,
+    /// The link has become much too narrow.
+    collapsed: bool,
+    collapsed_at: Option<Instant>,
+    /// Packets that arrived and that did not, since that was looked at last.
+    arrived: (u32, u32),
+    /// What str0m estimated last, bits per second, and when that moved.
+    raw: u64,
+    moved: Option<Instant>,
+    /// When video began to flow.
+    began: Option<Instant>,
+    /// No video is to be sent.
+    idle: bool,
+    /// What str0m was told to be desired.
+    asked: u64,
+    /// When it was told so in order to probe.
+    probed: Option<Instant>,
+}
+
+impl Bandwidth {
+    /// Nothing is known yet.
+    pub fn new(limits: BitrateLimits) -> Self {
+        Self {
+            limits,
+            estimate: None,
+            can_probe: false,
+            proven: false,
+            round_trip_time: None,
+            shortest: None,
+            loss: None,
+            collapsed: false,
+            collapsed_at: None,
+            arrived: (0, 0),
+            raw: 0,
+            moved: None,
+            began: None,
+            idle: false,
+            asked: 0,
+            probed: None,
+        }
+    }
+
+    /// Its bounds.
+    pub fn limits(&self) -> BitrateLimits {
+        self.limits
+    }
+
+    /// Takes in an estimate. True: another one is available now.
+    pub fn handle_estimate(&mut self, kind: &BweKind) -> bool {
+        let before = self.estimate;
+        match kind {
+            BweKind::Twcc {
+                estimate,
+                can_probe,
+            } => {
+                // What comes later is told by `handle_stats` without delay. When
+                // the last consumer with transport-cc goes, so does the estimate.
+                if *can_probe != self.can_probe {
+                    self.estimate = can_probe.then_some(estimate.as_u64());
+                }
+                self.can_probe = *can_probe;
+            }
+            BweKind::Remb { estimate, .. } => {
+                self.proven = true;
+                self.estimate = Some(estimate.as_u64());
+            }
+            _ => {}
+        }
+        self.estimate != before
+    }
+
+    /// Takes in what str0m counts, its estimate among it, four times per second.
+    /// True: another one is available now.
+    pub fn handle_stats(&mut self, now: Instant, stats: &PeerStats) -> bool {
+        if let Some(time) = stats.rtt {
+            // It is measured by transport-cc feedback.
+            self.proven = true;
+            self.round_trip_time = Some(time);
+            self.shortest = Some(self.shortest.map_or(time, |least| least.min(time)));
+        }
+        self.loss = stats.egress_loss_fraction;
+        let before = self.estimate;
+        if self.can_probe
+            && !self.idle
+            && let Some(raw) = stats.bwe_tx.map(|raw| raw.as_u64())
+        {
+            if raw.abs_diff(self.raw) * 100 > self.raw {
+                self.moved = Some(now);
+            }
+            self.raw = raw;
+            let average = self.average(raw);
+            let distrusted = self.collapsed_at.is_some_and(|at| now < at + ESTIMATOR_LAG);
+            self.estimate = match before {
+                Some(before) if distrusted => Some(average.min(before)),
+                _ => Some(average),
+            };
+        }
+        self.estimate != before
+    }
+
+    /// Takes in how many packets arrived and how many did not, by one transport-cc
+    /// feedback packet. `sent`: the bitrate of what left lately. True: another one is
+    /// available now.
+    ///
+    /// The estimator needs a second or more to see how much of a bitrate is left when
+    /// a link becomes narrow. Where much is lost, and packets queue, what arrives is
+    /// what there is.
+    pub fn handle_feedback(
+        &mut self,
+        now: Instant,
+        (arrived, lost): (u32, u32),
+        sent: u64,
+    ) -> bool {
+        // What was sent before something was done about it says nothing new.
+        if self
+            .collapsed_at
+            .is_some_and(|at| now < at + AFTER_COLLAPSE)
+        {
+            return false;
+        }
+        self.arrived.0 += arrived;
+        self.arrived.1 += lost;
+        let (arrived, lost) = self.arrived;
+        let all = arrived + lost;
+        if all < LOSS_SAMPLE {
+            return false;
+        }
+        self.arrived = (0, 0);
+        let overflows = lost * 100 > all * OVERFLOW_PERCENT;
+        let queues = overflows || self.is_slow(QUEUE_DELAY);
+        if lost * 100 <= all * HEAVY_LOSS_PERCENT || !queues {
+            return false;
+        }
+        let mut arrives = sent * u64::from(arrived) / u64::from(all);
+        if overflows && self.estimate.is_some_and(|estimate| estimate > arrives) {
+            // Some of them were sent before it began. It is better to be wrong once
+            // in what is left than to try one layer after the other.
+            arrives /= COLLAPSE;
+            self.collapsed = true;
+            self.collapsed_at = Some(now);
+        }
+        let before = self.estimate;
+        self.estimate = before.map(|estimate| estimate.min(arrives));
+        self.estimate != before
+    }
+
+    /// What str0m is told to be desired.
+    fn aim(&self, desired: u64) -> u64 {
+        let estimate = self.estimate.unwrap_or(0);
+        if estimate >= 2 * desired.max(self.limits.initial) {
+            return 0;
+        }
+        // str0m probes for up to twice of it, however narrow the link is known to
+        // be. What is found leads to the next step.
+        let step = estimate * 3 / 2;
+        desired
+            .min(step)
+            .max(self.limits.initial.min(step))
+            .min(self.limits.max.unwrap_or(u64::MAX))
+    }
+
+    /// The average with a new estimate.
+    fn average(&self, raw: u64) -> u64 {
+        match self.estimate {
+            Some(before) if STEADY_PERCENT.contains(&(raw * 100 / before.max(1))) => {
+                (before * (WEIGHT - 1) + raw) / WEIGHT
+            }
+            _ => raw,
+        }
+    }
+
+    /// Whether video is to be sent; without any, nothing is estimated. Answers what
+    /// str0m's estimator has to start from, if another value than before: with 0 it
+    /// sends no padding.
+    pub fn set_idle(&mut self, idle: bool) -> Option<u64> {
+        if std::mem::replace(&mut self.idle, idle) == idle || !self.can_probe {
+            return None;
+        }
+        self.asked = 0;
+        self.moved = None;
+        if idle { Some(0) } else { self.estimate }
+    }
+
+    /// Whether str0m's estimator has to start anew, and from what, bits per second.
+    ///
+    /// It remembers why it could not probe until its estimate changes, which without
+    /// probes it may never do.
+    pub fn stalls(&mut self, now: Instant, wants_more: bool) -> Option<u64> {
+        let since = |at: Instant| now.saturating_duration_since(at);
+        let stalls = self.moved.is_some_and(|at| since(at) >= STALLED_AFTER);
+        if !wants_more || !self.can_probe || !stalls {
+            return None;
+        }
+        self.moved = Some(now);
+        // Whatever is desired afterwards is more than before.
+        self.asked = 0;
+        self.estimate
+    }
+
+    /// Takes note of what would be welcome, bits per second; video flows from now on.
+    /// Answers what str0m has to be told, if anything.
+    ///
+    /// str0m probes when more is desired than before. It does so by itself only where
+    /// much less is sent than is available, which is not so on a narrow link that
+    /// has become wide again.
+    pub fn want(&mut self, now: Instant, desired: u64, wants_more: bool) -> Option<u64> {
+        self.began.get_or_insert(now);
+        let desired = self.aim(desired);
+        let is_other = desired.abs_diff(self.asked) * 100 > self.asked * SAME_PERCENT;
+        let waited = |at: Instant| now.saturating_duration_since(at) >= PROBE_INTERVAL;
+        let asked = if is_other {
+            desired
+        } else if wants_more && self.probed.is_none_or(waited) {
+            self.probed = Some(now);
+            // Any step up will do.
+            self.asked + 1
+        } else {
+            return None;
+        };
+        self.asked = asked;
+        Some(asked)
+    }
+
+    /// Whether the link has become much too narrow since this was asked last.
+    pub fn take_collapse(&mut self) -> bool {
+        std::mem::take(&mut self.collapsed)
+    }
+
+    /// Whether packets take that much longer than the quickest did, as far as is
+    /// known.
+    fn is_slow(&self, by: Duration) -> bool {
+        let times = self.round_trip_time.zip(self.shortest);
+        times.is_none_or(|(time, shortest)| time > shortest + by)
+    }
+
+    /// Whether much of what is sent is lost.
+    pub fn loses_much(&self) -> bool {
+        self.loss.is_some_and(|lost| lost > USELESS_LOSS)
+    }
+
+    /// Whether everything arrives, and in time.
+    fn passes(&self) -> bool {
+        let is_whole = self.loss.is_some_and(|lost| lost <= HARMLESS_LOSS);
+        is_whole && !self.is_slow(HARMLESS_DELAY)
+    }
+
+    /// What can be sent, bits per second; `None` when nothing limits it, because
+    /// the client has not negotiated feedback, or does not send any. `sent`: what is
+    /// sent now. As long as that arrives it is not too much, whatever the estimate
+    /// makes of the burst of a key frame.
+    pub fn available(&self, now: Instant, sent: u64) -> Option<u64> {
+        let waited = self
+            .began
+            .map_or(Duration::ZERO, |began| now.saturating_duration_since(began));
+        let is_known = self.proven || waited < FEEDBACK_WITHIN;
+        self.estimate
+            .filter(|_| is_known)
+            .map(|estimate| estimate * UTILIZED_PERCENT / 100)
+            .map(|estimate| estimate.max(if self.passes() { sent } else { 0 }))
+            .map(|estimate| self.limits.apply(estimate))
+            .or(self.limits.max)
+    }
+
+    /// Round trip time by transport-cc feedback.
+    pub fn round_trip_time(&self) -> Option<Duration> {
+        self.round_trip_time
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use str0m::bwe::Bitrate;
+
+    fn twcc(bps: u64, can_probe: bool) -> BweKind {
+        BweKind::Twcc {
+            estimate: Bitrate::bps(bps),
+            can_probe,
+        }
+    }
+
+    #[test]
+    fn limits_are_checked_and_kept() {
+        let limits = |initial, min, max| BitrateLimits::new(initial, min, max);
+        assert_eq!(limits(None, None, None), Ok(BitrateLimits::default()));
+        assert_eq!(limits(None, None, Some(500_000)).unwrap().initial, 500_000);
+        assert_eq!(
+            limits(None, Some(2_000_000), None).unwrap().initial,
+            2_000_000
+        );
+        assert_eq!(limits(None, None, Some(10_000)).unwrap().min, 10_000);
+        for (min, max) in [(None, Some(0)), (Some(2), Some(1))] {
+            let error = limits(None, min, max).unwrap_err().to_string();
+            assert!(error.starts_with("max_outgoing_bitrate: "), "{error}");
+        }
+        let now = Instant::now();
+        let mut bandwidth = Bandwidth::new(limits(None, Some(100), Some(1000)).unwrap());
+        for (estimate, available) in [(50, 100), (500, 525), (5000, 1000)] {
+            bandwidth.handle_estimate(&twcc(estimate, true));
+            assert_eq!(bandwidth.available(now, 0), Some(available));
+        }
+    }
+
+    #[test]
+    fn who_sends_no_feedback_is_not_limited() {
+        let start = Instant::now();
+        let later = start + FEEDBACK_WITHIN;
+        let mut bandwidth = Bandwidth::new(BitrateLimits::default());
+        assert_eq!(bandwidth.available(start, 0), None);
+        assert!(bandwidth.handle_estimate(&twcc(1_000_000, true)));
+        assert_eq!(bandwidth.want(start, 1, false), Some(1));
+        assert_eq!(bandwidth.available(start, 0), Some(1_050_000));
+        assert_eq!(bandwidth.available(later, 0), None);
+        assert!(!bandwidth.handle_estimate(&twcc(1_000_000, true)));
+        let remb = BweKind::Remb {
+            estimate: Bitrate::bps(300_000),
+            mid: "0".into(),
+        };
+        assert!(bandwidth.handle_estimate(&remb));
+        assert_eq!(bandwidth.available(later, 0), Some(315_000));
+        assert!(bandwidth.handle_estimate(&twcc(1, false)));
+        assert_eq!(bandwidth.available(later, 0), None);
+    }
+}

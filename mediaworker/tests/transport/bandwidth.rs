@@ -1,0 +1,215 @@
+//! Bandwidth towards a client: estimated, shared, found again.
+
+use std::time::{Duration, Instant};
+
+use proto::event::Event;
+use test_peer::ReceivedRtp;
+use test_peer::str0m::media::MediaKind;
+
+use crate::network::{Link, Network};
+use crate::room::{Source, call, consume, is_key_frame_start, produce_request, run, stream};
+
+const SECOND: Duration = Duration::from_secs(1);
+const RTP_STREAM_ID: &str = "urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id";
+
+/// A call in which client 0 also sends a camera in three layers of 150, 500 and
+/// 1500 kbit/s (SSRCs 3000, 3010, 3020), which client 1 gets as 7000.
+struct Call {
+    network: Network,
+    audio: Source,
+    layers: Vec<Source>,
+    /// When client 1 asked for a key frame last.
+    asked: Instant,
+}
+
+impl Call {
+    fn new(seed: u64) -> Self {
+        let (mut network, audio, _) = call(seed);
+        network.conditions.delay = Duration::from_millis(25);
+        let mut request = produce_request("send", "screen", MediaKind::Video, 3000);
+        request.mid = Some("2".into());
+        request.header_extensions.push(proto::HeaderExtension {
+            id: 10,
+            uri: RTP_STREAM_ID.into(),
+        });
+        request.encodings = Vec::new();
+        let mut layers = Vec::new();
+        for (ssrc, rid, size) in [(3000, "l", 150), (3010, "m", 500), (3020, "h", 1500)] {
+            request.encodings.push(proto::ProducerEncoding {
+                ssrc: Some(ssrc),
+                rtx_ssrc: Some(ssrc + 1),
+                rid: Some(rid.into()),
+                ..Default::default()
+            });
+            network.clients[0].peer.send_layer("2", ssrc, ssrc + 1, rid);
+            let mut source = Source::new(&network, 0, MediaKind::Video, ssrc);
+            // 25 frames a second.
+            source.frame_len = Some(size * 1000 / 8 / 25);
+            layers.push(source);
+        }
+        network.engine.produce(network.now, &request).unwrap();
+        consume(
+            &mut network,
+            1,
+            "recv",
+            "s",
+            "screen",
+            MediaKind::Video,
+            7000,
+        );
+        network.engine.resume_consumer(network.now, "s").unwrap();
+        Self {
+            asked: network.now,
+            network,
+            audio,
+            layers,
+        }
+    }
+
+    fn run(&mut self, time: Duration) {
+        let end = self.network.now + time;
+        while self.network.now < end {
+            let mut all: Vec<&mut Source> = self.layers.iter_mut().collect();
+            all.push(&mut self.audio);
+            run(&mut self.network, &mut all, SECOND / 20);
+            // As a decoder does that has nothing to show.
+            let waited = self.network.now - SECOND * 3 / 10;
+            if self.asked < waited && self.frames().last().is_some_and(|at| *at < waited) {
+                self.asked = self.network.now;
+                self.network.clients[1].peer.request_key_frame(7000);
+            }
+        }
+    }
+
+    fn link(&mut self, rate: u64) {
+        let link = Link::new(self.network.now, rate, SECOND / 5);
+        self.network.clients[1].downlink = Some(link);
+    }
+
+    /// When a decoder at client 1 could show each frame of the camera: it is whole,
+    /// and so is everything since the last key frame.
+    fn frames(&self) -> Vec<Instant> {
+        let packets = stream(&self.network, 1, 7000);
+        let mut shown: Vec<Instant> = Vec::new();
+        // Last sequence number of what could be shown, and when.
+        let mut chain: Option<(u64, Instant)> = None;
+        for frame in packets.chunk_by(|a, b| a.header.timestamp == b.header.timestamp) {
+            let (first, last) = (&frame[0], &frame[frame.len() - 1]);
+            let whole = first.payload[0] == 0x10
+                && last.header.marker
+                && frame
+                    .windows(2)
+                    .all(|pair| pair[1].sequence == pair[0].sequence + 1);
+            let complete = frame.iter().map(|p| p.at).max().unwrap();
+            chain = match chain {
+                _ if whole && is_key_frame_start(first) => Some(complete),
+                Some((sequence, at)) if whole && sequence + 1 == first.sequence => {
+                    Some(complete.max(at))
+                }
+                _ => None,
+            }
+            .map(|at| (last.sequence, at));
+            shown.extend(chain.map(|(_, at)| at));
+        }
+        shown
+    }
+
+    fn layer(&self) -> Option<u32> {
+        let of = |event: &Event| match event {
+            Event::ConsumerLayers(told) if told.consumer_id == "s" => {
+                Some(told.layers.map(|layers| layers.spatial_layer))
+            }
+            _ => None,
+        };
+        self.network.events.iter().rev().find_map(of).flatten()
+    }
+
+    /// Longest time without a new picture, between two times since the start.
+    fn longest_freeze(&self, from: Duration, to: Duration) -> Duration {
+        let start = self.network.start;
+        let mut times = vec![start + from];
+        let within = |at: &Instant| (start + from..start + to).contains(at);
+        times.extend(self.frames().into_iter().filter(within));
+        times.push(start + to);
+        let gaps = times.windows(2);
+        gaps.map(|pair| pair[1].saturating_duration_since(pair[0]))
+            .max()
+            .unwrap()
+    }
+
+    fn now(&self) -> Duration {
+        self.network.now - self.network.start
+    }
+
+    /// Runs until a layer is told; answers how long that took.
+    fn run_until_layer(&mut self, layer: u32, within: Duration) -> Duration {
+        let start = self.network.now;
+        while self.layer() != Some(layer) {
+            let waited = self.network.now - start;
+            assert!(waited < within, "no layer {layer} in {waited:?}");
+            self.run(SECOND / 20);
+        }
+        self.network.now - start
+    }
+
+    /// Share of the audio packets of a time that arrived.
+    fn audio(&self, from: Duration, to: Duration) -> f64 {
+        let start = self.network.start;
+        let packets = stream(&self.network, 1, 5000);
+        let within = |p: &&ReceivedRtp| (start + from..start + to).contains(&p.at);
+        packets.iter().filter(within).count() as f64 / ((to - from).as_secs_f64() * 50.0)
+    }
+}
+
+#[test]
+fn a_link_that_narrows_and_widens_again_costs_no_second() {
+    for seed in 1..=3 {
+        let mut call = Call::new(seed);
+        call.link(2_000_000);
+        call.run_until_layer(2, 8 * SECOND);
+        call.run(5 * SECOND);
+        assert_eq!(call.layer(), Some(2), "it stays");
+
+        let narrow = call.now();
+        call.link(300_000);
+        let down = call.run_until_layer(0, 2 * SECOND);
+        call.run(10 * SECOND);
+        assert_eq!(call.layer(), Some(0), "and keeps what fits");
+        let wide = call.now();
+        call.link(2_000_000);
+        let up = call.run_until_layer(2, 8 * SECOND);
+        call.run(3 * SECOND);
+        assert_eq!(call.layer(), Some(2));
+
+        let freeze = call.longest_freeze(narrow, call.now());
+        let audio = call.audio(narrow + SECOND, wide);
+        println!("seed {seed}: down in {down:?}, up in {up:?}, freeze {freeze:?}, audio {audio}");
+        assert!(freeze < SECOND, "seed {seed}: {freeze:?}");
+        assert!(audio > 0.98, "seed {seed}: {audio}");
+    }
+}
+
+#[test]
+fn random_loss_is_repaired_and_lowers_nothing_for_long() {
+    for seed in 1..=3 {
+        let mut call = Call::new(seed);
+        call.link(4_000_000);
+        call.run_until_layer(2, 8 * SECOND);
+        call.network.conditions.loss = 0.05;
+        let from = call.now();
+        call.run(20 * SECOND);
+        call.network.conditions.loss = 0.0;
+        let to = call.now();
+        call.run(SECOND);
+        let shown = call.frames();
+        let start = call.network.start;
+        let shown = shown
+            .iter()
+            .filter(|at| (start + from..start + to).contains(*at));
+        let share = shown.count() as f64 / ((to - from).as_secs_f64() * 25.0);
+        let freeze = call.longest_freeze(from, to);
+        println!("seed {seed}: {share} of the frames, longest freeze {freeze:?}");
+        assert!(share > 0.99, "seed {seed}: {share}");
+        assert!(freeze < SECOND, "seed {seed}: {freeze:?}");
+    }
+}
