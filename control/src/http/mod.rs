@@ -9,6 +9,7 @@ mod admin_access;
 mod body;
 mod broadcasters;
 mod config;
+mod explain;
 mod forwarded;
 mod metrics;
 mod openapi;
