@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use test_peer::str0m::media::MediaKind;
 
 use crate::client::Client;
+use crate::https;
 use crate::server::{DEADLINE, Options};
 
 /// Asks until the answer satisfies a condition.
@@ -103,6 +104,26 @@ async fn statistics_and_quality_are_true_over_the_whole_way() {
             .extend(more.as_object().unwrap().clone());
         b.protoo.request(method, data).await.unwrap();
     }
+
+    let url = server.url("/admin/rooms/room/consumers");
+    let explained = tokio::task::spawn_blocking(move || https::get(&url)).await;
+    let (status, explained) = explained.unwrap();
+    assert_eq!(status, 200);
+    let [one] = explained["consumers"].as_array().unwrap().as_slice() else {
+        panic!("one video is received: {explained}");
+    };
+    assert_eq!(one["id"], video.id);
+    assert_eq!(
+        (&one["peerId"], &one["producerPeerId"]),
+        (&json!("bob"), &json!("alice"))
+    );
+    assert_eq!(
+        (&one["producerId"], &one["priority"]),
+        (&json!(cam), &json!(200))
+    );
+    assert_eq!(one["currentLayers"]["spatialLayer"], 0);
+    let reason = one["reason"].as_str().unwrap();
+    assert!(reason.contains("sending 0/0: "), "{reason}");
 
     let produce = json!({"transportId": a.send_transport["id"], "label": "chat",
         "sctpStreamParameters": {"streamId": 0, "ordered": true}});

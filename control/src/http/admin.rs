@@ -107,13 +107,22 @@ async fn add_numbers(described: &mut Value, worker: &WorkerClient) {
 /// All streams of a kind in a room that is described.
 fn streams<'a>(described: &'a mut Value, kind: &'a str) -> impl Iterator<Item = &'a mut Value> {
     let members = described.get_mut("members").and_then(Value::as_array_mut);
-    let lists = members.into_iter().flatten();
-    let lists = lists.filter_map(move |member| member.get_mut(kind)?.as_array_mut());
-    lists.flatten()
+    let members = members.into_iter().flatten();
+    members.flat_map(move |member| streams_of(member, kind))
 }
 
-fn id_of(stream: &mut Value) -> Option<String> {
-    stream.get("id")?.as_str().map(str::to_owned)
+/// The streams of a kind of one member.
+pub(super) fn streams_of<'a>(
+    member: &'a mut Value,
+    kind: &str,
+) -> impl Iterator<Item = &'a mut Value> + use<'a> {
+    let list = member.get_mut(kind).and_then(Value::as_array_mut);
+    list.into_iter().flatten()
+}
+
+/// Id of a member or a stream.
+pub(super) fn id_of(described: &mut Value) -> Option<String> {
+    described.get("id")?.as_str().map(str::to_owned)
 }
 
 async fn producer_numbers(worker: WorkerClient, id: String) -> (String, Value) {

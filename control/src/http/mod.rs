@@ -135,6 +135,7 @@ fn admin() -> OpenApiRouter<AppState> {
         .routes(routes!(metrics::get))
         .routes(routes!(admin::rooms))
         .routes(routes!(admin::room, admin::close_room))
+        .routes(routes!(explain::consumers))
         .routes(routes!(admin::remove_peer))
         .routes(routes!(admin::drain))
         .routes(routes!(workers::list))

@@ -172,6 +172,14 @@ pub(super) struct AdminRoomBody {
     members: Value,
 }
 
+/// The videos that are received in a room.
+#[derive(ToSchema)]
+pub(super) struct AdminConsumersBody {
+    /// Each with its layers, what is available for it, and `reason`: why, in words.
+    #[schema(value_type = Vec<Object>)]
+    consumers: Value,
+}
+
 /// A new broadcaster.
 #[derive(ToSchema)]
 #[schema(rename_all = "camelCase")]

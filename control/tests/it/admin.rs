@@ -11,9 +11,10 @@ use crate::receiver::Receiver;
 use crate::server::{TestServer, caller, config};
 
 /// Admin paths that only tell.
-const READING: [&str; 5] = [
+const READING: [&str; 6] = [
     "/metrics",
     "/admin/rooms/room",
+    "/admin/rooms/room/consumers",
     "/admin/rooms",
     "/admin/workers",
     "/admin/rooms/none",
