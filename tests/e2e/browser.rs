@@ -27,6 +27,15 @@ impl Browser {
         }
     }
 
+    /// As [`Browser::start`], while no other browser runs.
+    pub fn start_alone() -> Self {
+        let slot = BrowserSlots::take(2);
+        Self {
+            driver: chromium(),
+            _slot: slot,
+        }
+    }
+
     fn try_command(&mut self, command: Value) -> Result<Value, String> {
         self.driver.try_command(command)
     }

@@ -25,6 +25,7 @@ mod clients;
 mod comeback;
 mod defects;
 mod failures;
+mod flat;
 mod handshakes;
 mod joins;
 mod layers;
