@@ -28,6 +28,7 @@ mod failures;
 mod flat;
 mod handshakes;
 mod joins;
+mod layers;
 mod newest;
 mod operations;
 mod processes;
