@@ -66,6 +66,7 @@ impl Engine {
             timer: None,
             review: None,
             share: None,
+            shared: None,
         });
         self.router_ids.insert(request.router_id.clone(), key);
         Ok(())

@@ -160,6 +160,8 @@ struct RouterEntry {
     /// Time of the next look at what is available, while there are video
     /// consumers.
     share: Option<Instant>,
+    /// Time of the last one.
+    shared: Option<Instant>,
 }
 
 struct ProducerEntry {
