@@ -88,9 +88,7 @@ impl Router {
         if !(waits && is_wanted && first.kept.begins()) {
             return false;
         }
-        let Some(edge) = edge(packets) else {
-            return false;
-        };
+        let edge = edge(first, packets);
         for (index, Replayed { kept, rtp }) in packets.iter().enumerate() {
             let Some(arrived) = producer.again(&kept.0, selection) else {
                 if index == 0 {
@@ -114,10 +112,12 @@ impl Router {
 }
 
 /// The newest frame: what arrives next follows it.
-fn edge(packets: &[Replayed<'_>]) -> Option<Edge> {
-    let newest = packets.iter().rev().find(|one| !one.rtp.payload.is_empty());
-    newest.map(|one| Edge {
-        timestamp: one.rtp.timestamp,
-        captured: one.rtp.captured,
-    })
+fn edge(first: &Replayed<'_>, packets: &[Replayed<'_>]) -> Edge {
+    let counts =
+        |one: &&Replayed<'_>| !one.rtp.payload.is_empty() && one.kept.is_of_source_of(first.kept);
+    let newest = packets.iter().rfind(counts).unwrap_or(first);
+    Edge {
+        timestamp: newest.rtp.timestamp,
+        captured: newest.rtp.captured,
+    }
 }

@@ -153,7 +153,8 @@ fn late_joiners_see_something_soon_and_cost_one_key_frame_a_second() {
         }
         let asked: Vec<_> = room.asked.iter().map(|at| *at - begin).collect();
         assert!(!asked.is_empty(), "seed {seed}: nobody was asked");
-        let is_seldom = asked.windows(2).all(|pair| pair[1] - pair[0] >= SECOND);
+        // Both leave with a tick of the worker, one may have waited for it.
+        let is_seldom = asked.windows(2).all(|p| p[1] - p[0] + 2 * MS >= SECOND);
         assert!(is_seldom && asked.len() <= 2, "seed {seed}: {asked:?}");
     }
     waits.sort();
@@ -181,6 +182,27 @@ fn a_replay_under_loss_is_repaired() {
     for joiner in 0..3 {
         assert!(room.frames(joiner).len() > 90, "joiner {joiner}");
     }
+}
+
+#[test]
+fn what_was_repaired_is_replayed_in_order() {
+    let mut room = Room::new(67);
+    room.resume(0);
+    room.run(200 * MS);
+    let lost = room.network.lost;
+    room.network.conditions.loss = 0.1;
+    room.run(500 * MS);
+    room.network.conditions.loss = 0.0;
+    room.run(200 * MS);
+    assert!(room.network.lost > lost);
+    let before = room.asked.len();
+    room.resume(1);
+    room.run(300 * MS);
+    assert_eq!(room.asked.len(), before);
+    assert!(room.frames(1).len() > 20);
+    let all = &room.network.clients[2].peer.received;
+    let arrived: Vec<_> = all.iter().map(|packet| packet.sequence).collect();
+    assert!(arrived.is_sorted(), "{arrived:?}");
 }
 
 #[test]

@@ -693,6 +693,10 @@ impl Model {
             if actual.is_some_and(|actual| actual.consumer != key) {
                 return Err("to somebody else".into());
             }
+            let is_padding = packet.content == Content::Padding;
+            if actual.is_some_and(|actual| is_padding || actual.payload == Payload::Empty) {
+                return Err(format!("{packet:?} could be left out"));
+            }
             let readable = !producer.streams[stream]
                 .unreadable
                 .contains(&packet.sequence);
@@ -707,7 +711,7 @@ impl Model {
                             check_picture(now, consumer, packet, (true, true), Some(&actual))
                         })
                 }
-                None if index > 0 && packet.content == Content::Padding => {
+                None if index > 0 && is_padding => {
                     let run = consumer.runs.last_mut().unwrap();
                     run.dropped.insert(packet.sequence);
                     run.highest_in = packet.sequence;
