@@ -67,6 +67,13 @@ enum Event {
     Whim,
 }
 
+/// What has come since a keyframe.
+struct Burst {
+    since: Instant,
+    kept: Vec<Kept>,
+    packets: Vec<Packet>,
+}
+
 pub struct World {
     random: Random,
     /// A generator of its own, so that a sabotage does not change the story.
@@ -83,8 +90,8 @@ pub struct World {
     clients: BTreeMap<usize, (ProducerKey, Client)>,
     next_client: usize,
     consumers: Vec<ConsumerKey>,
-    /// Since when, and what has come, by producer and stream.
-    bursts: BTreeMap<(usize, usize), (Instant, Vec<Kept>, Vec<Packet>)>,
+    /// By producer and stream.
+    bursts: BTreeMap<(usize, usize), Burst>,
     /// Percentage of packets that are lost.
     loss: u64,
 }
@@ -265,15 +272,21 @@ impl World {
     fn keep(&mut self, kept: Kept, packet: &Packet) {
         let of = (packet.producer, packet.stream);
         if kept.begins() {
-            let burst = (self.now, vec![kept], vec![packet.clone()]);
+            let burst = Burst {
+                since: self.now,
+                kept: vec![kept],
+                packets: vec![packet.clone()],
+            };
             self.bursts.insert(of, burst);
-        } else if let Some((_, all, packets)) = self.bursts.get_mut(&of) {
-            let at = packets.partition_point(|other| other.sequence < packet.sequence);
-            if !kept.is_of_source_of(&all[0]) {
+        } else if let Some(burst) = self.bursts.get_mut(&of) {
+            let at = burst
+                .packets
+                .partition_point(|other| other.sequence < packet.sequence);
+            if !kept.is_of_source_of(&burst.kept[0]) {
                 self.bursts.remove(&of);
             } else if at > 0 {
-                all.insert(at, kept);
-                packets.insert(at, packet.clone());
+                burst.kept.insert(at, kept);
+                burst.packets.insert(at, packet.clone());
             }
         }
     }
@@ -285,13 +298,14 @@ impl World {
         let index = self.model.producer_of(key);
         let client = &self.clients[&index].1;
         let own = self.bursts.range((index, 0)..(index + 1, 0)).rev();
-        for ((_, stream), (since, kept, packets)) in own {
-            if self.now - *since > FRESH {
+        for ((_, stream), burst) in own {
+            if self.now - burst.since > FRESH {
                 continue;
             }
-            let replayed: Vec<Replayed<'_>> = kept
+            let replayed: Vec<Replayed<'_>> = burst
+                .kept
                 .iter()
-                .zip(packets)
+                .zip(&burst.packets)
                 .map(|(kept, packet)| Replayed {
                     kept,
                     rtp: rtp(packet, client.codec),
@@ -301,7 +315,7 @@ impl World {
             let begun = self.router.replay(self.now, key, &replayed, &mut out);
             let epoch = client.sources[*stream].epoch;
             self.model
-                .replay(self.now, key, packets, epoch, (begun, out))?;
+                .replay(self.now, key, &burst.packets, epoch, (begun, out))?;
             if begun {
                 return Ok(());
             }
