@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::browser::Browser;
+use crate::https;
 use crate::server::{Options, Server};
 
 /// Waits for an expression on the admin page.
@@ -88,7 +89,7 @@ fn the_admin_page_shows_workers_rooms_and_streams() {
     until(&mut browser, &flows);
     tab_to(&mut browser, "[data-peer=bob] summary");
     press(&mut browser, "Enter");
-    let why = "/Nothing is in its way|Its sender|The client|It arrives/\
+    let why = "/Nothing is in its way|Its sender|The client|It arrives|target/\
                .test(document.querySelector('[data-peer=bob] details[open]')?.innerText)";
     until(&mut browser, why);
     // It stays open, and the focus where it is, while numbers change.
@@ -104,6 +105,15 @@ fn the_admin_page_shows_workers_rooms_and_streams() {
     let focus = "document.activeElement.matches('[data-peer=bob] summary')";
     assert_eq!(evaluate(&mut browser, focus), true);
     picture(&mut browser, "admin-room");
+
+    // What the page shows of a picture is the worker's own reason.
+    let (_, room) = https::get(&server.url("/admin/rooms/shown"));
+    let members = room["members"].as_array().unwrap().iter();
+    let consumers = members.flat_map(|it| it["consumers"].as_array().unwrap());
+    for consumer in consumers.filter(|it| it["kind"] == "video") {
+        let reason = consumer["explanation"]["reason"].as_str();
+        assert!(reason.is_some_and(|it| it.contains("target")), "{consumer}");
+    }
 
     // On a phone nothing is wider than the screen.
     browser.command(json!({"cmd": "viewport", "page": "admin", "width": 360, "height": 740}));

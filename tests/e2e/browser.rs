@@ -27,6 +27,15 @@ impl Browser {
         }
     }
 
+    /// As [`Browser::start`], while no other browser runs.
+    pub fn start_alone() -> Self {
+        let slot = BrowserSlots::take(2);
+        Self {
+            driver: chromium(),
+            _slot: slot,
+        }
+    }
+
     fn try_command(&mut self, command: Value) -> Result<Value, String> {
         self.driver.try_command(command)
     }
@@ -75,7 +84,7 @@ impl Browser {
     }
 
     /// Waits until a page has decoded so many more frames of another peer.
-    fn sees(&mut self, page: &str, other: &str, more: u64) {
+    pub fn sees(&mut self, page: &str, other: &str, more: u64) {
         let frames = |stats: &Value| {
             consumer(stats, other, "video").map_or(0, |c| c["framesDecoded"].as_u64().unwrap_or(0))
         };
@@ -113,7 +122,7 @@ pub fn chromium() -> Driver {
 }
 
 /// What a page receives from a peer.
-fn consumer<'a>(stats: &'a Value, peer: &str, kind: &str) -> Option<&'a Value> {
+pub fn consumer<'a>(stats: &'a Value, peer: &str, kind: &str) -> Option<&'a Value> {
     let peers = stats["peers"].as_array()?;
     let peer = peers.iter().find(|p| p["id"] == peer)?;
     let consumers = peer["consumers"].as_array()?;

@@ -191,8 +191,9 @@ function showRooms(rooms) {
 const STREAM_LABELS = ['From', 'Kind', 'Layer', 'Bitrate', 'Loss', 'Score', 'Why'];
 
 function layerOf(consumer) {
-  if (consumer.layers) {
-    const { spatialLayer, temporalLayer } = consumer.layers;
+  const layers = consumer.explanation?.currentLayers ?? consumer.layers;
+  if (layers) {
+    const { spatialLayer, temporalLayer } = layers;
     return temporalLayer === null ? `S${spatialLayer}` : `S${spatialLayer} T${temporalLayer}`;
   }
   return consumer.kind === 'video' && consumer.type !== 'simple' ? 'none' : '–';
@@ -200,9 +201,9 @@ function layerOf(consumer) {
 
 /** Why the client gets what it gets, as far as is known. */
 function reasons(consumer) {
-  const { stats } = consumer;
+  const { explanation, stats } = consumer;
   const told = [];
-  if (consumer.reason) told.push(consumer.reason);
+  if (explanation?.reason) told.push(explanation.reason);
   if (consumer.paused) told.push('The client has paused it.');
   if (consumer.producerPaused) told.push('Its sender has paused it.');
   if (!stats) told.push('The worker tells no numbers of it.');
@@ -213,10 +214,13 @@ function reasons(consumer) {
     if (stats.lossPercent > 2) told.push(`The client loses ${stats.lossPercent} % of it.`);
     if (stats.bitrate === 0 && told.length === 0) told.push('Nothing is sent at the moment.');
   }
-  if (consumer.preferredLayers) {
-    const { spatialLayer, temporalLayer } = consumer.preferredLayers;
+  if (explanation?.preferredLayers) {
+    const { spatialLayer, temporalLayer } = explanation.preferredLayers;
     const temporal = temporalLayer === null ? '' : ` T${temporalLayer}`;
     told.push(`The client wants S${spatialLayer}${temporal} at most.`);
+  }
+  if (explanation?.availableBitrate) {
+    told.push(`Its transport can send ${short(explanation.availableBitrate, 'bit/s')}.`);
   }
   return told.length > 0 ? told : ['Nothing is in its way.'];
 }

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use super::AppState;
 use super::admin_access::AdminAccess;
+use super::explain::explained;
 use super::rooms::{RoomPath, room_id};
 use super::schemas::{
     AdminPeerErrors, AdminRoomBody, AdminRoomErrors, AdminRoomsBody, Draining, ForAdmins, Nothing,
@@ -80,8 +81,19 @@ async fn add_numbers(described: &mut Value, worker: &WorkerClient) {
         .map(|id| consumer_numbers(worker.clone(), id));
     let producers = stream::iter(producers).buffer_unordered(NUMBERS_AT_ONCE);
     let consumers = stream::iter(consumers).buffer_unordered(NUMBERS_AT_ONCE);
-    let (mut producers, mut consumers): (HashMap<_, _>, HashMap<_, _>) =
-        tokio::join!(producers.collect(), consumers.collect());
+    let router_id = described.get("routerId").and_then(Value::as_str);
+    let router_id = router_id.unwrap_or_default().to_owned();
+    let (mut producers, mut consumers, mut reasons): (HashMap<_, _>, HashMap<_, _>, _) = tokio::join!(
+        producers.collect(),
+        consumers.collect(),
+        explained(worker, router_id)
+    );
+    for consumer in streams(described, "consumers") {
+        let found = id_of(consumer).and_then(|id| reasons.remove(&id));
+        if let Value::Object(fields) = consumer {
+            fields.insert("explanation".into(), found.unwrap_or_default());
+        }
+    }
     for (kind, numbers) in [("producers", &mut producers), ("consumers", &mut consumers)] {
         for stream in streams(described, kind) {
             let found = id_of(stream).and_then(|id| numbers.remove(&id));

@@ -15,6 +15,7 @@ use super::admin_access::AdminAccess;
 use super::rooms::{RoomPath, room_id};
 use super::schemas::{AdminConsumersBody, AdminRoomErrors};
 use crate::error::Error;
+use crate::workers::WorkerClient;
 
 /// Which layers everybody in a room gets of each video, and why not more.
 ///
@@ -66,6 +67,17 @@ pub(super) async fn consumers(
         })
         .collect();
     Ok(Json(json!({ "consumers": all })))
+}
+
+/// The same by id, as far as the worker answers.
+pub(super) async fn explained(worker: &WorkerClient, router_id: String) -> HashMap<String, Value> {
+    let request = ExplainConsumersRequest { router_id };
+    let answer = worker.explain_consumers(request).await;
+    let consumers = answer.map(|it| it.consumers).unwrap_or_default();
+    let consumers = consumers.iter();
+    consumers
+        .map(|it| (it.consumer_id.clone(), consumer_json(it)))
+        .collect()
 }
 
 /// Whose each stream of a kind is.

@@ -147,7 +147,7 @@ async fn everything_described_is_there() {
             assert!(operation["summary"].is_string(), "{method} {path}");
         }
     }
-    assert_eq!(operations, 36);
+    assert_eq!(operations, 37);
     check_references(document, document);
 }
 

@@ -247,6 +247,10 @@ impl Gate {
         let mut change = before;
         let layers = &mut change.layers;
         let temporal = descriptor.layers.temporal;
+        let waits = self.dependency == SpatialDependency::KeyPictures && descriptor.inter_picture;
+        // What has to make way takes as little room as it can until it is gone.
+        let is_above = waits && layers.spatial > cap.spatial;
+        let cap = Layers::new(cap.spatial, if is_above { 0 } else { cap.temporal });
         layers.temporal = layers.temporal.min(cap.temporal);
         if descriptor.joins
             && temporal.checked_sub(1) == Some(layers.temporal)
@@ -254,7 +258,7 @@ impl Gate {
         {
             layers.temporal = temporal;
         }
-        if self.dependency == SpatialDependency::Always || !descriptor.inter_picture {
+        if !waits {
             layers.spatial = layers.spatial.min(cap.spatial);
         }
         let after = *layers;

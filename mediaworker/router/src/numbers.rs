@@ -136,3 +136,112 @@ fn patch(
         bytes,
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::payload::describe;
+
+    /// Picture and payload of VP8 or VP9 with a picture id and TL0PICIDX.
+    fn packet(codec: Codec, id: u64, bits: u32, tl0: u8) -> (Picture, Vec<u8>) {
+        let number: &[u8] = match bits {
+            7 => &[(id & 0x7f) as u8],
+            _ => &[0x80 | (id >> 8) as u8, id as u8],
+        };
+        let payload = match codec {
+            Codec::Vp8 => [&[0x90, 0xe0][..], number, &[tl0, 0x00, 0x11]].concat(),
+            _ => [&[0xec][..], number, &[0x35, tl0, 0x82]].concat(),
+        };
+        let picture = Picture {
+            id,
+            frame_number: None,
+            dependencies: None,
+        };
+        (picture, payload)
+    }
+
+    /// The numbers that a packet gets: picture id and TL0PICIDX, as they are read again.
+    fn map(numbers: &mut Numbers, codec: Codec, id: u64, bits: u32, tl0: u8) -> (u16, u16) {
+        let (picture, mut payload) = packet(codec, id, bits, tl0);
+        let before = describe(codec, &payload);
+        match numbers.map(codec, picture, &before, &payload).0 {
+            Payload::Patched(patch) => patch.apply(&mut payload),
+            Payload::Same => {}
+            Payload::Empty => panic!("left out"),
+        }
+        let after = describe(codec, &payload);
+        assert_eq!(after.layers, before.layers);
+        let value = |field: Option<Field>| field.unwrap().value;
+        (value(after.picture_id), value(after.tl0_picture))
+    }
+
+    fn start(numbers: &mut Numbers, codec: Codec, id: u64, bits: u32, tl0: u8) {
+        let (picture, payload) = packet(codec, id, bits, tl0);
+        numbers.start(picture, &describe(codec, &payload));
+    }
+
+    #[test]
+    fn the_first_run_keeps_its_numbers_and_the_next_goes_on() {
+        for codec in [Codec::Vp8, Codec::Vp9] {
+            let mut numbers = Numbers::default();
+            let first = 0x1_7ffe;
+            start(&mut numbers, codec, first, 15, 255);
+            for (step, expected) in [(0, 0x7ffe), (1, 0x7fff), (2, 0)] {
+                let (picture, payload) = packet(codec, first + step, 15, 255);
+                let same = numbers.map(codec, picture, &describe(codec, &payload), &payload);
+                assert_eq!(same, (Payload::Same, None));
+                assert_eq!(
+                    map(&mut numbers, codec, first + step, 15, 255),
+                    (expected, 255)
+                );
+            }
+            // A stream with short numbers, and back.
+            start(&mut numbers, codec, 1000, 7, 77);
+            assert_eq!(map(&mut numbers, codec, 1000, 7, 77), (1, 0));
+            assert_eq!(map(&mut numbers, codec, 1130, 7, 78), (131 % 128, 1));
+            start(&mut numbers, codec, 5000, 15, 3);
+            assert_eq!(map(&mut numbers, codec, 5000, 15, 3), (132, 2));
+            // One that comes late says nothing about the newest.
+            assert_eq!(map(&mut numbers, codec, 5002, 15, 4), (134, 3));
+            assert_eq!(map(&mut numbers, codec, 5001, 15, 3), (133, 2));
+            start(&mut numbers, codec, 9, 15, 9);
+            assert_eq!(map(&mut numbers, codec, 9, 15, 9), (135, 4));
+            numbers.check().unwrap();
+        }
+    }
+
+    #[test]
+    fn only_vp8_closes_up_over_what_is_left_out() {
+        for (codec, expected) in [(Codec::Vp8, 1001), (Codec::Vp9, 1003)] {
+            let mut numbers = Numbers::default();
+            start(&mut numbers, codec, 1000, 15, 1);
+            map(&mut numbers, codec, 1000, 15, 1);
+            for id in [1001, 1001, 1002] {
+                numbers.leave_out(codec, id);
+            }
+            assert_eq!(map(&mut numbers, codec, 1003, 15, 1), (expected, 1));
+        }
+    }
+
+    #[test]
+    fn frame_numbers_of_av1_continue() {
+        let frame = |id: u64| Picture {
+            id,
+            frame_number: Some(low(id)),
+            dependencies: None,
+        };
+        let nothing = Descriptor::default();
+        let mut numbers = Numbers::default();
+        let mut map = |starts: bool, id: u64| {
+            if starts {
+                numbers.start(frame(id), &nothing);
+            }
+            numbers.map(Codec::Av1, frame(id), &nothing, &[0x10])
+        };
+        assert_eq!(map(true, 0x1_ffff), (Payload::Same, None));
+        assert_eq!(map(false, 0x2_0000), (Payload::Same, None));
+        assert_eq!(map(true, 500), (Payload::Same, Some(1)));
+        assert_eq!(map(false, 510), (Payload::Same, Some(11)));
+        assert_eq!(map(false, 499), (Payload::Empty, None), "before it began");
+    }
+}

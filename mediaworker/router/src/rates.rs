@@ -1,5 +1,6 @@
 //! How much each layer of a stream brings, measured over the last two seconds.
 //!
+//! What is counted is what a consumer costs: payloads, and [`OVERHEAD`] for each packet.
 //! A packet costs one addition; nothing is walked but the few buckets of its own layer, and those
 //! once per [`BUCKET`].
 
@@ -11,6 +12,9 @@ use crate::selection::{STEADY_AFTER, STREAM_TIMEOUT};
 /// Most spatial layers within one stream (3 bits in VP9, RFC 9628; the AV1 dependency descriptor
 /// has 2).
 pub const MAX_SPATIAL_LAYERS: usize = 8;
+
+/// Bytes of a packet around its payload: RTP header, extensions and authentication tag.
+const OVERHEAD: usize = 40;
 
 /// Bytes are counted in stretches of this length.
 const BUCKET: Duration = Duration::from_millis(250);
@@ -106,7 +110,7 @@ pub(crate) struct Rates {
 }
 
 impl Rates {
-    /// Counts a packet. Layers out of range are ignored.
+    /// Counts a packet with a payload of `len` bytes. Layers out of range are ignored.
     pub(crate) fn add(&mut self, now: Instant, layers: Layers, len: usize) {
         let (spatial, temporal) = (usize::from(layers.spatial), usize::from(layers.temporal));
         if spatial >= MAX_SPATIAL_LAYERS || temporal >= MAX_TEMPORAL_LAYERS {
@@ -117,7 +121,9 @@ impl Rates {
             self.meters.resize(index + 1, None);
         }
         if let Some(place) = self.meters.get_mut(index) {
-            place.get_or_insert_with(|| Meter::new(now)).add(now, len);
+            place
+                .get_or_insert_with(|| Meter::new(now))
+                .add(now, len + OVERHEAD);
         }
         let Layers { spatial, temporal } = self.flowing.layers;
         let is_higher = layers.spatial > spatial || layers.temporal > temporal;
@@ -172,10 +178,10 @@ mod tests {
     fn a_steady_flow_is_measured_as_it_is() {
         let start = Instant::now();
         let mut rates = Rates::default();
-        // 1,000 bytes every 10 ms: 800 kbit/s.
+        // 1,000 bytes every 10 ms with all that is around: 800 kbit/s.
         for step in 0..600 {
             let now = start + 10 * step * MS;
-            rates.add(now, Layers::new(1, 2), 1000);
+            rates.add(now, Layers::new(1, 2), 1000 - OVERHEAD);
             let (layers, bitrate) = rates.iter(now).next().unwrap();
             assert_eq!(layers, Layers::new(1, 2));
             if step >= 100 {
@@ -196,7 +202,7 @@ mod tests {
         let start = Instant::now();
         let mut rates = Rates::default();
         for step in 0..300 {
-            rates.add(start + 10 * step * MS, Layers::new(0, 1), 1000);
+            rates.add(start + 10 * step * MS, Layers::new(0, 1), 1000 - OVERHEAD);
         }
         let last = start + 2990 * MS;
         let at = |ms: u32| {
@@ -212,7 +218,7 @@ mod tests {
         rates.add(last + 2000 * MS, Layers::new(0, 0), 1000);
         assert_eq!(rates.flowing(), Flowing::default());
         // It comes back as new.
-        rates.add(last + 10_000 * MS, Layers::new(0, 1), 1000);
+        rates.add(last + 10_000 * MS, Layers::new(0, 1), 1000 - OVERHEAD);
         let again = rates.iter(last + 10_000 * MS).next().unwrap();
         assert_eq!(again, (Layers::new(0, 1), 8_000));
     }

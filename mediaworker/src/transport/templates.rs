@@ -8,6 +8,7 @@
 //! writes by itself, which never connects, and media are declared there and
 //! exchanged for those of the transport.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -17,6 +18,40 @@ use str0m::media::{MediaKind, Mid};
 
 use super::crypto;
 use super::extensions::{self, Automatic};
+use super::slots::PayloadType;
+
+/// What the router's consumers receive: fixed for all its transports.
+#[derive(Debug, Default)]
+pub struct RouterMedia {
+    /// Payload types.
+    pub codecs: Vec<PayloadType>,
+    /// Extension ids and URIs.
+    pub extensions: Vec<(u32, String)>,
+    templates: RefCell<MediaTemplates>,
+}
+
+impl RouterMedia {
+    /// Payload types, extension ids and URIs.
+    pub fn new(codecs: Vec<PayloadType>, extensions: Vec<(u32, String)>) -> Self {
+        Self {
+            codecs,
+            extensions,
+            templates: RefCell::default(),
+        }
+    }
+
+    /// Declares a media for a consumer on a transport's `Rtc`.
+    pub(super) fn declare(
+        &self,
+        rtc: &mut Rtc,
+        cert: &DtlsCert,
+        automatic: Automatic,
+        media: (Mid, MediaKind),
+    ) {
+        let mut templates = self.templates.borrow_mut();
+        templates.declare(rtc, cert, &self.extensions, automatic, media);
+    }
+}
 
 /// Sources of media sections for the consumers of routers with the same
 /// extensions.

@@ -5,49 +5,30 @@
 //! without str0m noticing. The `Rtc` is built when the handshake can start: by
 //! then it is known what for, and its codecs are fixed from then on.
 
+mod building;
 mod passing;
 
-use std::cell::RefCell;
-use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use router::{ConsumerKey, Forward, ProducerKey};
-use str0m::bwe::Bitrate;
-use str0m::config::{DtlsCert, Fingerprint as Str0mFingerprint};
-use str0m::ice::{StunMessage, TransId};
-use str0m::media::{MediaKind, Mid};
-use str0m::net::{Protocol as Str0mProtocol, Receive};
-use str0m::rtp::{ExtensionMap, RtpPacket};
-use str0m::{Candidate, Event, IceCreds, Input, Output as RtcOutput, Rtc};
+use str0m::config::DtlsCert;
+use str0m::ice::StunMessage;
+use str0m::rtp::RtpPacket;
+use str0m::{Event, Input, Output as RtcOutput, Rtc};
 
 use super::bandwidth::{Bandwidth, BitrateLimits};
 use super::crypto::{self, Fingerprint};
-use super::data::{self, DataChannels, DataReceived};
-use super::extensions::Automatic;
+use super::data::{DataChannels, DataReceived};
 use super::guard::{ReplayGuard, ResendBudget};
-use super::ice::{self, Checked, IceAgent, IceState};
-use super::receive::{ProducerSpec, Received, Receiving, RemoteIce};
+use super::ice::{Checked, IceAgent, IceState};
+use super::receive::{ProducerSpec, Received, Receiving};
 use super::send::{ConsumerSpec, Sending};
-use super::slots::{self, PayloadType};
 use super::stats::Traffic;
-use super::templates::MediaTemplates;
-use super::{PacketKind, TransportError, Tuple, extensions, sctp, srtcp};
+use super::{PacketKind, TransportError, Tuple, sctp, srtcp};
+use building::{build, feed, remote_ice};
 
-/// The pair of addresses that str0m sees (RFC 5737 documentation range).
-const VIRTUAL_LOCAL: SocketAddr = SocketAddr::new(
-    std::net::IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1)),
-    9,
-);
-const VIRTUAL_REMOTE: SocketAddr = SocketAddr::new(
-    std::net::IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 9)),
-    9,
-);
-/// ICE credentials inside the process only: no datagram with them is accepted
-/// from outside, for STUN never reaches str0m.
-const VIRTUAL_UFRAG: &str = "virtual";
-const VIRTUAL_PASSWORD: &str = "virtual-pair-inside-the-process";
+pub use super::templates::RouterMedia;
 
 /// DTLS records held while the connect command is under way. A ClientHello
 /// takes two.
@@ -57,11 +38,6 @@ const MAX_EARLY: usize = 8;
 const MAX_RTP_LEN: usize = 1600;
 /// Advances of str0m in one flush; what is left waits for the next tick.
 const MAX_ADVANCES: usize = 1024;
-/// How often str0m tells what it counts of a client's media.
-const STATS_INTERVAL: Duration = Duration::from_secs(1);
-/// The same towards a client. The bandwidth estimate is in there; the events about
-/// it are averages over seconds.
-const ESTIMATE_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Which way media flows on a transport.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,39 +68,6 @@ pub enum DtlsState {
 enum Handshake {
     Client,
     Server,
-}
-
-/// What the router's consumers receive: fixed for all its transports.
-#[derive(Debug, Default)]
-pub struct RouterMedia {
-    /// Payload types.
-    pub codecs: Vec<PayloadType>,
-    /// Extension ids and URIs.
-    pub extensions: Vec<(u32, String)>,
-    templates: RefCell<MediaTemplates>,
-}
-
-impl RouterMedia {
-    /// Payload types, extension ids and URIs.
-    pub fn new(codecs: Vec<PayloadType>, extensions: Vec<(u32, String)>) -> Self {
-        Self {
-            codecs,
-            extensions,
-            templates: RefCell::default(),
-        }
-    }
-
-    /// Declares a media for a consumer on a transport's `Rtc`.
-    pub(super) fn declare(
-        &self,
-        rtc: &mut Rtc,
-        cert: &DtlsCert,
-        automatic: Automatic,
-        media: (Mid, MediaKind),
-    ) {
-        let mut templates = self.templates.borrow_mut();
-        templates.declare(rtc, cert, &self.extensions, automatic, media);
-    }
 }
 
 /// What a transport gives out while it works. Reused from call to call.
@@ -628,80 +571,5 @@ fn verify(expected: Option<&Fingerprint>, verified: &mut bool) -> bool {
             *verified
         }
         (Some(_), None) => false,
-    }
-}
-
-/// Builds the `Rtc` for a role. `initial`: what is taken for available towards a
-/// receiving client at first, bits per second.
-fn build(now: Instant, role: Role, media: &RouterMedia, cert: &DtlsCert, initial: u64) -> Rtc {
-    let mut config = Rtc::builder()
-        .set_rtp_mode(true)
-        .set_ice_lite(true)
-        .set_crypto_provider(Arc::new(crypto::provider().clone()))
-        .set_dtls_cert(cert.clone())
-        .set_fingerprint_verification(false)
-        .set_local_ice_credentials(virtual_credentials())
-        .set_sctp_max_message_size(data::MAX_RECEIVED_MESSAGE)
-        .set_sctp_max_buffered_amount(data::MAX_TRANSPORT_BACKLOG)
-        .set_stats_interval(Some(STATS_INTERVAL));
-    match role {
-        Role::Producing => {
-            slots::receiving_codecs(config.codec_config());
-            config = config.set_extension_map(extensions::receiving_map());
-        }
-        Role::Consuming => {
-            slots::sending_codecs(config.codec_config(), &media.codecs);
-            // Each media brings its own; see `templates`.
-            config = config
-                .set_extension_map(ExtensionMap::empty())
-                .enable_bwe(Some(Bitrate::bps(initial)))
-                .set_stats_interval(Some(ESTIMATE_INTERVAL));
-        }
-    }
-    let mut rtc = config.build(now);
-    connect_virtual_pair(&mut rtc, now);
-    // str0m wants one to compare with; we compare ourselves.
-    rtc.direct_api().set_remote_fingerprint(Str0mFingerprint {
-        hash_func: "sha-256".into(),
-        bytes: vec![0; 32],
-    });
-    rtc
-}
-
-fn feed(rtc: &mut Rtc, now: Instant, datagram: &[u8]) -> bool {
-    match Receive::new(Str0mProtocol::Udp, VIRTUAL_REMOTE, VIRTUAL_LOCAL, datagram) {
-        Ok(receive) => rtc.handle_input(Input::Receive(now, receive)).is_ok(),
-        Err(_) => false,
-    }
-}
-
-fn virtual_credentials() -> IceCreds {
-    IceCreds {
-        ufrag: VIRTUAL_UFRAG.into(),
-        pass: VIRTUAL_PASSWORD.into(),
-    }
-}
-
-fn remote_ice() -> RemoteIce<'static> {
-    RemoteIce {
-        ufrag: VIRTUAL_UFRAG,
-        password: VIRTUAL_PASSWORD,
-    }
-}
-
-/// Gives str0m its one pair of addresses, nominated.
-fn connect_virtual_pair(rtc: &mut Rtc, now: Instant) {
-    if let Ok(candidate) = Candidate::host(VIRTUAL_LOCAL, "udp") {
-        rtc.add_local_candidate(candidate);
-    }
-    let mut api = rtc.direct_api();
-    api.set_ice_controlling(false);
-    api.set_remote_ice_credentials(virtual_credentials());
-    let user = format!("{VIRTUAL_UFRAG}:{VIRTUAL_UFRAG}");
-    let request = StunMessage::binding_request(&user, TransId::new(), true, 1, 1, true);
-    let mut datagram = vec![0; 256];
-    if let Ok(len) = request.to_bytes(Some(VIRTUAL_PASSWORD.as_bytes()), &mut datagram, ice::hmac) {
-        datagram.truncate(len);
-        feed(rtc, now, &datagram);
     }
 }
