@@ -74,9 +74,18 @@ impl Sharing {
 impl TransportEntry {
     /// What can be sent to its client, bits per second; `None`: no limit.
     pub(super) fn available_bitrate(&self, now: Instant) -> Option<u64> {
+        self.inner.available_bitrate(now, self.meant())
+    }
+
+    /// The same; a guess before its client has told anything about that.
+    pub(super) fn likely_bitrate(&self, now: Instant, guess: u64) -> u64 {
+        self.inner.likely_bitrate(now, self.meant(), guess)
+    }
+
+    /// What is meant to be sent, bits per second.
+    fn meant(&self) -> u64 {
         let sharing = self.sharing.as_deref();
-        let sent = sharing.map_or(0, |sharing| sharing.audio + sharing.allocated());
-        self.inner.available_bitrate(now, sent)
+        sharing.map_or(0, |sharing| sharing.audio + sharing.allocated())
     }
 }
 
@@ -148,6 +157,37 @@ impl Engine {
         }
         self.scratch = scratch;
         self.act(router);
+    }
+
+    /// Shares what is available on one transport now, because what a consumer on it may start with
+    /// depends on that. The others are looked at as ever.
+    pub(super) fn share_transport_now(
+        &mut self,
+        now: Instant,
+        router: RouterKey,
+        transport: TransportKey,
+    ) {
+        let (Some(room), Some(entry)) = (
+            self.routers.get_mut(router),
+            self.transports.get_mut(transport),
+        ) else {
+            return;
+        };
+        let mut scratch = std::mem::take(&mut self.scratch);
+        let Scratch { consumers, costs } = &mut scratch;
+        consumers.clear();
+        costs.clear();
+        for (key, consumer) in &room.consumers {
+            let producer = consumer.producer;
+            let found = room.producers.get(producer);
+            if consumer.transport == transport && found.is_some_and(|p| p.kind == MediaKind::Video)
+            {
+                consumers.push((transport, key));
+                costs.insert(producer, room.graph.layer_costs(now, producer));
+            }
+        }
+        share_transport(now, room, entry, consumers, costs);
+        self.scratch = scratch;
     }
 
     /// Tells the bitrates towards each client that consumes video, where they

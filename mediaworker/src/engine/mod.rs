@@ -13,6 +13,7 @@
 //! input is looked at.
 
 mod bandwidth;
+mod bursts;
 mod close;
 mod commands;
 mod convert;
@@ -175,6 +176,8 @@ struct ProducerEntry {
     /// Scores that were told last.
     told: Vec<EncodingScore>,
     told_orientation: Option<Orientation>,
+    /// What is kept for late joiners.
+    bursts: bursts::Bursts,
 }
 
 struct ConsumerEntry {
@@ -210,6 +213,8 @@ struct TransportEntry {
     throttle: Option<Box<Throttle>>,
     /// How the bandwidth towards its client is shared, once it consumes video.
     sharing: Option<Box<bandwidth::Sharing>>,
+    /// What was replayed to its client lately.
+    backlog: bursts::Backlog,
 }
 
 /// Routers, transports and everything in them.

@@ -443,6 +443,13 @@ impl Bandwidth {
             .or(self.limits.max)
     }
 
+    /// What can be sent, bits per second, once the client has sent feedback; before
+    /// that, a guess within the limits.
+    pub fn likely(&self, now: Instant, sent: u64, guess: u64) -> u64 {
+        let known = self.available(now, sent).filter(|_| self.proven);
+        known.unwrap_or_else(|| self.limits.apply(guess))
+    }
+
     /// Round trip time by transport-cc feedback.
     pub fn round_trip_time(&self) -> Option<Duration> {
         self.round_trip_time

@@ -35,6 +35,11 @@ impl WebRtcTransport {
         self.bandwidth.available(now, sent)
     }
 
+    /// The same; before the client has told anything about it, a guess within its limits.
+    pub fn likely_bitrate(&self, now: Instant, sent: u64, guess: u64) -> u64 {
+        self.bandwidth.likely(now, sent, guess)
+    }
+
     /// Whether much of what is sent to the client is lost.
     pub fn loses_much(&self) -> bool {
         self.bandwidth.loses_much()
