@@ -9,7 +9,7 @@ use crate::layers::Layers;
 use crate::numbers::Numbers;
 use crate::producer::{Arrived, Producer};
 use crate::sequence::Sequencer;
-use crate::timestamp::{Clock, Source};
+use crate::timestamp::{Clock, Edge, Source};
 use crate::types::{
     ConsumerConfig, MAX_STREAMS, MediaKind, Payload, PreferredLayers, ProducerKey, RtpIn, Sink,
     Waiting,
@@ -382,7 +382,7 @@ impl Consumer {
     fn start_or_ask(&mut self, now: Instant, rtp: &RtpIn<'_>, arrived: &Arrived) -> Verdict {
         let is_video = self.kind == MediaKind::Video;
         if arrived.can_start {
-            self.start(now, rtp, arrived)
+            self.start(now, rtp, arrived, None)
         } else if is_video && !rtp.payload.is_empty() {
             self.note_wait(now, u8::try_from(rtp.stream).unwrap_or(u8::MAX), arrived);
             Verdict::NeedsKeyFrame
@@ -391,8 +391,14 @@ impl Consumer {
         }
     }
 
-    /// Begins a run.
-    fn start(&mut self, now: Instant, rtp: &RtpIn<'_>, arrived: &Arrived) -> Verdict {
+    /// Begins a run; of packets that are replayed up to an edge, if there is one.
+    pub(crate) fn start(
+        &mut self,
+        now: Instant,
+        rtp: &RtpIn<'_>,
+        arrived: &Arrived,
+        edge: Option<Edge>,
+    ) -> Verdict {
         self.current = Some(arrived.source);
         self.wait = None;
         self.flowing = arrived.flowing.layers;
@@ -410,8 +416,16 @@ impl Consumer {
         }
         let is_video = self.kind == MediaKind::Video;
         let sequence = self.sequencer.start(rtp.sequence, marker, is_video);
-        self.clock
-            .start(now, arrived.source, rtp.timestamp, rtp.captured);
+        match edge {
+            Some(edge) => {
+                self.clock
+                    .start_replay(now, arrived.source, rtp.timestamp, edge);
+            }
+            None => {
+                self.clock
+                    .start(now, arrived.source, rtp.timestamp, rtp.captured);
+            }
+        }
         let timestamp = self.clock.map(now, rtp.timestamp, rtp.captured);
         self.place(rtp, arrived, sequence, timestamp, marker, true)
     }

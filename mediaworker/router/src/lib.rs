@@ -18,6 +18,13 @@
 //! of a keyframe. A keyframe whose first packet arrives late starts nobody, because what follows it
 //! has already passed by: another one is asked for. Audio and [`Codec::Other`] start at once.
 //!
+//! *Late joiners.* What has arrived of a stream since a keyframe can be replayed to a consumer that
+//! waits to start ([`Router::replay`]). It starts with that keyframe then, needs no other, and what
+//! arrives next goes on from there; everything below holds for it as if the packets arrived now,
+//! in order. Only their timestamps are pushed together, [`REPLAY_SPEED`] to 1 and up to the newest
+//! frame, which gets the one that it would have had by itself: so the client catches up at once
+//! instead of showing the past at the speed of life, and is in time with the sound.
+//!
 //! *Sequence numbers* (RFC 3550 section 5.1). A consumer's numbers start at its initial one and are
 //! contiguous over everything that was not forwarded on purpose: pauses, waiting for a keyframe,
 //! other streams, and packets without payload (padding) that arrive in order. What was lost on the
@@ -70,6 +77,7 @@
 //! conversation, decided every [`DECISION_INTERVAL`].
 
 pub mod allocation;
+mod burst;
 mod consumer;
 mod dominant;
 mod error;
@@ -97,6 +105,7 @@ use std::time::Instant;
 
 use slotmap::SlotMap;
 
+pub use crate::burst::{Kept, Replayed};
 pub use crate::dominant::DECISION_INTERVAL;
 pub use crate::error::Error;
 pub use crate::gate::PATIENCE;
@@ -107,14 +116,14 @@ pub use crate::replay::{REPLAY_WINDOW, RESTART_AFTER};
 pub use crate::selection::{STEADY_AFTER, STREAM_TIMEOUT};
 pub use crate::sequence::DROP_HISTORY;
 pub use crate::speakers::{MAX_SPEAKERS, MIN_PACKETS, SPEAKER_INTERVAL, THRESHOLD};
-pub use crate::timestamp::CAPTURE_TRUST;
+pub use crate::timestamp::{CAPTURE_TRUST, REPLAY_SPEED};
 pub use crate::types::{
     Action, Codec, ConsumerConfig, ConsumerKey, Forward, LayerState, MAX_STREAMS, MediaKind, Patch,
     Payload, PreferredLayers, ProducerConfig, ProducerKey, RtpIn, Sink, SpatialDependency,
     StreamLayers, Waiting,
 };
 
-use crate::consumer::{Consumer, Verdict};
+use crate::consumer::{Consumer, Place, Verdict};
 use crate::dominant::Dominance;
 use crate::producer::Producer;
 use crate::speakers::{Speakers, Verdict as Speaking};
@@ -331,22 +340,22 @@ impl Router {
     /// Takes one packet of a producer and appends what is to be sent to `out`, which is not
     /// cleared. The work is proportional to the producer's consumers. A packet of an unknown
     /// producer or stream is ignored.
+    ///
+    /// Answers what [`Router::replay`] needs to know about the packet; `None` when it is of no use
+    /// there: it is ignored, or consumers do not wait for keyframes of its kind.
     pub fn handle_rtp(
         &mut self,
         now: Instant,
         producer: ProducerKey,
         rtp: &RtpIn<'_>,
         out: &mut Vec<Forward>,
-    ) {
-        let Some(source) = self.producers.get_mut(producer) else {
-            return;
-        };
-        let Some(arrival) = source.receive(now, rtp) else {
-            return;
-        };
+    ) -> Option<Kept> {
+        let source = self.producers.get_mut(producer)?;
+        let arrival = source.receive(now, rtp)?;
         if source.is_paused() {
-            return;
+            return None;
         }
+        let has_key_frames = source.kind() == MediaKind::Video && rtp.codec != Codec::Other;
         if source.kind() == MediaKind::Audio
             && let Some(level) = rtp.audio_level
         {
@@ -363,15 +372,7 @@ impl Router {
             let verdict = consumer.handle(now, rtp, &arrival);
             tell_layer(&mut self.actions, *key, consumer);
             match verdict {
-                Verdict::Forward(place) => out.push(Forward {
-                    consumer: *key,
-                    sink: consumer.sink(),
-                    sequence: place.sequence,
-                    timestamp: place.timestamp,
-                    marker: place.marker,
-                    payload: place.payload,
-                    frame_number: place.frame_number,
-                }),
+                Verdict::Forward(place) => out.push(forward(*key, consumer.sink(), place)),
                 Verdict::NeedsKeyFrame => ask = true,
                 Verdict::Nothing => {}
             }
@@ -379,6 +380,7 @@ impl Router {
         if ask {
             self.ask(now, producer, rtp.stream);
         }
+        has_key_frames.then(|| Kept::new(arrival))
     }
 
     /// Does what has become due. Call it at [`Router::next_timeout`]; earlier does no harm.
@@ -486,6 +488,18 @@ impl Router {
             request.waiting = true;
             self.waiting.push((producer, stream));
         }
+    }
+}
+
+fn forward(consumer: ConsumerKey, sink: Sink, place: Place) -> Forward {
+    Forward {
+        consumer,
+        sink,
+        sequence: place.sequence,
+        timestamp: place.timestamp,
+        marker: place.marker,
+        payload: place.payload,
+        frame_number: place.frame_number,
     }
 }
 

@@ -260,6 +260,18 @@ impl Producer {
         })
     }
 
+    /// A packet that arrived before as if it did now, in order; `None` when its source is gone.
+    pub(crate) fn again(&self, kept: &Arrived, selection: Selection) -> Option<Arrived> {
+        let stream = self.streams.get(kept.source.stream)?;
+        (stream.epoch == kept.source.epoch).then(|| Arrived {
+            newest: true,
+            flowing: stream.rates.flowing(),
+            selection,
+            asked: stream.request.asked,
+            ..*kept
+        })
+    }
+
     /// The stream to ask for a keyframe on behalf of a consumer that gets `current` and wants none
     /// above `cap`; `None` when nothing was ever seen.
     pub(crate) fn stream_to_ask(

@@ -6,6 +6,14 @@ use std::time::{Duration, Instant};
 /// sender report was wrong (or the client's clock was set), and the local time is used.
 pub const CAPTURE_TRUST: Duration = Duration::from_secs(5);
 
+/// How much faster than it was recorded what is replayed plays: fast enough that it is over within
+/// a frame or two, and slow enough that two frames never get the same timestamp.
+pub const REPLAY_SPEED: u32 = 32;
+
+/// How far the newest frame must be ahead of the edge of a replay, in seconds, before nothing from
+/// behind that edge can arrive any more.
+const EDGE_KEPT: u32 = 60;
+
 /// Longest step forward, in ticks: half of the number space, beyond which it would look backward.
 const MAX_STEP: u32 = i32::MAX as u32;
 
@@ -15,6 +23,13 @@ const MAX_STEP: u32 = i32::MAX as u32;
 pub(crate) struct Source {
     pub(crate) stream: usize,
     pub(crate) epoch: u32,
+}
+
+/// The newest frame of a stream when a part of it is replayed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Edge {
+    pub(crate) timestamp: u32,
+    pub(crate) captured: Option<Instant>,
 }
 
 /// The newest frame that was sent.
@@ -33,6 +48,9 @@ pub(crate) struct Clock {
     initial: u32,
     /// Added to every input timestamp of the current run.
     offset: u32,
+    /// Input timestamp up to which the current run was replayed. What is behind it is nearer to it
+    /// than it was, by [`REPLAY_SPEED`].
+    edge: Option<u32>,
     newest: Option<Sent>,
 }
 
@@ -42,6 +60,7 @@ impl Clock {
             rate,
             initial,
             offset: 0,
+            edge: None,
             newest: None,
         }
     }
@@ -75,6 +94,7 @@ impl Clock {
                 sent.timestamp.wrapping_add(self.ticks(step).max(1))
             }
         };
+        self.edge = None;
         self.offset = out.wrapping_sub(timestamp);
         self.newest = Some(Sent {
             timestamp: out,
@@ -84,9 +104,43 @@ impl Clock {
         });
     }
 
+    /// Starts a run at a frame with input timestamp `timestamp`, which is replayed with all that
+    /// follows up to the edge.
+    pub(crate) fn start_replay(
+        &mut self,
+        now: Instant,
+        source: Source,
+        timestamp: u32,
+        edge: Edge,
+    ) {
+        let before = self.newest.map(|sent| sent.timestamp);
+        self.start(now, source, edge.timestamp, edge.captured);
+        self.edge = Some(edge.timestamp);
+        // There may be no room for all of it since the last frame that was sent.
+        let first = self.place(timestamp);
+        if let Some(before) = before.filter(|before| !is_behind(*before, first))
+            && let Some(sent) = self.newest.as_mut()
+        {
+            let more = before.wrapping_add(1).wrapping_sub(first);
+            self.offset = self.offset.wrapping_add(more);
+            sent.timestamp = sent.timestamp.wrapping_add(more);
+        }
+    }
+
+    fn place(&self, timestamp: u32) -> u32 {
+        let out = timestamp.wrapping_add(self.offset);
+        match self.edge {
+            Some(edge) if is_behind(timestamp, edge) => {
+                let back = edge.wrapping_sub(timestamp);
+                out.wrapping_add(back - back / REPLAY_SPEED)
+            }
+            _ => out,
+        }
+    }
+
     /// The output timestamp of a packet of the current run.
     pub(crate) fn map(&mut self, now: Instant, timestamp: u32, captured: Option<Instant>) -> u32 {
-        let out = timestamp.wrapping_add(self.offset);
+        let out = self.place(timestamp);
         if let Some(sent) = self.newest.as_mut()
             && out != sent.timestamp
             && !is_behind(out, sent.timestamp)
@@ -97,6 +151,11 @@ impl Clock {
                 at: now,
                 ..*sent
             };
+            // Else it would seem to be ahead again after half of the number space.
+            let is_past = |edge| timestamp.wrapping_sub(edge) > self.rate.saturating_mul(EDGE_KEPT);
+            if self.edge.is_some_and(is_past) {
+                self.edge = None;
+            }
         }
         out
     }
@@ -220,6 +279,58 @@ mod tests {
         clock.start(now, A, 9, None);
         clock.start(now + ms(25), Source { epoch: 1, ..A }, 700_000, None);
         assert_eq!(clock.map(now, 700_000, None), 25);
+    }
+
+    #[test]
+    fn a_replay_ends_where_the_stream_is() {
+        let now = Instant::now();
+        let edge = |timestamp| Edge {
+            timestamp,
+            captured: None,
+        };
+        let first = u32::MAX - 20_000;
+        let at = |frame: u32| first.wrapping_add(frame * 3000);
+        // A new consumer: from 25 frames ago to the newest, and on from there.
+        let mut clock = Clock::new(90_000, 5);
+        clock.start_replay(now, A, at(0), edge(at(25)));
+        let outs: Vec<u32> = (0..=27).map(|n| clock.map(now, at(n), None)).collect();
+        let steps: Vec<u32> = outs.windows(2).map(|w| w[1].wrapping_sub(w[0])).collect();
+        assert_eq!(outs[25], 5);
+        assert!(steps[..25].iter().all(|step| (93..=94).contains(step)));
+        assert_eq!(steps[25..], [3000, 3000]);
+        assert_eq!(clock.map(now, at(7), None), outs[7], "late is the same");
+
+        // One that had frame 20 and missed some keeps its clock.
+        let mut clock = Clock::new(90_000, 5);
+        clock.start(now, A, at(20), None);
+        clock.start_replay(now, A, at(0), edge(at(25)));
+        assert_eq!(clock.map(now, at(25), None), 15_005);
+        let begin = clock.map(now, at(0), None);
+        assert!(begin > 5 && begin < 15_005, "{begin}");
+
+        // One that has missed nothing gets it all the same, a bit later than it was.
+        let mut clock = Clock::new(90_000, 5);
+        clock.start(now, A, at(25), None);
+        clock.start_replay(now, A, at(0), edge(at(25)));
+        assert_eq!(clock.map(now, at(0), None), 6);
+        assert_eq!(clock.map(now, at(25), None), 6 + 25 * 3000 / REPLAY_SPEED);
+    }
+
+    #[test]
+    fn the_edge_of_a_replay_is_forgotten_before_it_is_ahead_again() {
+        let now = Instant::now();
+        let mut clock = Clock::new(90_000, 0);
+        let edge = Edge {
+            timestamp: 90_000,
+            captured: None,
+        };
+        clock.start_replay(now, A, 0, edge);
+        let mut timestamp = 90_000u32;
+        for n in 0..1000u32 {
+            let out = clock.map(now, timestamp, None);
+            assert_eq!(out, timestamp.wrapping_sub(90_000), "step {n}");
+            timestamp = timestamp.wrapping_add(10_000_000);
+        }
     }
 
     #[test]

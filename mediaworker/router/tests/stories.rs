@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 
 use router::{
     Action, CAPTURE_TRUST, Codec, ConsumerConfig, ConsumerKey, DECISION_INTERVAL, Error, Forward,
-    KEY_FRAME_INTERVAL, Layers, MAX_STREAMS, MIN_PACKETS, MediaKind, PreferredLayers,
-    ProducerConfig, ProducerKey, RESTART_AFTER, Router, RtpIn, SPEAKER_INTERVAL, STEADY_AFTER,
-    STREAM_TIMEOUT, Sink, StreamLayers,
+    KEY_FRAME_INTERVAL, Kept, Layers, MAX_STREAMS, MIN_PACKETS, MediaKind, PreferredLayers,
+    ProducerConfig, ProducerKey, REPLAY_SPEED, RESTART_AFTER, Replayed, Router, RtpIn,
+    SPEAKER_INTERVAL, STEADY_AFTER, STREAM_TIMEOUT, Sink, StreamLayers,
 };
 
 /// VP8 as Chrome sends it: 15-bit picture id, TL0PICIDX, TID and KEYIDX.
@@ -110,6 +110,37 @@ impl Room {
         out.iter()
             .map(|f| (f.consumer, number(f), f.timestamp.wrapping_sub(FIRST_TIME)))
             .collect()
+    }
+
+    /// Takes a packet that nobody gets, and answers it as it is kept.
+    fn keep<'a>(&mut self, producer: ProducerKey, packet: RtpIn<'a>) -> (Kept, RtpIn<'a>) {
+        let now = self.now;
+        let mut out = Vec::new();
+        let kept = self.router.handle_rtp(now, producer, &packet, &mut out);
+        assert_eq!(out, []);
+        (kept.expect("may be replayed"), packet)
+    }
+
+    /// Replays packets; `None`: the consumer has not begun.
+    fn replay(
+        &mut self,
+        consumer: ConsumerKey,
+        packets: &[(Kept, RtpIn<'_>)],
+    ) -> Option<Vec<(usize, u64, u32)>> {
+        let packets: Vec<Replayed<'_>> = packets
+            .iter()
+            .map(|(kept, rtp)| Replayed { kept, rtp: *rtp })
+            .collect();
+        let mut out = Vec::new();
+        let begun = self.router.replay(self.now, consumer, &packets, &mut out);
+        self.router.check_invariants().unwrap();
+        assert!(begun || out.is_empty());
+        let got = out.iter().map(|(index, f)| {
+            assert_eq!(f.consumer, consumer);
+            let number = f.sequence.checked_sub(FIRST).expect("below the first");
+            (*index, number, f.timestamp.wrapping_sub(FIRST_TIME))
+        });
+        begun.then(|| got.collect())
     }
 
     /// Streams that were asked for a keyframe since the last call.
@@ -868,4 +899,90 @@ fn nonsense_is_refused_or_ignored() {
         room.send(camera, on(MAX_STREAMS - 1, packet(0, 0, KEY))),
         []
     );
+}
+
+#[test]
+fn who_comes_late_gets_what_has_come_since_the_keyframe_and_goes_on_from_there() {
+    let mut room = Room::new();
+    let camera = room.producer(MediaKind::Video, 1);
+    let burst = [
+        room.keep(camera, unfinished(packet(10, 0, KEY))),
+        room.keep(camera, packet(11, 0, NEXT_OF_FRAME)),
+        room.keep(camera, packet(12, 0, PADDING)),
+        // 13 is lost.
+        room.keep(camera, packet(14, 64_000, DELTA)),
+        room.keep(camera, packet(15, 96_000, DELTA)),
+    ];
+    room.wait_ms(1000);
+    let ann = room.consumer(camera, true);
+    assert_eq!(room.replay(ann, &burst), None, "she is paused");
+    room.router.resume_consumer_quietly(ann).unwrap();
+    assert_eq!(room.replay(ann, &burst[1..]), None, "no beginning");
+    assert_eq!(room.replay(ann, &[]), None);
+    let back = |ticks: u32| 0u32.wrapping_sub(ticks / REPLAY_SPEED);
+    assert_eq!(
+        room.replay(ann, &burst).unwrap(),
+        [
+            (0, 0, back(96_000)),
+            (1, 1, back(96_000)),
+            (3, 3, back(32_000)),
+            (4, 4, 0),
+        ]
+    );
+    assert_eq!(room.replay(ann, &burst), None, "she has it");
+    assert_eq!(
+        room.send(camera, packet(16, 99_000, DELTA)),
+        [(ann, 5, 3000)]
+    );
+    assert_eq!(
+        room.send(camera, packet(13, 32_000, DELTA)),
+        [(ann, 2, back(64_000))],
+        "what was lost has its place"
+    );
+    assert_eq!(room.asked(), [] as [usize; 0], "nobody was asked");
+}
+
+#[test]
+fn only_what_a_consumer_may_begin_with_is_replayed() {
+    let mut room = Room::new();
+    let camera = room.producer(MediaKind::Video, 2);
+    let low = [room.keep(camera, packet(10, 0, KEY))];
+    let high = [room.keep(camera, on(1, packet(10, 0, KEY)))];
+    let ann = room.consumer(camera, true);
+    room.router.resume_consumer_quietly(ann).unwrap();
+    room.prefer(ann, 0);
+    assert_eq!(room.replay(ann, &high), None, "more than she wants");
+    room.router.pause_producer(room.now, camera).unwrap();
+    assert_eq!(room.replay(ann, &low), None, "nothing is sent");
+    room.router.resume_producer(room.now, camera).unwrap();
+    room.router.restart_stream(camera, 0).unwrap();
+    assert_eq!(room.replay(ann, &low), None, "of another source");
+    room.router.pause_consumer(ann).unwrap();
+    let low = [room.keep(camera, packet(7, 50, KEY)), low[0]];
+    room.router.resume_consumer_quietly(ann).unwrap();
+    assert!(!low[1].0.is_of_source_of(&low[0].0));
+    // What is not of the source is left out.
+    assert_eq!(room.replay(ann, &low), Some(vec![(0, 0, 0)]));
+    room.router.close_consumer(ann);
+    assert_eq!(room.replay(ann, &low), None, "she is gone");
+}
+
+#[test]
+fn who_resumes_soon_gets_the_keyframe_once_more_under_other_numbers() {
+    let mut room = Room::new();
+    let camera = room.producer(MediaKind::Video, 1);
+    let ann = room.consumer(camera, true);
+    let burst = [
+        room.keep(camera, packet(10, 0, KEY)),
+        room.keep(camera, packet(11, 3200, DELTA)),
+    ];
+    room.router.resume_consumer_quietly(ann).unwrap();
+    let got = room.replay(ann, &burst).unwrap();
+    assert_eq!(got, [(0, 0, 0u32.wrapping_sub(100)), (1, 1, 0)]);
+    room.router.pause_consumer(ann).unwrap();
+    room.router.resume_consumer_quietly(ann).unwrap();
+    let got = room.replay(ann, &burst).unwrap();
+    assert_eq!(got, [(0, 2, 1), (1, 3, 101)], "time does not go back");
+    assert_eq!(room.send(camera, packet(12, 6400, DELTA)), [(ann, 4, 3301)]);
+    assert_eq!(room.asked(), [] as [usize; 0]);
 }

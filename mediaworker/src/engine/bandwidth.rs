@@ -8,7 +8,9 @@
 use std::time::{Duration, Instant};
 
 use proto::event::Event;
-use router::allocation::{Allocation, Allocator, Demand, RISE_PERCENT, Reason};
+use router::allocation::{
+    Allocation, Allocator, Demand, LAST_LAYER_BITRATE, LAST_LAYER_PERCENT, RISE_PERCENT, Reason,
+};
 use router::{ConsumerKey, LayerCosts, Layers, PreferredLayers, ProducerKey};
 use slotmap::SecondaryMap;
 use str0m::media::MediaKind;
@@ -18,15 +20,13 @@ use super::{Engine, RouterEntry, RouterKey, TransportEntry, TransportKey};
 
 /// Time between two looks at a router.
 const SHARE_INTERVAL: Duration = Duration::from_millis(200);
-
-/// How long a transport counts as congested after more was sent than was available.
-const CONGESTED_FOR: Duration = Duration::from_secs(1);
+/// How long nothing is sent that does not fit, after much of what was sent was lost.
+const USELESS_FOR: Duration = Duration::from_secs(5);
+/// Least time between them, however often a client says something else.
+const LEAST_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Changes of bitrates up to this share, in percent, are not told.
 const SAME_PERCENT: u64 = 2;
-
-/// Time after a collapse in which all that is lost is sent again.
-const AFTER_COLLAPSE: Duration = Duration::from_secs(2);
 
 /// What is told as available towards a client without bandwidth estimation, bits
 /// per second, unless more than that is sent.
@@ -48,10 +48,8 @@ pub(super) struct Sharing {
     available: Option<u64>,
     /// What all of it would need with the layers that are wanted.
     desired: u64,
-    /// More was sent than was available, at this time last.
-    congested: Option<Instant>,
-    /// The link became much too narrow, at this time last.
-    collapsed: Option<Instant>,
+    /// Much of what was sent was lost, at this time last.
+    useless: Option<Instant>,
     /// Desired, aimed for and available bitrate that were told last.
     told: Option<(u64, u64, u64)>,
 }
@@ -76,9 +74,18 @@ impl Sharing {
 impl TransportEntry {
     /// What can be sent to its client, bits per second; `None`: no limit.
     pub(super) fn available_bitrate(&self, now: Instant) -> Option<u64> {
+        self.inner.available_bitrate(now, self.meant())
+    }
+
+    /// The same; a guess before its client has told anything about that.
+    pub(super) fn likely_bitrate(&self, now: Instant, guess: u64) -> u64 {
+        self.inner.likely_bitrate(now, self.meant(), guess)
+    }
+
+    /// What is meant to be sent, bits per second.
+    fn meant(&self) -> u64 {
         let sharing = self.sharing.as_deref();
-        let sent = sharing.map_or(0, |sharing| sharing.audio + sharing.allocated());
-        self.inner.available_bitrate(now, sent)
+        sharing.map_or(0, |sharing| sharing.audio + sharing.allocated())
     }
 }
 
@@ -94,8 +101,12 @@ impl Engine {
     /// consumers is new.
     pub(super) fn share_soon(&mut self, now: Instant, router: RouterKey) {
         if let Some(entry) = self.routers.get_mut(router) {
-            self.timers
-                .set(Timer::Share(router), &mut entry.share, Some(now));
+            let earliest = entry.shared.map_or(now, |at| at + LEAST_INTERVAL);
+            let next = Some(earliest.max(now));
+            if entry.share.is_none_or(|at| Some(at) > next) {
+                self.timers
+                    .set(Timer::Share(router), &mut entry.share, next);
+            }
         }
     }
 
@@ -116,6 +127,7 @@ impl Engine {
             return;
         };
         room.share = None;
+        room.shared = Some(now);
         let mut scratch = std::mem::take(&mut self.scratch);
         let Scratch { consumers, costs } = &mut scratch;
         consumers.clear();
@@ -147,18 +159,54 @@ impl Engine {
         self.act(router);
     }
 
+    /// Shares what is available on one transport now, because what a consumer on it may start with
+    /// depends on that. The others are looked at as ever.
+    pub(super) fn share_transport_now(
+        &mut self,
+        now: Instant,
+        router: RouterKey,
+        transport: TransportKey,
+    ) {
+        let (Some(room), Some(entry)) = (
+            self.routers.get_mut(router),
+            self.transports.get_mut(transport),
+        ) else {
+            return;
+        };
+        let mut scratch = std::mem::take(&mut self.scratch);
+        let Scratch { consumers, costs } = &mut scratch;
+        consumers.clear();
+        costs.clear();
+        for (key, consumer) in &room.consumers {
+            let producer = consumer.producer;
+            let found = room.producers.get(producer);
+            if consumer.transport == transport && found.is_some_and(|p| p.kind == MediaKind::Video)
+            {
+                consumers.push((transport, key));
+                costs.insert(producer, room.graph.layer_costs(now, producer));
+            }
+        }
+        share_transport(now, room, entry, consumers, costs);
+        self.scratch = scratch;
+    }
+
     /// Tells the bitrates towards each client that consumes video, where they
     /// have changed.
     pub(super) fn review_bitrates(&mut self, now: Instant, router: RouterKey) {
         let mut changed = Vec::new();
-        for transport in self.transports.values_mut() {
+        let Some(room) = self.routers.get(router) else {
+            return;
+        };
+        let mut transports: Vec<_> = room.consumers.values().map(|c| c.transport).collect();
+        transports.sort_unstable();
+        transports.dedup();
+        for key in transports {
+            let Some(transport) = self.transports.get_mut(key) else {
+                continue;
+            };
             let sent = transport.inner.traffic().sent.bitrate(now);
             let available = transport.available_bitrate(now);
-            let Some(sharing) = transport
-                .sharing
-                .as_deref_mut()
-                .filter(|_| transport.router == router)
-            else {
+            let Some(sharing) = transport.sharing.as_deref_mut() else {
                 continue;
             };
             let available = available.unwrap_or_else(|| sent.max(UNESTIMATED));
@@ -208,58 +256,104 @@ fn share_transport(
         }
         return;
     };
-    let sent = sharing.allocated();
     let collapsed = transport.inner.take_collapse();
-    if collapsed {
-        sharing.collapsed = Some(now);
-    }
-    let since = |at: Instant| now.saturating_duration_since(at);
-    // After a collapse only little is sent, and every packet of it is needed.
-    if sharing
-        .collapsed
-        .is_some_and(|at| since(at) < AFTER_COLLAPSE)
-    {
-        sharing.congested = None;
-    } else if available < sent {
-        sharing.congested = Some(now);
-    }
-    if sharing
-        .congested
-        .is_some_and(|at| since(at) > CONGESTED_FOR)
-    {
-        sharing.congested = None;
-    }
-    transport.inner.set_congested(sharing.congested.is_some());
     let Sharing {
         allocator,
         allocations,
+        useless,
         ..
     } = &mut **sharing;
+    let demand_count = demands.len();
     allocator.allocate(now, available, &demands, allocations);
     drop(demands);
-    let arrives = !transport.inner.loses_much();
+    let mut last = LastPictures::new(
+        now,
+        available,
+        allocations,
+        transport.inner.loses_much(),
+        useless,
+    );
     for one in allocations.iter() {
         let now_gets = room.graph.current_layers(one.key);
         if collapsed && now_gets.map(|l| l.spatial) > one.target.map(|l| l.spatial) {
             // Most of it is lost, and what is not is in the way of the key frame.
             let _ = room.graph.set_target_layers(now, one.key, None);
+            if let Some(consumer) = room.consumers.get(one.key) {
+                transport.inner.forget_sent(consumer.slot);
+            }
         }
-        // What does not flow yet has no cost: it may begin, and is looked at soon.
         let target = match one.reason {
+            // What does not flow yet has no cost: it may begin, and is looked at soon.
             Reason::NotFlowing => Some(Layers::HIGHEST),
-            // The last picture goes only when it would be useless, whatever the
-            // estimate says.
-            Reason::Bandwidth { next, .. } if one.target.is_none() && arrives => Some(next),
+            _ if one.target.is_none() => {
+                let lowest = lowest(room, one.key, costs);
+                lowest.filter(|(_, cost)| last.take(*cost)).map(|it| it.0)
+            }
             _ => one.target,
         };
         let _ = room.graph.set_target_layers(now, one.key, target);
     }
-    let desired = match sharing.desired {
+    let desired = match demand_count {
         0 => 0,
-        video => audio + aim(video),
+        _ => audio + aim(sharing.desired).max(1),
     };
     let wants_more = sharing.allocations.iter().any(|one| is_limited(one.reason));
     transport.inner.want_bitrate(now, desired, wants_more);
+}
+
+/// The last picture goes only when it would be useless, whatever the estimate says:
+/// one is always tried, and others as far as they fit with some overdraft.
+struct LastPictures {
+    /// A video has been given something.
+    any: bool,
+    /// What others may take, bits per second; `None`: all would be useless.
+    spare: Option<u64>,
+}
+
+impl LastPictures {
+    fn new(
+        now: Instant,
+        available: u64,
+        allocations: &[Allocation],
+        loses_much: bool,
+        useless: &mut Option<Instant>,
+    ) -> Self {
+        let given: u64 = allocations.iter().map(|one| one.bitrate).sum();
+        if loses_much {
+            *useless = Some(now);
+        }
+        let waited = |at: Instant| now.saturating_duration_since(at) >= USELESS_FOR;
+        let overdraft = (available * LAST_LAYER_PERCENT / 100).max(LAST_LAYER_BITRATE);
+        Self {
+            any: given > 0,
+            spare: useless
+                .is_none_or(waited)
+                .then(|| overdraft.saturating_sub(given)),
+        }
+    }
+
+    /// Whether one may be sent that costs this much.
+    fn take(&mut self, cost: u64) -> bool {
+        let Some(spare) = &mut self.spare else {
+            return false;
+        };
+        let rest = spare.checked_sub(cost);
+        if rest.is_none() && self.any {
+            return false;
+        }
+        self.any = true;
+        *spare = rest.unwrap_or(0);
+        true
+    }
+}
+
+/// The lowest layers of a consumer's producer, and what they cost.
+fn lowest(
+    room: &RouterEntry,
+    key: ConsumerKey,
+    costs: &SecondaryMap<ProducerKey, LayerCosts>,
+) -> Option<(Layers, u64)> {
+    costs.get(room.consumers.get(key)?.producer)?.iter().next()
 }
 
 /// What a consumer wants; `None` while it wants nothing.

@@ -193,6 +193,12 @@ impl Engine {
         self.keep_consumer(entry.transport, entry.slot);
         self.call(entry.transport, |t| t.close_consumer(entry.slot));
         self.mark_dirty(entry.transport);
+        if let Some(transport) = self.transports.get_mut(entry.transport)
+            && !transport.inner.sending().has_video()
+        {
+            transport.sharing = None;
+            transport.inner.want_nothing();
+        }
         Some(entry.id)
     }
 }

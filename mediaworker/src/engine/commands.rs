@@ -9,6 +9,7 @@ use router::{ConsumerConfig, ProducerConfig, Router, Sink};
 use slotmap::SecondaryMap;
 use str0m::media::MediaKind;
 
+use super::bursts::{Backlog, Bursts};
 use super::packets::sink_of;
 use super::{
     CommandError, ConsumerEntry, Engine, MAX_ROUTERS, MAX_TRANSPORTS, ProducerEntry, RouterEntry,
@@ -66,6 +67,7 @@ impl Engine {
             timer: None,
             review: None,
             share: None,
+            shared: None,
         });
         self.router_ids.insert(request.router_id.clone(), key);
         Ok(())
@@ -132,6 +134,7 @@ impl Engine {
             restarted: false,
             throttle: None,
             sharing: None,
+            backlog: Backlog::default(),
         });
         if let Some(entry) = self.transports.get_mut(key) {
             let limit = request.max_incoming_bitrate;
@@ -269,6 +272,7 @@ impl Engine {
                 encodings: spec.encodings.len(),
                 told: Vec::new(),
                 told_orientation: None,
+                bursts: Bursts::default(),
             },
         );
         self.producer_ids
@@ -308,7 +312,12 @@ impl Engine {
                 entry.graph.resume_producer(now, producer)
             };
             result.map_err(|_| not_found("producer", id))?;
-            if let Some(key) = entry.producers.get(producer).map(|p| p.transport) {
+            let found = entry.producers.get_mut(producer);
+            let transport = found.map(|producer| {
+                producer.bursts.clear();
+                producer.transport
+            });
+            if let Some(key) = transport {
                 self.call(key, |t| t.set_producer_paused(now, producer, paused));
             }
         }
@@ -379,7 +388,8 @@ impl Engine {
                         transport: sink_of(key),
                         slot,
                     },
-                    paused: spec.paused || !connected,
+                    // It starts when all tables know it.
+                    paused: true,
                     // RFC 3550 §5.1 wants a random start; the upper half is left
                     // free, so that early reordering cannot reach below zero.
                     initial_sequence: rand::random_range(1..32_768),
@@ -405,6 +415,9 @@ impl Engine {
         self.enter(now, key, |transport, _| {
             transport.consume(consumer, &wanted);
         });
+        if !spec.paused && connected {
+            self.start_consumer(now, router, consumer);
+        }
         self.share_soon(now, router);
         self.act(router);
         Ok(proto::ConsumeResult {
@@ -455,12 +468,12 @@ impl Engine {
             held.wanted = wanted;
             let transport = self.transports.get(held.transport);
             let connected = transport.is_some_and(|t| t.inner.is_connected());
-            let result = if wanted && connected {
-                entry.graph.resume_consumer(now, consumer)
+            if wanted && connected {
+                self.start_consumer(now, router, consumer);
             } else {
-                entry.graph.pause_consumer(consumer)
-            };
-            result.map_err(|_| not_found("consumer", id))?;
+                let result = entry.graph.pause_consumer(consumer);
+                result.map_err(|_| not_found("consumer", id))?;
+            }
         }
         self.share_soon(now, router);
         self.act(router);

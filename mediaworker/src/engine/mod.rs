@@ -13,6 +13,7 @@
 //! input is looked at.
 
 mod bandwidth;
+mod bursts;
 mod close;
 mod commands;
 mod convert;
@@ -160,6 +161,8 @@ struct RouterEntry {
     /// Time of the next look at what is available, while there are video
     /// consumers.
     share: Option<Instant>,
+    /// Time of the last one.
+    shared: Option<Instant>,
 }
 
 struct ProducerEntry {
@@ -173,6 +176,8 @@ struct ProducerEntry {
     /// Scores that were told last.
     told: Vec<EncodingScore>,
     told_orientation: Option<Orientation>,
+    /// What is kept for late joiners.
+    bursts: bursts::Bursts,
 }
 
 struct ConsumerEntry {
@@ -208,6 +213,8 @@ struct TransportEntry {
     throttle: Option<Box<Throttle>>,
     /// How the bandwidth towards its client is shared, once it consumes video.
     sharing: Option<Box<bandwidth::Sharing>>,
+    /// What was replayed to its client lately.
+    backlog: bursts::Backlog,
 }
 
 /// Routers, transports and everything in them.

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
-use router::{Action, Forward, RtpIn};
+use router::{Action, ConsumerKey, Forward, RtpIn};
 use slotmap::{Key, KeyData};
 use str0m::ice::StunMessage;
 
@@ -235,24 +235,24 @@ impl Engine {
         transport: TransportKey,
         connected: bool,
     ) {
-        let Some(entry) = self.routers.get_mut(router) else {
+        let Some(entry) = self.routers.get(router) else {
             return;
         };
-        let mut share = false;
-        for (consumer, _) in entry
+        let wanted: Vec<ConsumerKey> = entry
             .consumers
             .iter()
             .filter(|(_, c)| c.transport == transport && c.wanted)
-        {
-            // Both know the consumer: the tables agree.
-            let _ = if connected {
-                entry.graph.resume_consumer(now, consumer)
-            } else {
-                entry.graph.pause_consumer(consumer)
-            };
-            share = true;
+            .map(|(consumer, _)| consumer)
+            .collect();
+        for consumer in &wanted {
+            if connected {
+                self.start_consumer(now, router, *consumer);
+            } else if let Some(entry) = self.routers.get_mut(router) {
+                // Both know the consumer: the tables agree.
+                let _ = entry.graph.pause_consumer(*consumer);
+            }
         }
-        if share {
+        if !wanted.is_empty() {
             self.share_soon(now, router);
         }
     }
@@ -263,35 +263,29 @@ impl Engine {
         let Some(entry) = self.routers.get_mut(router) else {
             return;
         };
-        let packet = &received.packet;
         if received.new_source {
             let _ = entry
                 .graph
                 .restart_stream(received.producer, received.stream);
         }
-        let input = RtpIn {
-            stream: received.stream,
-            codec: received.codec,
-            sequence: *packet.seq_no,
-            timestamp: packet.header.timestamp,
-            marker: packet.header.marker,
-            payload: &packet.payload,
-            captured: received.captured,
-            audio_level: packet.header.ext_vals.audio_level,
-            dependency_descriptor: DependencyDescriptor::of(&packet.header.ext_vals),
-        };
         let mut forwards = std::mem::take(&mut self.forwards);
-        entry
+        let kept = entry
             .graph
-            .handle_rtp(now, received.producer, &input, &mut forwards);
-        let at = received.captured.unwrap_or(packet.timestamp);
+            .handle_rtp(now, received.producer, &input(&received), &mut forwards);
+        let at = received.captured.unwrap_or(received.packet.timestamp);
         for forward in forwards.drain(..) {
             self.write(&forward, &received, at);
         }
         self.forwards = forwards;
+        if let Some(kept) = kept
+            && let Some(entry) = self.routers.get_mut(router)
+            && let Some(producer) = entry.producers.get_mut(received.producer)
+        {
+            producer.bursts.keep(now, kept, received);
+        }
     }
 
-    fn write(&mut self, forward: &Forward, received: &Received, at: Instant) {
+    pub(super) fn write(&mut self, forward: &Forward, received: &Received, at: Instant) {
         let key = TransportKey::from(KeyData::from_ffi(forward.sink.transport));
         let written = self.call(key, |t| t.write(forward, &received.packet, at));
         if written == Some(true) {
@@ -387,6 +381,22 @@ impl Engine {
                 self.dirty = dirty;
             }
         }
+    }
+}
+
+/// A packet as the media graph takes it.
+pub(super) fn input(received: &Received) -> RtpIn<'_> {
+    let packet = &received.packet;
+    RtpIn {
+        stream: received.stream,
+        codec: received.codec,
+        sequence: *packet.seq_no,
+        timestamp: packet.header.timestamp,
+        marker: packet.header.marker,
+        payload: &packet.payload,
+        captured: received.captured,
+        audio_level: packet.header.ext_vals.audio_level,
+        dependency_descriptor: DependencyDescriptor::of(&packet.header.ext_vals),
     }
 }
 

@@ -189,6 +189,7 @@ impl Engine {
             return all;
         };
         for (key, producer) in &mut room.producers {
+            producer.bursts.drop_old(now);
             let transport = self.transports.get(producer.transport);
             let scores = transport.map(|t| t.inner.receiving().scores(now, key));
             let scores = scores.unwrap_or_default();

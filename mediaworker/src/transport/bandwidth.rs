@@ -29,6 +29,11 @@ const USELESS_LOSS: f32 = 0.1;
 /// Longest growth of the round trip time that is no queue of ours.
 const HARMLESS_DELAY: Duration = Duration::from_millis(200);
 
+/// No client's link is taken for wider, bits per second.
+const MAX_ESTIMATE: u64 = 10_000_000_000;
+/// How long the shortest round trip is remembered, once or twice.
+const SHORTEST_FOR: Duration = Duration::from_secs(60);
+
 /// Time between two probes for bandwidth that is wanted. A probe takes a few packets,
 /// and as many milliseconds.
 const PROBE_INTERVAL: Duration = Duration::from_millis(1500);
@@ -37,8 +42,10 @@ const STALLED_AFTER: Duration = Duration::from_secs(3);
 /// Share of packets, in percent, that is much to lose; where there is a queue as
 /// well, the link is too narrow.
 const HEAVY_LOSS_PERCENT: u32 = 10;
-/// Share of packets, in percent, that is lost only where a queue overflows.
+/// Share of packets, in percent, that is lost where a queue overflows: if there is
+/// one, and in any case.
 const OVERFLOW_PERCENT: u32 = 30;
+const SURE_OVERFLOW_PERCENT: u32 = 50;
 /// When a queue overflows, this part of what arrives is taken for available at first.
 const COLLAPSE: u64 = 4;
 /// Time until feedback is about packets that were sent after a collapse was seen: a
@@ -98,7 +105,8 @@ impl BitrateLimits {
                 "max_outgoing_bitrate: must be positive, and at least min_outgoing_bitrate ({min})"
             )));
         }
-        let initial = initial.unwrap_or(DEFAULT_INITIAL);
+        let (min, max) = (bounded(min), max.map(bounded));
+        let initial = bounded(initial.unwrap_or(DEFAULT_INITIAL));
         Ok(Self {
             initial: initial.clamp(min, max.unwrap_or(u64::MAX)),
             min,
@@ -109,6 +117,11 @@ impl BitrateLimits {
     fn apply(&self, bitrate: u64) -> u64 {
         bitrate.clamp(self.min, self.max.unwrap_or(u64::MAX))
     }
+}
+
+/// An estimate that can be reckoned with.
+fn bounded(bitrate: u64) -> u64 {
+    bitrate.min(MAX_ESTIMATE)
 }
 
 /// What is known of the way to one client.
@@ -122,7 +135,12 @@ pub struct Bandwidth {
     /// Feedback has come.
     proven: bool,
     round_trip_time: Option<Duration>,
+    /// The shortest of the last minutes, and since when a new one is looked for.
     shortest: Option<Duration>,
+    shortest_lately: Option<Duration>,
+    shortest_since: Option<Instant>,
+    /// The estimate before nobody wanted video.
+    known: Option<u64>,
     /// Share of packets lost in the last second.
     loss: Option<f32>,
     /// The link has become much too narrow.
@@ -153,6 +171,9 @@ impl Bandwidth {
             proven: false,
             round_trip_time: None,
             shortest: None,
+            shortest_lately: None,
+            shortest_since: None,
+            known: None,
             loss: None,
             collapsed: false,
             collapsed_at: None,
@@ -182,13 +203,21 @@ impl Bandwidth {
                 // What comes later is told by `handle_stats` without delay. When
                 // the last consumer with transport-cc goes, so does the estimate.
                 if *can_probe != self.can_probe {
-                    self.estimate = can_probe.then_some(estimate.as_u64());
+                    // What an idle estimator says is no estimate.
+                    let start = match estimate.as_u64() {
+                        0 => self.known.unwrap_or(self.limits.initial),
+                        told => told,
+                    };
+                    self.estimate = can_probe.then(|| bounded(start));
+                    self.collapsed = false;
+                    self.arrived = (0, 0);
                 }
                 self.can_probe = *can_probe;
             }
-            BweKind::Remb { estimate, .. } => {
+            // Of the two, what we estimate ourselves.
+            BweKind::Remb { estimate, .. } if !self.can_probe => {
                 self.proven = true;
-                self.estimate = Some(estimate.as_u64());
+                self.estimate = Some(bounded(estimate.as_u64()));
             }
             _ => {}
         }
@@ -202,13 +231,13 @@ impl Bandwidth {
             // It is measured by transport-cc feedback.
             self.proven = true;
             self.round_trip_time = Some(time);
-            self.shortest = Some(self.shortest.map_or(time, |least| least.min(time)));
+            self.note_round_trip(now, time);
         }
         self.loss = stats.egress_loss_fraction;
         let before = self.estimate;
         if self.can_probe
             && !self.idle
-            && let Some(raw) = stats.bwe_tx.map(|raw| raw.as_u64())
+            && let Some(raw) = stats.bwe_tx.map(|raw| bounded(raw.as_u64()))
         {
             if raw.abs_diff(self.raw) * 100 > self.raw {
                 self.moved = Some(now);
@@ -252,12 +281,14 @@ impl Bandwidth {
             return false;
         }
         self.arrived = (0, 0);
-        let overflows = lost * 100 > all * OVERFLOW_PERCENT;
-        let queues = overflows || self.is_slow(QUEUE_DELAY);
+        let queues = self.is_slow(QUEUE_DELAY);
+        let overflows = lost * 100 > all * OVERFLOW_PERCENT && queues
+            || lost * 100 > all * SURE_OVERFLOW_PERCENT;
+        let queues = queues || overflows;
         if lost * 100 <= all * HEAVY_LOSS_PERCENT || !queues {
             return false;
         }
-        let mut arrives = sent * u64::from(arrived) / u64::from(all);
+        let mut arrives = bounded(sent) * u64::from(arrived) / u64::from(all);
         if overflows && self.estimate.is_some_and(|estimate| estimate > arrives) {
             // Some of them were sent before it began. It is better to be wrong once
             // in what is left than to try one layer after the other.
@@ -273,7 +304,7 @@ impl Bandwidth {
     /// What str0m is told to be desired.
     fn aim(&self, desired: u64) -> u64 {
         let estimate = self.estimate.unwrap_or(0);
-        if estimate >= 2 * desired.max(self.limits.initial) {
+        if desired == 0 || estimate >= 2 * desired.max(self.limits.initial) {
             return 0;
         }
         // str0m probes for up to twice of it, however narrow the link is known to
@@ -299,12 +330,17 @@ impl Bandwidth {
     /// str0m's estimator has to start from, if another value than before: with 0 it
     /// sends no padding.
     pub fn set_idle(&mut self, idle: bool) -> Option<u64> {
-        if std::mem::replace(&mut self.idle, idle) == idle || !self.can_probe {
+        if !self.can_probe || std::mem::replace(&mut self.idle, idle) == idle {
             return None;
         }
         self.asked = 0;
         self.moved = None;
-        if idle { Some(0) } else { self.estimate }
+        self.raw = 0;
+        if idle {
+            self.known = self.estimate;
+            return Some(0);
+        }
+        self.estimate
     }
 
     /// Whether str0m's estimator has to start anew, and from what, bits per second.
@@ -330,7 +366,11 @@ impl Bandwidth {
     /// much less is sent than is available, which is not so on a narrow link that
     /// has become wide again.
     pub fn want(&mut self, now: Instant, desired: u64, wants_more: bool) -> Option<u64> {
-        self.began.get_or_insert(now);
+        if desired > 0 {
+            self.began.get_or_insert(now);
+        } else if !self.proven {
+            self.began = None;
+        }
         let desired = self.aim(desired);
         let is_other = desired.abs_diff(self.asked) * 100 > self.asked * SAME_PERCENT;
         let waited = |at: Instant| now.saturating_duration_since(at) >= PROBE_INTERVAL;
@@ -350,6 +390,19 @@ impl Bandwidth {
     /// Whether the link has become much too narrow since this was asked last.
     pub fn take_collapse(&mut self) -> bool {
         std::mem::take(&mut self.collapsed)
+    }
+
+    /// Notes a round trip. The shortest is that of the last minute or two: a client
+    /// may move to a longer way.
+    fn note_round_trip(&mut self, now: Instant, time: Duration) {
+        let since = *self.shortest_since.get_or_insert(now);
+        if now.saturating_duration_since(since) >= SHORTEST_FOR {
+            self.shortest_since = Some(now);
+            self.shortest = std::mem::replace(&mut self.shortest_lately, Some(time));
+        }
+        let least = |held: Option<Duration>| Some(held.map_or(time, |held| held.min(time)));
+        self.shortest = least(self.shortest);
+        self.shortest_lately = least(self.shortest_lately);
     }
 
     /// Whether packets take that much longer than the quickest did, as far as is
@@ -381,10 +434,20 @@ impl Bandwidth {
         let is_known = self.proven || waited < FEEDBACK_WITHIN;
         self.estimate
             .filter(|_| is_known)
-            .map(|estimate| estimate * UTILIZED_PERCENT / 100)
+            .map(|estimate| match self.can_probe {
+                true => estimate * UTILIZED_PERCENT / 100,
+                false => estimate,
+            })
             .map(|estimate| estimate.max(if self.passes() { sent } else { 0 }))
             .map(|estimate| self.limits.apply(estimate))
             .or(self.limits.max)
+    }
+
+    /// What can be sent, bits per second, once the client has sent feedback; before
+    /// that, a guess within the limits.
+    pub fn likely(&self, now: Instant, sent: u64, guess: u64) -> u64 {
+        let known = self.available(now, sent).filter(|_| self.proven);
+        known.unwrap_or_else(|| self.limits.apply(guess))
     }
 
     /// Round trip time by transport-cc feedback.
@@ -422,6 +485,7 @@ mod tests {
         let now = Instant::now();
         let mut bandwidth = Bandwidth::new(limits(None, Some(100), Some(1000)).unwrap());
         for (estimate, available) in [(50, 100), (500, 525), (5000, 1000)] {
+            bandwidth.handle_estimate(&twcc(0, false));
             bandwidth.handle_estimate(&twcc(estimate, true));
             assert_eq!(bandwidth.available(now, 0), Some(available));
         }
@@ -434,7 +498,7 @@ mod tests {
         let mut bandwidth = Bandwidth::new(BitrateLimits::default());
         assert_eq!(bandwidth.available(start, 0), None);
         assert!(bandwidth.handle_estimate(&twcc(1_000_000, true)));
-        assert_eq!(bandwidth.want(start, 1, false), Some(1));
+        assert_eq!(bandwidth.want(start, 1, false), Some(1_000_000));
         assert_eq!(bandwidth.available(start, 0), Some(1_050_000));
         assert_eq!(bandwidth.available(later, 0), None);
         assert!(!bandwidth.handle_estimate(&twcc(1_000_000, true)));
@@ -442,9 +506,17 @@ mod tests {
             estimate: Bitrate::bps(300_000),
             mid: "0".into(),
         };
-        assert!(bandwidth.handle_estimate(&remb));
-        assert_eq!(bandwidth.available(later, 0), Some(315_000));
+        assert!(!bandwidth.handle_estimate(&remb), "we know better");
         assert!(bandwidth.handle_estimate(&twcc(1, false)));
+        assert!(bandwidth.handle_estimate(&remb));
+        assert_eq!(bandwidth.available(later, 0), Some(300_000));
+        let remb = BweKind::Remb {
+            estimate: Bitrate::bps(u64::MAX),
+            mid: "0".into(),
+        };
+        assert!(bandwidth.handle_estimate(&remb));
+        assert_eq!(bandwidth.available(later, 0), Some(MAX_ESTIMATE));
+        bandwidth.estimate = None;
         assert_eq!(bandwidth.available(later, 0), None);
     }
 }

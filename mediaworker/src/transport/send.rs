@@ -28,8 +28,12 @@ const MAX_CONSUMERS: usize = 1024;
 /// Packets kept for retransmission, for each stream, and for how long.
 const RTX_CACHE_PACKETS: usize = 1024;
 const RTX_CACHE_AGE: Duration = Duration::from_secs(3);
-/// Largest share of retransmissions in what is sent while more is sent than passes.
-const CONGESTED_RESEND_CAP: f32 = 0.2;
+/// Largest share of retransmissions in what is sent, above which str0m drops what it
+/// still has to resend. Half is what a client asks for that loses every second packet.
+const RESEND_CAP: Option<f32> = Some(0.5);
+/// Packets that NACKs may name on one transport, less half of them in each second;
+/// str0m keeps each in a queue. A client with some lost seconds names 2,000.
+const MAX_OWED: usize = 8192;
 /// SSRC and payload type of the clients' hidden probing section; never media.
 const PROBATOR_SSRC: u32 = 1234;
 const PROBATOR_PT: u8 = 127;
@@ -79,37 +83,31 @@ pub struct Sending {
     /// Slot of each SSRC, media and RTX.
     by_ssrc: HashMap<u32, usize>,
     by_mid: HashMap<Mid, usize>,
-    /// Largest share of retransmissions. There is none as a rule: under heavy loss
-    /// it would withhold what the receiver needs most.
-    resend_cap: Option<f32>,
+    /// Packets that NACKs have named lately.
+    owed: usize,
 }
 
 impl Sending {
-    /// More is sent than passes, or not any more. While it is, what was lost is not
-    /// made up for: it was lost because of too much, and more would be.
-    pub fn set_congested(&mut self, rtc: &mut Rtc, congested: bool) {
-        let cap = congested.then_some(CONGESTED_RESEND_CAP);
-        if self.resend_cap != cap {
-            self.set_resend_cap(rtc, cap);
+    /// Forgets what was sent to the consumer in a slot, so that it is not sent again.
+    pub fn forget_sent(&mut self, rtc: &mut Rtc, slot: u32) {
+        let Some(stream) = self.stream(slot).filter(|s| s.declared) else {
+            return;
+        };
+        if let Some(tx) = rtc.direct_api().stream_tx(&stream.ssrc) {
+            tx.set_rtx_cache(RTX_CACHE_PACKETS, RTX_CACHE_AGE, RESEND_CAP);
         }
     }
 
-    /// Forgets what was sent and how much was resent, because something else is sent
-    /// from now on.
-    pub fn forget_sent(&mut self, rtc: &mut Rtc) {
-        let cap = self.resend_cap;
-        self.set_resend_cap(rtc, None);
-        self.set_resend_cap(rtc, cap);
+    /// Whether there is video.
+    pub fn has_video(&self) -> bool {
+        self.streams().any(|s| !s.kind.is_audio())
     }
 
-    fn set_resend_cap(&mut self, rtc: &mut Rtc, cap: Option<f32>) {
-        self.resend_cap = cap;
-        for stream in self.streams().filter(|s| s.declared) {
-            if let Some(tx) = rtc.direct_api().stream_tx(&stream.ssrc) {
-                // This also forgets what has been sent.
-                tx.set_rtx_cache(RTX_CACHE_PACKETS, RTX_CACHE_AGE, cap);
-            }
-        }
+    /// Notes that so many packets are asked for again. False: more than a client
+    /// that means well can have lost.
+    pub fn expects_nacks(&mut self, packets: usize) -> bool {
+        self.owed = self.owed.saturating_add(packets);
+        self.owed <= MAX_OWED
     }
 
     /// Checks a new consumer.
@@ -249,6 +247,11 @@ impl Sending {
         self.slots.get_mut(slot)?.as_mut()
     }
 
+    /// A second or a part of it is over.
+    pub fn forget_nacks(&mut self) {
+        self.owed -= self.owed / 8;
+    }
+
     /// Takes in what str0m counts of a stream.
     pub fn handle_stats(&mut self, stats: &MediaEgressStats) {
         let slot = self.by_mid.get(&stats.mid).copied();
@@ -311,7 +314,7 @@ impl Sending {
         let mut api = rtc.direct_api();
         if !stream.declared {
             let tx = api.declare_stream_tx(stream.ssrc, stream.rtx, stream.mid, None);
-            tx.set_rtx_cache(RTX_CACHE_PACKETS, RTX_CACHE_AGE, self.resend_cap);
+            tx.set_rtx_cache(RTX_CACHE_PACKETS, RTX_CACHE_AGE, RESEND_CAP);
             // What the bandwidth does not allow is not written, and what it does has
             // been paced by who sent it. In a pacer's queue it would be late, and in
             // the way of what follows when the bandwidth falls.

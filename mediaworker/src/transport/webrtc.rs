@@ -494,6 +494,7 @@ impl WebRtcTransport {
                     out.bandwidth_changed |= self.bandwidth.handle_estimate(&estimate);
                 }
                 RtcOutput::Event(Event::PeerStats(stats)) => {
+                    self.sending.forget_nacks();
                     out.bandwidth_changed |= self.bandwidth.handle_stats(now, &stats);
                 }
                 RtcOutput::Event(Event::ChannelData(message)) => match self.data.accept(message) {

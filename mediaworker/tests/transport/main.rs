@@ -16,6 +16,7 @@ mod data;
 mod data_limits;
 mod handshakes;
 mod hostile;
+mod late;
 mod layers;
 mod media;
 mod network;

@@ -154,6 +154,12 @@ fn extension_ids_above_14_are_taken() {
 fn lost_video_is_repaired_on_both_legs() {
     for seed in 1..=4 {
         let (mut network, mut audio, mut video) = call(seed);
+        // A consumer starts when the first packet of a keyframe comes first.
+        run(
+            &mut network,
+            &mut [&mut audio, &mut video],
+            Duration::from_secs(1),
+        );
         network.conditions = Conditions::BAD;
         run(
             &mut network,

@@ -61,7 +61,7 @@ fn lost_opus_is_sent_again_without_rtx() {
         assert_eq!(network.engine.counters().panics, 0);
     }
     let (mut network, audio, _) = lossy_call(1, false);
-    assert!(audio < 0.97, "the network is not bad: {audio}");
+    assert!(audio < 0.985, "the network is not bad: {audio}");
     let stats = outbound(&mut network, "a");
     let counts = (stats.packets_retransmitted, stats.nack_packet_count);
     assert_eq!(counts, (0, 0), "nobody asked");

@@ -63,6 +63,8 @@ fn router_does_what_the_model_says() {
             layers,
             emptied,
             patched,
+            replays,
+            replayed,
         } = total;
         assert!(
             forwarded > 400_000 && late > 10_000 && dropped > 10_000,
@@ -75,6 +77,7 @@ fn router_does_what_the_model_says() {
         assert!(skipped > 20 && requests > 1_000, "{total:?}");
         assert!(told > 1_000 && preferences > 300, "{total:?}");
         assert!(targets > 300 && layers > 20_000, "{total:?}");
+        assert!(replays > 300 && replayed > 3_000, "{total:?}");
         assert!(emptied > 300 && patched > 20_000, "{total:?}");
     }
 }

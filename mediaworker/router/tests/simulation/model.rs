@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use router::{
     CAPTURE_TRUST, Codec, ConsumerKey, DROP_HISTORY, Forward, KEY_FRAME_INTERVAL, Layers,
-    MediaKind, PATIENCE, Payload, STEADY_AFTER, STREAM_TIMEOUT,
+    MediaKind, PATIENCE, Payload, REPLAY_SPEED, STEADY_AFTER, STREAM_TIMEOUT,
 };
 
 use crate::client::{Client, Content, Packet};
@@ -31,6 +31,8 @@ struct Stream {
     failing: bool,
     /// AV1: the last structure, and the frame that brought it.
     structure: Option<(u64, u8)>,
+    /// AV1: packets that came without their structure.
+    unreadable: BTreeSet<u64>,
 }
 
 impl Stream {
@@ -131,6 +133,8 @@ struct Run {
     forgotten: BTreeSet<u64>,
     /// Output time minus input time.
     offset: i64,
+    /// Input time up to which it was replayed.
+    edge: Option<i64>,
     pictures: Option<Pictures>,
 }
 
@@ -142,6 +146,13 @@ impl Run {
 
     fn next_number(&self) -> u64 {
         self.number(self.highest_in + 1)
+    }
+
+    /// Output time of a frame.
+    fn time(&self, time: u64) -> i64 {
+        let time = time as i64;
+        let behind = self.edge.map_or(0, |edge| (edge - time).max(0));
+        time + self.offset + behind - behind / i64::from(REPLAY_SPEED)
     }
 
     /// Stretches of dropped packets above a number.
@@ -380,6 +391,10 @@ impl Model {
         }
     }
 
+    pub fn producer_of(&mut self, key: ConsumerKey) -> usize {
+        self.consumer_mut(key).producer
+    }
+
     pub fn request_key_frame(&mut self, now: Instant, key: ConsumerKey) {
         let consumer = self.consumer_mut(key);
         let (current, Some(cap)) = (consumer.current(), consumer.cap()) else {
@@ -556,6 +571,9 @@ impl Model {
                 stream.structure = Some((frame.number, structure));
             }
             readable = brings || stream.structure.is_some_and(|(_, last)| last == structure);
+            if !readable {
+                stream.unreadable.insert(packet.sequence);
+            }
         }
         let mut can_start = newest && packet.content != Content::Padding;
         if packet.content != Content::Padding {
@@ -632,6 +650,92 @@ impl Model {
             self.report.forwarded += u64::from(actual.is_some());
         }
         Ok(())
+    }
+
+    /// Resumes a consumer of which nothing was asked.
+    pub fn resume_quietly(&mut self, key: ConsumerKey) {
+        self.consumer_mut(key).paused = false;
+    }
+
+    /// Checks what was replayed to a consumer: `out` has the index of each packet.
+    pub fn replay(
+        &mut self,
+        now: Instant,
+        key: ConsumerKey,
+        packets: &[Packet],
+        epoch: u32,
+        (begun, mut out): (bool, Vec<(usize, Forward)>),
+    ) -> Checked {
+        let consumer = self.consumers.iter_mut().find(|c| c.key == key).unwrap();
+        let producer = &self.producers[&consumer.producer];
+        let stream = packets[0].stream;
+        let may_begin = consumer
+            .cap()
+            .is_some_and(|cap| stream <= cap || producer.best(now, cap) == Some(stream));
+        let waits = !consumer.paused && !consumer.flows && producer.paused_at.is_none();
+        let is_same = packets[0].epoch == epoch;
+        if begun != (may_begin && waits && is_same) {
+            return Err(format!("{key:?} has begun: {begun}"));
+        }
+        if !begun {
+            return if out.is_empty() {
+                Ok(())
+            } else {
+                Err("something was replayed".into())
+            };
+        }
+        self.report.replays += 1;
+        out.reverse();
+        for (index, packet) in packets.iter().enumerate() {
+            let actual = out
+                .pop_if(|(of, _)| *of == index)
+                .map(|(_, forward)| forward);
+            if actual.is_some_and(|actual| actual.consumer != key) {
+                return Err("to somebody else".into());
+            }
+            let is_padding = packet.content == Content::Padding;
+            if actual.is_some_and(|actual| is_padding || actual.payload == Payload::Empty) {
+                return Err(format!("{packet:?} could be left out"));
+            }
+            let readable = !producer.streams[stream]
+                .unreadable
+                .contains(&packet.sequence);
+            let result = match actual {
+                Some(actual) if index == 0 => {
+                    check_start(now, producer, consumer, packet, &mut self.report)
+                        .and_then(|()| {
+                            check_time_of_replay(now, producer, consumer, packets, &actual)
+                        })
+                        .and_then(|()| check_numbers(now, consumer, packet, &actual))
+                        .and_then(|()| {
+                            check_picture(now, consumer, packet, (true, true), Some(&actual))
+                        })
+                }
+                None if index > 0 && is_padding => {
+                    let run = consumer.runs.last_mut().unwrap();
+                    run.dropped.insert(packet.sequence);
+                    run.highest_in = packet.sequence;
+                    Ok(())
+                }
+                None if index > 0 && packet.frame.is_some() => {
+                    let run = consumer.runs.last_mut().unwrap();
+                    run.dropped.insert(packet.sequence);
+                    run.highest_in = packet.sequence;
+                    check_picture(now, consumer, packet, (true, readable), None)
+                }
+                Some(actual) => check_numbers(now, consumer, packet, &actual).and_then(|()| {
+                    check_picture(now, consumer, packet, (true, readable), Some(&actual))
+                }),
+                None => Err("is missing".into()),
+            };
+            result.map_err(|reason| format!("{packet:?} again to {key:?}: {reason}"))?;
+            self.report.replayed += u64::from(actual.is_some());
+        }
+        if out.is_empty() {
+            Ok(())
+        } else {
+            Err(format!("{} packets of nothing", out.len()))
+        }
     }
 
     /// Once the storm is over, everybody gets the best that they want.
@@ -762,6 +866,7 @@ fn check_start(
         forwarded: BTreeSet::new(),
         forgotten: BTreeSet::new(),
         offset: 0,
+        edge: None,
         pictures,
     });
     if before.is_some_and(|frame| frame.at > now) {
@@ -819,6 +924,48 @@ fn check_time_of_start(
     Ok(())
 }
 
+/// The same for a run that is replayed: its newest frame is where it would be by itself, unless
+/// there is no room for what comes before it.
+fn check_time_of_replay(
+    now: Instant,
+    producer: &Producer,
+    consumer: &mut Consumer,
+    packets: &[Packet],
+    first: &Forward,
+) -> Checked {
+    let has_payload = |packet: &&Packet| packet.content != Content::Padding;
+    let edge = packets.iter().rev().find(has_payload).unwrap();
+    let behind = edge.time as i64 - packets[0].time as i64;
+    let squeezed = behind / i64::from(REPLAY_SPEED);
+    let before = consumer.newest;
+    let early = Forward {
+        timestamp: (i64::from(first.timestamp) + squeezed) as u32,
+        ..*first
+    };
+    let mut result = check_time_of_start(now, producer, consumer, edge, &early);
+    if let Some(before) = before.filter(|before| first.timestamp == (before.time + 1) as u32) {
+        // It may have been moved on, but not further than that.
+        let by_itself = match (result.is_ok(), &consumer.newest) {
+            (true, Some(frame)) => frame.time,
+            _ => i64::MIN,
+        };
+        if by_itself > before.time + 1 + squeezed {
+            return Err("moved on without need".into());
+        }
+        let time = before.time + 1 + squeezed;
+        consumer.runs.last_mut().unwrap().offset = time - edge.time as i64;
+        consumer.newest = Some(Frame {
+            time,
+            source: (edge.stream, edge.epoch),
+            captured: edge.captured,
+            at: now,
+        });
+        result = Ok(());
+    }
+    consumer.runs.last_mut().unwrap().edge = Some(edge.time as i64);
+    result
+}
+
 /// Checks the numbers of a packet of the current run.
 fn check_numbers(
     now: Instant,
@@ -837,7 +984,7 @@ fn check_numbers(
     if number < run.first_out || number < consumer.initial_sequence {
         return Err(format!("number {number} is below the first one"));
     }
-    let time = packet.time as i64 + run.offset;
+    let time = run.time(packet.time);
     if actual.timestamp != time as u32 {
         return Err(format!("time {}, not {}", actual.timestamp, time as u32));
     }

@@ -5,8 +5,8 @@ use std::ops::AddAssign;
 use std::time::{Duration, Instant};
 
 use router::{
-    Action, ConsumerConfig, ConsumerKey, Forward, Layers, PreferredLayers, ProducerConfig,
-    ProducerKey, Router, RtpIn, Sink,
+    Action, Codec, ConsumerConfig, ConsumerKey, Forward, Kept, Layers, PreferredLayers,
+    ProducerConfig, ProducerKey, Replayed, Router, RtpIn, Sink,
 };
 
 use crate::client::{Client, Packet, Source};
@@ -16,6 +16,8 @@ use crate::sabotage::Sabotage;
 
 const STORM: Duration = Duration::from_secs(10);
 const CALM: Duration = Duration::from_secs(6);
+/// Age of a keyframe up to which what followed is replayed.
+const FRESH: Duration = Duration::from_millis(1800);
 
 /// How often the interesting things happened.
 #[derive(Clone, Copy, Debug, Default)]
@@ -34,6 +36,8 @@ pub struct Report {
     pub layers: u64,
     pub emptied: u64,
     pub patched: u64,
+    pub replays: u64,
+    pub replayed: u64,
 }
 
 impl AddAssign for Report {
@@ -52,6 +56,8 @@ impl AddAssign for Report {
         self.layers += other.layers;
         self.emptied += other.emptied;
         self.patched += other.patched;
+        self.replays += other.replays;
+        self.replayed += other.replayed;
     }
 }
 
@@ -59,6 +65,13 @@ enum Event {
     Frame { producer: usize, stream: usize },
     Arrival(Packet),
     Whim,
+}
+
+/// What has come since a keyframe.
+struct Burst {
+    since: Instant,
+    kept: Vec<Kept>,
+    packets: Vec<Packet>,
 }
 
 pub struct World {
@@ -77,6 +90,8 @@ pub struct World {
     clients: BTreeMap<usize, (ProducerKey, Client)>,
     next_client: usize,
     consumers: Vec<ConsumerKey>,
+    /// By producer and stream.
+    bursts: BTreeMap<(usize, usize), Burst>,
     /// Percentage of packets that are lost.
     loss: u64,
 }
@@ -98,6 +113,7 @@ impl World {
             clients: BTreeMap::new(),
             next_client: 0,
             consumers: Vec::new(),
+            bursts: BTreeMap::new(),
             loss: 0,
         }
     }
@@ -241,23 +257,72 @@ impl World {
         if client.sources[packet.stream].epoch != packet.epoch {
             return Ok(());
         }
-        let rtp = RtpIn {
-            stream: packet.stream,
-            codec: client.codec,
-            sequence: packet.sequence,
-            timestamp: packet.time as u32,
-            marker: packet.marker,
-            payload: &packet.payload,
-            captured: packet.captured,
-            audio_level: None,
-            dependency_descriptor: packet.extension.as_deref(),
-        };
+        let rtp = rtp(packet, client.codec);
         let mut out: Vec<Forward> = Vec::new();
-        self.router.handle_rtp(self.now, *key, &rtp, &mut out);
+        if let Some(kept) = self.router.handle_rtp(self.now, *key, &rtp, &mut out) {
+            self.keep(kept, packet);
+        }
         if let Some(sabotage) = self.sabotage {
             sabotage.falsify(&mut self.mischief, &mut self.lasting, &mut out);
         }
         self.model.packet(self.now, packet, &out)
+    }
+
+    /// Keeps what may be replayed, as the engine does.
+    fn keep(&mut self, kept: Kept, packet: &Packet) {
+        let of = (packet.producer, packet.stream);
+        if kept.begins() {
+            let burst = Burst {
+                since: self.now,
+                kept: vec![kept],
+                packets: vec![packet.clone()],
+            };
+            self.bursts.insert(of, burst);
+        } else if let Some(burst) = self.bursts.get_mut(&of) {
+            let at = burst
+                .packets
+                .partition_point(|other| other.sequence < packet.sequence);
+            if !kept.is_of_source_of(&burst.kept[0]) {
+                self.bursts.remove(&of);
+            } else if at > 0 {
+                burst.kept.insert(at, kept);
+                burst.packets.insert(at, packet.clone());
+            }
+        }
+    }
+
+    /// Resumes a consumer with what there is, or with a keyframe that is asked for.
+    fn resume_with_replay(&mut self, key: ConsumerKey) -> Result<(), String> {
+        self.router.resume_consumer_quietly(key).unwrap();
+        self.model.resume_quietly(key);
+        let index = self.model.producer_of(key);
+        let client = &self.clients[&index].1;
+        let own = self.bursts.range((index, 0)..(index + 1, 0)).rev();
+        for ((_, stream), burst) in own {
+            if self.now - burst.since > FRESH {
+                continue;
+            }
+            let replayed: Vec<Replayed<'_>> = burst
+                .kept
+                .iter()
+                .zip(&burst.packets)
+                .map(|(kept, packet)| Replayed {
+                    kept,
+                    rtp: rtp(packet, client.codec),
+                })
+                .collect();
+            let mut out = Vec::new();
+            let begun = self.router.replay(self.now, key, &replayed, &mut out);
+            let epoch = client.sources[*stream].epoch;
+            self.model
+                .replay(self.now, key, &burst.packets, epoch, (begun, out))?;
+            if begun {
+                return Ok(());
+            }
+        }
+        self.router.request_key_frame(self.now, key).unwrap();
+        self.model.request_key_frame(self.now, key);
+        Ok(())
     }
 
     fn create_producer(&mut self) {
@@ -343,11 +408,13 @@ impl World {
                 self.router.pause_consumer(key).unwrap();
                 self.model.pause_consumer(key);
             }
-            (38..60, _, Some(key)) => {
+            (38..50, _, Some(key)) => self.resume_with_replay(key)?,
+            (50..60, _, Some(key)) => {
                 self.router.resume_consumer(self.now, key).unwrap();
                 self.model.resume_consumer(self.now, key);
             }
             (60..63, Some(index), _) => {
+                self.bursts.retain(|(producer, _), _| *producer != index);
                 self.router
                     .pause_producer(self.now, self.clients[&index].0)
                     .unwrap();
@@ -475,5 +542,19 @@ impl World {
             self.after_call()?;
         }
         Ok(())
+    }
+}
+
+fn rtp(packet: &Packet, codec: Codec) -> RtpIn<'_> {
+    RtpIn {
+        stream: packet.stream,
+        codec,
+        sequence: packet.sequence,
+        timestamp: packet.time as u32,
+        marker: packet.marker,
+        payload: &packet.payload,
+        captured: packet.captured,
+        audio_level: None,
+        dependency_descriptor: packet.extension.as_deref(),
     }
 }

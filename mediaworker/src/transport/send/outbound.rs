@@ -18,6 +18,8 @@ pub struct Outbound {
     meter: Meter,
     /// Packets named by NACKs that have not been resent yet.
     owed: u32,
+    /// Those among them that had been named at the last look.
+    owed_before: u32,
     packets: u64,
     retransmitted: u64,
     /// Highest sequence number, losses and retransmissions up to the last
@@ -64,14 +66,16 @@ impl Outbound {
     pub fn pay_back(&mut self) -> bool {
         let is_owed = self.owed > 0;
         self.owed = self.owed.saturating_sub(1);
+        self.owed_before = self.owed_before.saturating_sub(1);
         is_owed
     }
 
     /// Takes in what str0m counts. A new receiver report in there ends an
     /// interval.
     pub fn handle_stats(&mut self, stats: &MediaEgressStats) {
-        // The rest was too old to be resent.
-        self.owed = 0;
+        // What has not been resent by the second look was too old.
+        self.owed -= self.owed_before.min(self.owed);
+        self.owed_before = self.owed;
         self.feedback = Feedback {
             nacks: stats.nacks,
             nack_packets: self.feedback.nack_packets,

@@ -35,6 +35,11 @@ impl WebRtcTransport {
         self.bandwidth.available(now, sent)
     }
 
+    /// The same; before the client has told anything about it, a guess within its limits.
+    pub fn likely_bitrate(&self, now: Instant, sent: u64, guess: u64) -> u64 {
+        self.bandwidth.likely(now, sent, guess)
+    }
+
     /// Whether much of what is sent to the client is lost.
     pub fn loses_much(&self) -> bool {
         self.bandwidth.loses_much()
@@ -43,17 +48,23 @@ impl WebRtcTransport {
     /// Whether the way to the client has become much too narrow since this was asked
     /// last: most of what is under way is lost.
     pub fn take_collapse(&mut self) -> bool {
-        let collapsed = self.bandwidth.take_collapse();
-        if let Some(rtc) = self.rtc.as_deref_mut().filter(|_| collapsed) {
-            self.sending.forget_sent(rtc);
-        }
-        collapsed
+        self.bandwidth.take_collapse()
     }
 
-    /// More is sent than passes, or not any more.
-    pub fn set_congested(&mut self, congested: bool) {
+    /// Forgets what was sent to a consumer: something else is from now on.
+    pub fn forget_sent(&mut self, slot: u32) {
         if let Some(rtc) = self.rtc.as_deref_mut() {
-            self.sending.set_congested(rtc, congested);
+            self.sending.forget_sent(rtc, slot);
+        }
+    }
+
+    /// No video is wanted any more.
+    pub fn want_nothing(&mut self) {
+        if let Some(rtc) = self.rtc.as_deref_mut()
+            && let Some(from) = self.bandwidth.set_idle(true)
+        {
+            rtc.bwe().reset(Bitrate::bps(from));
+            rtc.bwe().set_bitrate(Bitrate::ZERO, Bitrate::ZERO);
         }
     }
 
@@ -126,6 +137,10 @@ impl WebRtcTransport {
             let sent = self.traffic.sent.recent_bitrate(now);
             let loss = (heard.arrived, heard.lost);
             out.bandwidth_changed |= self.bandwidth.handle_feedback(now, loss, sent);
+        }
+        if !self.sending.expects_nacks(heard.nacks.len()) {
+            out.failed = Some("asks for too many retransmissions".into());
+            return false;
         }
         heard.nacks.into_iter().all(|(ssrc, sequence)| {
             match self.sending.nacked(ssrc, sequence).map(<[u8]>::to_vec) {
@@ -209,6 +224,7 @@ fn pay(budget: &mut ResendBudget, kind: Departure) -> Resend {
     match kind {
         Departure::Resend => return budget.resend(),
         Departure::Media => budget.media(),
+        // What is not asked for is str0m's own, and bounded by its estimate.
         Departure::Probe => {}
     }
     Resend::Send
