@@ -33,10 +33,11 @@ const HOOK: &str = r#"(mode) => {
 
 /// How long frames are counted.
 const WINDOW: Duration = Duration::from_millis(1500);
-/// Widths of the whole picture. Chromium sends three streams only of the larger one;
-/// three layers in one stream are hard work enough in the smaller.
-const HD: (u64, &str) = (1280, "hd");
-const VGA: (u64, &str) = (640, "vga");
+/// Widths of the three spatial layers. Chromium sends three streams only of the larger
+/// picture; layers in one stream are hard work enough in the smaller one, of which it
+/// makes two.
+const HD: ([u64; 3], &str) = ([320, 640, 1280], "hd");
+const VGA: ([u64; 3], &str) = ([320, 640, 640], "vga");
 
 /// What a page decodes of another one in a while.
 #[derive(Debug)]
@@ -118,7 +119,7 @@ fn look(
     more: &str,
     mode: &str,
     temporal_layers: i32,
-    (full, resolution): (u64, &str),
+    (widths, resolution): ([u64; 3], &str),
 ) {
     let server = Options::new()
         .env("MEDIASOUP_NUM_WORKERS", 1)
@@ -134,11 +135,11 @@ fn look(
     }
     browser.sees("alice", "bob", 20);
     // Once Chromium's estimate of the bandwidth lets it send every layer.
-    let best = browser.sees_layers("alice", "bob", full, 20.0);
+    let best = browser.sees_layers("alice", "bob", widths[2], 20.0);
     let freezes = browser.freezes("alice", "bob");
     for (spatial, temporal) in [(0, 0), (0, 2), (1, 1), (2, 2)] {
         browser.prefer("alice", "bob", spatial, temporal);
-        let width = full >> (2 - spatial);
+        let width = widths[usize::from(spatial)];
         let left_out = (temporal_layers - 1 - i32::from(temporal)).max(0);
         let seen = browser.sees_layers("alice", "bob", width, best.rate / f64::from(1 << left_out));
         println!("figure: {codecs} {mode}: layers {spatial}/{temporal}: {seen:?}");
