@@ -398,7 +398,7 @@ impl Bandwidth {
         let since = *self.shortest_since.get_or_insert(now);
         if now.saturating_duration_since(since) >= SHORTEST_FOR {
             self.shortest_since = Some(now);
-            self.shortest = std::mem::replace(&mut self.shortest_lately, Some(time));
+            self.shortest = self.shortest_lately.replace(time);
         }
         let least = |held: Option<Duration>| Some(held.map_or(time, |held| held.min(time)));
         self.shortest = least(self.shortest);
