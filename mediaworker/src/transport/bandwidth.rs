@@ -42,10 +42,8 @@ const STALLED_AFTER: Duration = Duration::from_secs(3);
 /// Share of packets, in percent, that is much to lose; where there is a queue as
 /// well, the link is too narrow.
 const HEAVY_LOSS_PERCENT: u32 = 10;
-/// Share of packets, in percent, that is lost where a queue overflows: if there is
-/// one, and in any case.
-const OVERFLOW_PERCENT: u32 = 30;
-const SURE_OVERFLOW_PERCENT: u32 = 50;
+/// Share of packets, in percent, that is lost where a queue overflows.
+const OVERFLOW_PERCENT: u32 = 40;
 /// When a queue overflows, this part of what arrives is taken for available at first.
 const COLLAPSE: u64 = 4;
 /// Time until feedback is about packets that were sent after a collapse was seen: a
@@ -54,7 +52,7 @@ const AFTER_COLLAPSE: Duration = Duration::from_millis(600);
 /// Time until the estimator knows of a collapse, too.
 const ESTIMATOR_LAG: Duration = Duration::from_millis(1500);
 /// Packets that a share is taken of, at least.
-const LOSS_SAMPLE: u32 = 20;
+const LOSS_SAMPLE: u32 = 12;
 /// Growth of the round trip time that is a queue.
 const QUEUE_DELAY: Duration = Duration::from_millis(50);
 /// Changes of what is desired up to this share, in percent, are not told.
@@ -117,6 +115,11 @@ impl BitrateLimits {
     fn apply(&self, bitrate: u64) -> u64 {
         bitrate.clamp(self.min, self.max.unwrap_or(u64::MAX))
     }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a share in percent will do")]
+fn share(part: u32, all: u32) -> f32 {
+    part as f32 / all.max(1) as f32
 }
 
 /// An estimate that can be reckoned with.
@@ -282,12 +285,13 @@ impl Bandwidth {
         }
         self.arrived = (0, 0);
         let queues = self.is_slow(QUEUE_DELAY);
-        let overflows = lost * 100 > all * OVERFLOW_PERCENT && queues
-            || lost * 100 > all * SURE_OVERFLOW_PERCENT;
+        let overflows = lost * 100 > all * OVERFLOW_PERCENT;
         let queues = queues || overflows;
         if lost * 100 <= all * HEAVY_LOSS_PERCENT || !queues {
             return false;
         }
+        // Known a quarter of a second before str0m tells.
+        self.loss = Some(share(lost, all));
         let mut arrives = bounded(sent) * u64::from(arrived) / u64::from(all);
         if overflows && self.estimate.is_some_and(|estimate| estimate > arrives) {
             // Some of them were sent before it began. It is better to be wrong once

@@ -1,6 +1,6 @@
 //! How time passes in a transport's `Rtc`.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use str0m::{Input, PacerReason, Reason, Rtc};
 
@@ -8,6 +8,8 @@ use super::{Output, WebRtcTransport};
 
 /// Advances of str0m in one flush; what is left waits for the next tick.
 const MAX_ADVANCES: usize = 1024;
+/// When that is.
+const NEXT_TICK: Duration = Duration::from_millis(1);
 
 impl WebRtcTransport {
     /// Lets time pass.
@@ -20,11 +22,6 @@ impl WebRtcTransport {
 
     /// Advances str0m and sends what was queued.
     pub fn flush(&mut self, now: Instant, out: &mut Output) {
-        if let Some(rtc) = self.rtc.as_deref_mut()
-            && self.data.is_unsettled()
-        {
-            self.data.settle(rtc);
-        }
         // Where bandwidth is estimated, str0m gives out one packet for each
         // advance, and wants a microsecond to pass before the next one. It gets it
         // here and now: a picture leaves as one, not with one tick for each packet.
@@ -33,6 +30,10 @@ impl WebRtcTransport {
             let Some(rtc) = self.rtc.as_deref_mut() else {
                 return;
             };
+            // What came out last time may have to be settled before the next.
+            if self.data.is_unsettled() {
+                self.data.settle(rtc);
+            }
             if let Err(error) = rtc.handle_input(Input::Timeout(at)) {
                 out.failed = Some(error.to_string());
             }
@@ -45,6 +46,8 @@ impl WebRtcTransport {
                 _ => return,
             }
         }
+        // Not before others had their turn.
+        self.rtc_timeout = Some(now + NEXT_TICK);
     }
 
     /// The time for str0m, which never goes back: what would, is ignored.
