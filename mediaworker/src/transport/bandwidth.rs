@@ -52,7 +52,7 @@ const AFTER_COLLAPSE: Duration = Duration::from_millis(600);
 /// Time until the estimator knows of a collapse, too.
 const ESTIMATOR_LAG: Duration = Duration::from_millis(1500);
 /// Packets that a share is taken of, at least.
-const LOSS_SAMPLE: u32 = 12;
+const LOSS_SAMPLE: u32 = 20;
 /// Growth of the round trip time that is a queue.
 const QUEUE_DELAY: Duration = Duration::from_millis(50);
 /// Changes of what is desired up to this share, in percent, are not told.
@@ -115,11 +115,6 @@ impl BitrateLimits {
     fn apply(&self, bitrate: u64) -> u64 {
         bitrate.clamp(self.min, self.max.unwrap_or(u64::MAX))
     }
-}
-
-#[expect(clippy::cast_precision_loss, reason = "a share in percent will do")]
-fn share(part: u32, all: u32) -> f32 {
-    part as f32 / all.max(1) as f32
 }
 
 /// An estimate that can be reckoned with.
@@ -290,8 +285,6 @@ impl Bandwidth {
         if lost * 100 <= all * HEAVY_LOSS_PERCENT || !queues {
             return false;
         }
-        // Known a quarter of a second before str0m tells.
-        self.loss = Some(share(lost, all));
         let mut arrives = bounded(sent) * u64::from(arrived) / u64::from(all);
         if overflows && self.estimate.is_some_and(|estimate| estimate > arrives) {
             // Some of them were sent before it began. It is better to be wrong once
@@ -435,6 +428,9 @@ impl Bandwidth {
         let waited = self
             .began
             .map_or(Duration::ZERO, |began| now.saturating_duration_since(began));
+        // str0m tells of loss a quarter of a second later.
+        let collapsed = self.collapsed_at.is_some_and(|at| now < at + ESTIMATOR_LAG);
+        let passes = self.passes() && !collapsed;
         let is_known = self.proven || waited < FEEDBACK_WITHIN;
         self.estimate
             .filter(|_| is_known)
@@ -442,7 +438,7 @@ impl Bandwidth {
                 true => estimate * UTILIZED_PERCENT / 100,
                 false => estimate,
             })
-            .map(|estimate| estimate.max(if self.passes() { sent } else { 0 }))
+            .map(|estimate| estimate.max(if passes { sent } else { 0 }))
             .map(|estimate| self.limits.apply(estimate))
             .or(self.limits.max)
     }
