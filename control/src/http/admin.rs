@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::AppState;
 use super::admin_access::AdminAccess;
-use super::explain::explained;
+use super::explain::{self, explained};
 use super::rooms::{RoomPath, room_id};
 use super::schemas::{
     AdminPeerErrors, AdminRoomBody, AdminRoomErrors, AdminRoomsBody, Draining, ForAdmins, Nothing,
@@ -50,13 +50,18 @@ pub(super) async fn room(
 ) -> Result<Json<Value>, Error> {
     let room = room_id(room)?;
     let mut described = state.rooms.describe(&room).await?;
-    let index = described.get("worker").and_then(Value::as_u64);
-    let live = state.workers.live().into_iter();
-    let mut worker = live.filter(|it| u64::try_from(it.index).ok() == index);
-    if let Some(worker) = worker.next() {
-        add_numbers(&mut described, &worker.client).await;
+    if let Some(worker) = worker_of(&state, &described) {
+        add_numbers(&mut described, &worker).await;
     }
     Ok(Json(described))
+}
+
+/// The worker of a room that is described, if it lives.
+pub(super) fn worker_of(state: &AppState, described: &Value) -> Option<WorkerClient> {
+    let index = described.get("worker")?.as_u64()?;
+    let mut live = state.workers.live().into_iter();
+    live.find(|it| u64::try_from(it.index) == Ok(index))
+        .map(|it| it.client)
 }
 
 /// Most streams of a room whose numbers are asked for at a time, senders' and
@@ -81,13 +86,15 @@ async fn add_numbers(described: &mut Value, worker: &WorkerClient) {
         .map(|id| consumer_numbers(worker.clone(), id));
     let producers = stream::iter(producers).buffer_unordered(NUMBERS_AT_ONCE);
     let consumers = stream::iter(consumers).buffer_unordered(NUMBERS_AT_ONCE);
-    let router_id = described.get("routerId").and_then(Value::as_str);
-    let router_id = router_id.unwrap_or_default().to_owned();
-    let (mut producers, mut consumers, mut reasons): (HashMap<_, _>, HashMap<_, _>, _) = tokio::join!(
-        producers.collect(),
-        consumers.collect(),
-        explained(worker, router_id)
-    );
+    let reasons = explained(worker, described);
+    let (mut producers, mut consumers, reasons): (HashMap<_, _>, HashMap<_, _>, _) =
+        tokio::join!(producers.collect(), consumers.collect(), reasons);
+    // A worker that does not answer leaves the streams without.
+    let reasons = reasons.unwrap_or_default();
+    let reasons = reasons
+        .iter()
+        .map(|it| (it.consumer_id.clone(), explain::consumer_json(it)));
+    let mut reasons: HashMap<_, _> = reasons.collect();
     for consumer in streams(described, "consumers") {
         let found = id_of(consumer).and_then(|id| reasons.remove(&id));
         if let Value::Object(fields) = consumer {

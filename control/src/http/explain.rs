@@ -10,7 +10,7 @@ use proto::{ExplainConsumersRequest, Layers, NextStep, VideoConsumer};
 use serde_json::{Value, json};
 
 use super::AppState;
-use super::admin::{id_of, streams_of};
+use super::admin::{id_of, streams_of, worker_of};
 use super::admin_access::AdminAccess;
 use super::rooms::{RoomPath, room_id};
 use super::schemas::{AdminConsumersBody, AdminRoomErrors};
@@ -39,22 +39,13 @@ pub(super) async fn consumers(
 ) -> Result<Json<Value>, Error> {
     let room = room_id(room)?;
     let mut described = state.rooms.describe(&room).await?;
-    let index = described.get("worker").and_then(Value::as_u64);
-    let router_id = described.get("routerId").and_then(Value::as_str);
-    let router_id = router_id.unwrap_or_default().to_owned();
-    let live = state.workers.live().into_iter();
-    let mut worker = live.filter(|it| u64::try_from(it.index).ok() == index);
-    let Some(worker) = worker.next() else {
+    let Some(worker) = worker_of(&state, &described) else {
         return Ok(Json(json!({ "consumers": [] })));
     };
-    let explained = worker
-        .client
-        .explain_consumers(ExplainConsumersRequest { router_id })
-        .await?;
+    let explained = explained(&worker, &described).await?;
     let receivers = owners(&mut described, "consumers");
     let senders = owners(&mut described, "producers");
     let all: Vec<Value> = explained
-        .consumers
         .iter()
         .map(|it| {
             let mut json = consumer_json(it);
@@ -69,15 +60,15 @@ pub(super) async fn consumers(
     Ok(Json(json!({ "consumers": all })))
 }
 
-/// The same by id, as far as the worker answers.
-pub(super) async fn explained(worker: &WorkerClient, router_id: String) -> HashMap<String, Value> {
+/// What the worker of a room that is described says about its video consumers.
+pub(super) async fn explained(
+    worker: &WorkerClient,
+    described: &Value,
+) -> Result<Vec<VideoConsumer>, Error> {
+    let router_id = described.get("routerId").and_then(Value::as_str);
+    let router_id = router_id.unwrap_or_default().to_owned();
     let request = ExplainConsumersRequest { router_id };
-    let answer = worker.explain_consumers(request).await;
-    let consumers = answer.map(|it| it.consumers).unwrap_or_default();
-    let consumers = consumers.iter();
-    consumers
-        .map(|it| (it.consumer_id.clone(), consumer_json(it)))
-        .collect()
+    Ok(worker.explain_consumers(request).await?.consumers)
 }
 
 /// Whose each stream of a kind is.
@@ -95,7 +86,7 @@ fn owners(described: &mut Value, kind: &str) -> HashMap<String, String> {
     owners
 }
 
-fn consumer_json(it: &VideoConsumer) -> Value {
+pub(super) fn consumer_json(it: &VideoConsumer) -> Value {
     json!({
         "id": it.consumer_id,
         "producerId": it.producer_id,

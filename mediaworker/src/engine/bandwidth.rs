@@ -114,10 +114,7 @@ impl Engine {
     pub(super) fn is_short(&self, now: Instant, transport: TransportKey) -> bool {
         self.transports.get(transport).is_some_and(|entry| {
             let available = entry.available_bitrate(now);
-            let sharing = entry.sharing.as_deref();
-            sharing
-                .zip(available)
-                .is_some_and(|(sharing, available)| available < sharing.audio + sharing.allocated())
+            available.is_some_and(|available| available < entry.meant())
         })
     }
 
@@ -243,8 +240,8 @@ fn share_transport(
         .collect();
     sharing.desired = sharing.allocator.desired(&demands);
     sharing.audio = audio;
-    let sent = audio + sharing.allocated();
-    let available = transport.inner.available_bitrate(now, sent);
+    let available = transport.available_bitrate(now);
+    let sharing = transport.sharing.get_or_insert_default();
     sharing.available = available.map(|available| available.saturating_sub(audio));
     let Some(available) = sharing.available else {
         sharing.allocations.clear();

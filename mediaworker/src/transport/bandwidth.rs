@@ -132,6 +132,7 @@ pub struct Bandwidth {
     can_probe: bool,
     /// Feedback has come.
     proven: bool,
+    /// By transport-cc feedback.
     round_trip_time: Option<Duration>,
     /// The shortest of the last minutes, and since when a new one is looked for.
     shortest: Option<Duration>,
@@ -279,9 +280,8 @@ impl Bandwidth {
             return false;
         }
         self.arrived = (0, 0);
-        let queues = self.is_slow(QUEUE_DELAY);
         let overflows = lost * 100 > all * OVERFLOW_PERCENT;
-        let queues = queues || overflows;
+        let queues = overflows || self.is_slow(QUEUE_DELAY);
         if lost * 100 <= all * HEAVY_LOSS_PERCENT || !queues {
             return false;
         }
@@ -356,8 +356,8 @@ impl Bandwidth {
         self.estimate
     }
 
-    /// Takes note of what would be welcome, bits per second; video flows from now on.
-    /// Answers what str0m has to be told, if anything.
+    /// Takes note of what would be welcome, bits per second; above 0 video flows
+    /// from now on. Answers what str0m has to be told, if anything.
     ///
     /// str0m probes when more is desired than before. It does so by itself only where
     /// much less is sent than is available, which is not so on a narrow link that
@@ -448,11 +448,6 @@ impl Bandwidth {
     pub fn likely(&self, now: Instant, sent: u64, guess: u64) -> u64 {
         let known = self.available(now, sent).filter(|_| self.proven);
         known.unwrap_or_else(|| self.limits.apply(guess))
-    }
-
-    /// Round trip time by transport-cc feedback.
-    pub fn round_trip_time(&self) -> Option<Duration> {
-        self.round_trip_time
     }
 }
 
