@@ -24,10 +24,17 @@ export class Participant {
     this.notifications = {};
     /** What went wrong without a caller to be told. */
     this.problems = [];
+    /** What TURN servers said, and by which logins they were asked. */
+    this.iceErrors = [];
+    this.turnUsers = [];
   }
 
-  /** Connects and joins. */
-  async join({ url, displayName }) {
+  /**
+   * Connects and joins. `turn`: send and receive through the TURN servers alone, as
+   * the answer's `iceServer` (the original's shape) or its `iceServers` has them.
+   */
+  async join({ url, displayName, turn }) {
+    this.turn = turn;
     this.peer = new this.protoo.Peer(new this.protoo.WebSocketTransport(url));
     this.peer.on('request', (request, accept, reject) => this.#request(request, accept, reject));
     this.peer.on('notification', (notification) => this.#notification(notification));
@@ -68,20 +75,21 @@ export class Participant {
 
   async #createTransport(direction) {
     const sending = direction === 'send';
-    const { id, iceParameters, iceCandidates, dtlsParameters, sctpParameters } =
-      await this.peer.request('createWebRtcTransport', {
-        forceTcp: false,
-        producing: sending,
-        consuming: !sending,
-        sctpCapabilities: this.#sctpCapabilities(),
-      });
+    const answer = await this.peer.request('createWebRtcTransport', {
+      forceTcp: false,
+      producing: sending,
+      consuming: !sending,
+      sctpCapabilities: this.#sctpCapabilities(),
+    });
+    const { id, iceParameters, iceCandidates, dtlsParameters, sctpParameters } = answer;
     const options = {
       id,
       iceParameters,
       iceCandidates,
       dtlsParameters: sending ? { ...dtlsParameters, role: 'auto' } : dtlsParameters,
       sctpParameters,
-      iceServers: [],
+      iceServers: this.#iceServers(answer),
+      iceTransportPolicy: this.turn && 'relay',
     };
     const transport = sending
       ? this.sendDevice.createSendTransport(options)
@@ -89,6 +97,9 @@ export class Participant {
     transport.on('connect', ({ dtlsParameters: own }, callback, errback) => {
       const data = { transportId: transport.id, dtlsParameters: own };
       this.peer.request('connectWebRtcTransport', data).then(callback, errback);
+    });
+    transport.on('icecandidateerror', ({ errorCode, errorText, url }) => {
+      this.iceErrors.push({ code: errorCode, text: errorText, url });
     });
     transport.on('produce', ({ kind, rtpParameters, appData }, callback, errback) => {
       const data = { transportId: transport.id, kind, rtpParameters, appData };
@@ -100,6 +111,24 @@ export class Participant {
       this.peer.request('produceData', data).then(callback, errback);
     });
     return transport;
+  }
+
+  #iceServers({ iceServer, iceServers }) {
+    if (!this.turn) return [];
+    if (this.turn === 'iceServers') {
+      this.turnUsers.push(...iceServers.map(({ username }) => username));
+      return iceServers;
+    }
+    const { enableIceServer, iceServerHost, iceServerPort, iceServerProto } = iceServer;
+    if (enableIceServer !== 'yes') throw new Error('no TURN server is offered');
+    this.turnUsers.push(iceServer.iceServerUser);
+    return [
+      {
+        urls: [`turn:${iceServerHost}:${iceServerPort}?transport=${iceServerProto}`],
+        username: iceServer.iceServerUser,
+        credential: iceServer.iceServerPass,
+      },
+    ];
   }
 
   async produce(options) {
@@ -226,6 +255,8 @@ export class Participant {
       notifications: this.notifications,
       problems: this.problems,
       connection: [this.sendTransport?.connectionState, this.recvTransport?.connectionState],
+      iceErrors: this.iceErrors,
+      turnUsers: this.turnUsers,
     };
   }
 

@@ -26,9 +26,9 @@ const SAY_AGAIN: Duration = Duration::from_secs(3);
 const LARGEST_MESSAGE: u32 = 262_144;
 
 /// The newest mediasoup-client that is tested.
-const NEWEST: &str = "3.24.1";
+pub const NEWEST: &str = "3.24.1";
 
-type SharedDriver = Rc<RefCell<Driver>>;
+pub type SharedDriver = Rc<RefCell<Driver>>;
 
 fn directory() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients")
@@ -74,7 +74,7 @@ pub fn python() -> PathBuf {
 }
 
 /// Someone in a room: a page of a browser, or a program.
-struct Participant {
+pub struct Participant {
     driver: SharedDriver,
     is_page: bool,
     id: &'static str,
@@ -82,7 +82,7 @@ struct Participant {
 
 impl Participant {
     /// A page in a browser with a version of mediasoup-client.
-    fn page(browser: &SharedDriver, id: &'static str, version: &str) -> Self {
+    pub fn page(browser: &SharedDriver, id: &'static str, version: &str) -> Self {
         let open = json!({"cmd": "open", "page": id, "url": page_url(version),
             "timeout": PATIENCE.as_millis()});
         browser.borrow_mut().try_command(open).unwrap();
@@ -104,14 +104,14 @@ impl Participant {
         }
     }
 
-    fn evaluate(&self, expression: &str) -> Result<Value, String> {
+    pub fn evaluate(&self, expression: &str) -> Result<Value, String> {
         let command = json!({"cmd": "eval", "page": self.id, "expression": expression,
             "timeout": PATIENCE.as_millis()});
         self.driver.borrow_mut().try_command(command)
     }
 
     /// Calls a method of the participant.
-    fn call(&self, method: &str, argument: Value) -> Value {
+    pub fn call(&self, method: &str, argument: Value) -> Value {
         let result = if self.is_page {
             self.evaluate(&format!("participant.{method}({argument})"))
         } else {
@@ -136,12 +136,18 @@ impl Participant {
     }
 
     fn join(&self, server: &Server, room: &str) {
+        self.join_through(server, room, Value::Null);
+    }
+
+    /// Joins, and uses nothing but the TURN servers in this field of the server's
+    /// answers.
+    pub fn join_through(&self, server: &Server, room: &str, turn: Value) {
         let url = format!(
             "wss://{}/?roomId={room}&peerId={}",
             server.address(),
             self.id
         );
-        let argument = json!({"url": url, "displayName": self.display_name()});
+        let argument = json!({"url": url, "displayName": self.display_name(), "turn": turn});
         let answer = self.call("join", argument);
         println!("{}: {}", self.id, answer["handler"]);
     }
@@ -150,12 +156,12 @@ impl Participant {
         format!("name of {}", self.id)
     }
 
-    fn stats(&self) -> Value {
+    pub fn stats(&self) -> Value {
         self.call("stats", json!({}))
     }
 
     /// Waits until the statistics satisfy a condition.
-    fn wait(&self, what: &str, mut holds: impl FnMut(&Value) -> bool) -> Value {
+    pub fn wait(&self, what: &str, mut holds: impl FnMut(&Value) -> bool) -> Value {
         let end = Instant::now() + PATIENCE;
         loop {
             let stats = self.stats();
@@ -186,7 +192,7 @@ impl Participant {
     }
 
     /// Waits until another participant's video is decoded and its sound is heard.
-    fn sees_and_hears(&self, other: &Self) {
+    pub fn sees_and_hears(&self, other: &Self) {
         let stats = self.gets(other, "video", "frames", 20.0);
         let width = &consumer(&stats, other.id, "video").unwrap()["width"];
         assert!(width.as_u64().unwrap() >= 160, "{width}");

@@ -11,6 +11,7 @@
 mod client;
 mod driver;
 mod https;
+mod lines;
 mod protoo;
 mod server;
 
@@ -36,3 +37,4 @@ mod quality;
 mod races;
 mod schemathesis;
 mod tidy;
+mod turn;

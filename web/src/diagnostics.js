@@ -6,7 +6,8 @@
 //     state,                        see call.js
 //     notice: {kind, text} | null,  what the page says about the call
 //     room, peerId, name,
-//     transports: {send, recv}: {state, bytesSent, bytesReceived, roundTripTime, remote, protocol} | null
+//     transports: {send, recv}: {state, bytesSent, bytesReceived, roundTripTime, remote, protocol, local} | null,
+//                                   (local: host, srflx, prflx or relay, through TURN)
 //     peers: [{id, name, speaking, consumers: [{
 //       id, producerId, kind, paused, trackState, codec,
 //       packetsReceived, packetsLost, bytesReceived, jitter,          (jitter in s)
@@ -108,12 +109,14 @@ async function transportStats(transport) {
   const pair = report.find(({ type, id, nominated, state }) => type === 'candidate-pair'
     && (id === wire.selectedCandidatePairId || (nominated && state === 'succeeded'))) ?? {};
   const remote = report.find(({ id }) => id === pair.remoteCandidateId);
+  const local = report.find(({ id }) => id === pair.localCandidateId);
   return {
     state: transport.connectionState,
     ...pick(pair, ['bytesSent', 'bytesReceived']),
     roundTripTime: pair.currentRoundTripTime,
     remote: remote && `${remote.address}:${remote.port}`,
     protocol: remote?.protocol,
+    local: local?.candidateType,
   };
 }
 

@@ -6,6 +6,9 @@ import { Device } from 'mediasoup-client';
 import { produceOptions } from './encodings.js';
 import { RemotePeer } from './peer.js';
 
+/** What a TURN server says to a wrong or expired login (RFC 8489). */
+const UNAUTHORIZED = 401;
+
 /**
  * `hooks`: `changed()` after anything visible changed; `problem(text)` when
  * something went wrong that the call survives; `mediaLost(text)` when a
@@ -100,6 +103,15 @@ export class Session {
       dtlsParameters: { ...dtlsParameters, role: 'auto' },
       sctpParameters,
       iceServers: iceServers?.length ? iceServers : undefined,
+      iceTransportPolicy: this.#options.relay ? 'relay' : undefined,
+    });
+    if (this.#options.relay && !iceServers?.length) {
+      this.#hooks.problem('This page is to use the TURN server alone, but the server offers none.');
+    }
+    transport.on('icecandidateerror', (event) => {
+      // Other codes are of networks of this machine that do not lead there.
+      if (event.errorCode !== UNAUTHORIZED) return;
+      this.#hooks.problem(`The TURN server ${event.url} refused the login that the server gave (401 ${event.errorText}).`);
     });
     transport.on('connect', ({ dtlsParameters: ours }, done, failed) => {
       this.#protoo
