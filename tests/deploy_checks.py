@@ -1,7 +1,7 @@
 """What a schema cannot tell of the deployment files.
 
-Usage: deploy_checks.py DIRECTORY, with the rendered files k8s-*.yaml and
-compose-*.yaml that tests/deploy makes. Prints every finding, and fails if there
+Usage: deploy_checks.py DIRECTORY, with the rendered files k8s-*.yaml,
+monitoring-*.yaml and compose-*.yaml that tests/deploy makes. Prints every finding, and fails if there
 is one.
 """
 
@@ -31,6 +31,22 @@ ORIGINAL_VARIABLES = {
     "MEDIASOUP_MIN_PORT",
     "PROTOO_LISTEN_PORT",
 }
+
+# And its endpoints, which docs/migration.md has to tell of one by one.
+ORIGINAL_ENDPOINTS = [
+    "GET `/getRoomId`",
+    "POST `/rooms/:roomId?`",
+    "GET `/config`",
+    "GET `/rooms/:roomId`",
+    "POST `/rooms/:roomId/broadcasters`",
+    "DELETE `/rooms/:roomId/broadcasters/:broadcasterId`",
+    "POST `…/:broadcasterId/transports`",
+    "POST `…/transports/:transportId/connect`",
+    "POST `…/transports/:transportId/producers`",
+    "POST `…/transports/:transportId/consume`",
+    "POST `…/transports/:transportId/consume/data`",
+    "POST `…/transports/:transportId/produce/data`",
+]
 
 # Variables of the pods that are there to be named by others.
 POD_VARIABLES = {"NODE_IP", "POD_NAME"}
@@ -100,6 +116,78 @@ def check_documents(known):
         check(not unknown, f"{where} names what the code does not know: {sorted(unknown)}")
         everywhere |= names
     check(not set(known) - everywhere, f"undocumented: {sorted(set(known) - everywhere)}")
+
+
+def table_rows(text):
+    """The first cells of the rows of a document's tables, with the other cells."""
+    for line in text.splitlines():
+        cells = [cell.strip() for cell in line.strip().strip("|").split("|")]
+        if line.startswith("|") and not re.fullmatch(r"[-: ]*", cells[0]):
+            yield cells[0], cells[1:]
+
+
+def row_variables(cell):
+    """Variables in the first cell of a row, in their order."""
+    names = []
+    for name in re.findall(r"`([A-Z…][A-Z_]+)`", cell):
+        # `…_PASS` continues the one before it.
+        names.append(names[-1].rsplit("_", 1)[0] + name[1:] if name.startswith("…") else name)
+    return names
+
+
+def check_readme(known):
+    """README.md's table has a row for every setting, with its default."""
+    listed = {}
+    for first, rest in table_rows((ROOT / "README.md").read_text()):
+        names = row_variables(first)
+        if not names or len(rest) != 2:
+            continue
+        # Several settings of one row have their defaults in the same order, or
+        # under their names: port `3478`, `udp`.
+        defaults = re.findall(r"`([^`]*)`", rest[1])
+        for position, name in enumerate(names):
+            check(name not in listed, f"README.md's table has {name} twice")
+            wanted = known.get(name, "")
+            listed[name] = wanted in defaults if wanted else True
+            if len(names) == len(defaults):
+                listed[name] = not wanted or defaults[position] == wanted
+            if len(names) == 1 and not wanted:
+                listed[name] = not defaults or rest[1] != f"`{defaults[0]}`"
+    same_names("README.md's table", set(listed), set(known))
+    for name, right in listed.items():
+        default = known.get(name)
+        check(right, f"README.md's table: the default of {name} is {default or 'none'}")
+
+
+def check_migration():
+    """docs/migration.md has a row for all that the original has."""
+    rows = [first for first, _ in table_rows((ROOT / "docs/migration.md").read_text())]
+    variables = {name for row in rows for name in row_variables(row)}
+    lost = ORIGINAL_VARIABLES - variables
+    check(not lost, f"docs/migration.md has no row for {sorted(lost)}")
+    for endpoint in ORIGINAL_ENDPOINTS:
+        check(endpoint in rows, f"docs/migration.md has no row for {endpoint}")
+
+
+# --- systemd
+
+
+def check_unit(known):
+    """The unit knows the settings, and leaves the time that a drain takes."""
+    unit = {}
+    for line in (ROOT / "deploy/webrtc-server.service").read_text().splitlines():
+        name, separator, value = line.partition("=")
+        if separator and not line.startswith("#"):
+            unit.setdefault(name, []).append(value)
+    for variable in unit.get("Environment", []):
+        name = variable.partition("=")[0]
+        check(name in known, f"the unit sets {name}, which the code does not know")
+    stop = int(unit["TimeoutStopSec"][0])
+    drain = int(known["DRAIN_TIMEOUT"])
+    check(drain + SERVER_END < stop, f"the unit: {stop} s are too few to drain in")
+    # With any other mode the workers would get SIGTERM too, and end the calls.
+    check(unit["KillMode"] == ["mixed"], "the unit: KillMode is not mixed")
+    check("User" in unit, "the unit runs as root")
 
 
 # --- ports
@@ -184,6 +272,11 @@ def check_compose(path, known):
             published.take(name, protocol, outside, outside)
             # Clients are told of inner numbers, except for HTTPS.
             check(outside == inside or inside == 4443, f"{what}: {name}: {port}")
+    if what.endswith("port-443"):
+        server = services["server"]
+        check(server["cap_add"] == ["NET_BIND_SERVICE"], f"{what}: {server['cap_add']}")
+        check(server["cap_drop"] == ["ALL"], f"{what}: {server['cap_drop']}")
+        check(server["user"] == "0:10001", f"{what}: {server['user']}")
     if what.endswith("bridge"):
         for protocol, first, last in [
             ("tcp", 443, 443),
@@ -230,7 +323,16 @@ def check_order_of_variables(what, container):
         defined.add(variable["name"])
 
 
-def check_workload(what, workload, objects, known):
+def setting(container, objects, name):
+    """The value of a setting that a container's ConfigMap has."""
+    for source in container.get("envFrom", []):
+        data = objects[("ConfigMap", source["configMapRef"]["name"])]["data"]
+        if name in data:
+            return data[name]
+    return None
+
+
+def check_workload(what, workload, objects):
     pod = workload["spec"]["template"]["spec"]
     grace = pod["terminationGracePeriodSeconds"]
     for container in containers(workload):
@@ -245,7 +347,8 @@ def check_workload(what, workload, objects, known):
         check(not security.get("allowPrivilegeEscalation", True), f"{where}: may gain privileges")
         pause = container.get("lifecycle", {}).get("preStop", {}).get("exec", {}).get("command")
         if pause:
-            needed = int(pause[1]) + int(known["DRAIN_TIMEOUT"]) + SERVER_END
+            drain = setting(container, objects, "DRAIN_TIMEOUT")
+            needed = int(pause[1]) + int(drain) + SERVER_END
             check(needed < grace, f"{where}: {grace} s are too few")
         volumes = {volume["name"] for volume in pod.get("volumes", [])}
         for mount in container.get("volumeMounts", []):
@@ -279,6 +382,62 @@ def check_references(what, objects):
                 check(rule["host"] in spec["tls"][0]["hosts"], f"{what}: {rule['host']}: no TLS")
 
 
+def port_ranges(ports):
+    return {
+        (port["protocol"].lower(), str(port["port"]), str(port.get("endPort", port["port"])))
+        for port in ports
+    }
+
+
+def check_policy(what, objects, name, wanted):
+    opened = port_ranges(objects[("NetworkPolicy", name)]["spec"]["ingress"][0]["ports"])
+    check(opened == wanted, f"{what}: the NetworkPolicy of {name} opens {opened}")
+
+
+def check_spread(what, objects):
+    """No two servers on a node, and no drain of a node that waits for ever."""
+    server = objects[("StatefulSet", "webrtc-server")]["spec"]
+    labels = server["template"]["metadata"]["labels"]
+    affinity = server["template"]["spec"]["affinity"]["podAntiAffinity"]
+    terms = affinity["requiredDuringSchedulingIgnoredDuringExecution"]
+    apart = any(
+        term["topologyKey"] == "kubernetes.io/hostname"
+        and term["labelSelector"]["matchLabels"].items() <= labels.items()
+        for term in terms
+    )
+    check(apart, f"{what}: two servers may be on one node")
+    budget = objects[("PodDisruptionBudget", "webrtc-server")]["spec"]
+    check(budget["selector"]["matchLabels"].items() <= labels.items(), f"{what}: whose budget?")
+    check(budget.get("maxUnavailable") == 1, f"{what}: a node with a server cannot be drained")
+
+
+def check_monitor(path, base):
+    """The ServiceMonitor, for which there is no schema: what it names is there."""
+    what = path.stem
+    (monitor,) = [d for d in yaml.safe_load_all(path.read_text()) if d]
+    base = [d for d in yaml.safe_load_all(base.read_text()) if d]
+    check(monitor["kind"] == "ServiceMonitor", f"{what}: {monitor['kind']}")
+    namespaces = {thing["metadata"].get("namespace") for thing in base} - {None}
+    check({monitor["metadata"]["namespace"]} == namespaces, f"{what}: its namespace")
+    wanted = monitor["spec"]["selector"]["matchLabels"].items()
+    services = [d for d in base if d["kind"] == "Service" and wanted <= d["metadata"]["labels"].items()]
+    check(len(services) == 1, f"{what}: it finds {len(services)} Services for each pod")
+    (endpoint,) = monitor["spec"]["endpoints"]
+    ports = [port["name"] for service in services for port in service["spec"]["ports"]]
+    check(ports == [endpoint["port"]], f"{what}: no port {endpoint['port']}")
+    credentials = endpoint["authorization"]["credentials"]
+    token = [
+        variable["valueFrom"]["secretKeyRef"]
+        for thing in base
+        if thing["kind"] == "StatefulSet"
+        for variable in containers(thing)[-1]["env"]
+        if variable["name"] == "ADMIN_TOKEN"
+    ]
+    check(token == [credentials], f"{what}: {credentials} is not the admin token")
+    way = (endpoint["scheme"], endpoint["path"])
+    check(way == ("https", "/metrics"), f"{what}: {way}")
+
+
 def check_kubernetes(path, known):
     what = path.stem
     documents = [d for d in yaml.safe_load_all(path.read_text()) if d]
@@ -289,7 +448,7 @@ def check_kubernetes(path, known):
         return
     for (kind, name), thing in objects.items():
         if kind in ("StatefulSet", "Deployment"):
-            check_workload(f"{what}: {name}", thing, objects, known)
+            check_workload(f"{what}: {name}", thing, objects)
     check_references(what, objects)
 
     server = containers(objects[("StatefulSet", "webrtc-server")])[-1]
@@ -303,11 +462,16 @@ def check_kubernetes(path, known):
     command = " ".join(coturn.get("command", []) + coturn["args"])
     check_coturn(what, command)
     take_all(Ports(what), environment, command)
-    policy = objects[("NetworkPolicy", "webrtc-server")]["spec"]["ingress"][0]["ports"]
-    opened = {(p["protocol"].lower(), str(p["port"]), str(p.get("endPort", p["port"]))) for p in policy}
     https = environment["PROTOO_LISTEN_PORT"]
     media = ("udp", environment["MEDIASOUP_MIN_PORT"], environment["MEDIASOUP_MAX_PORT"])
-    check(opened == {("tcp", https, https), media}, f"{what}: the NetworkPolicy opens {opened}")
+    check_policy(what, objects, "webrtc-server", {("tcp", https, https), media})
+    flags = dict(re.findall(r"--(listening-port|min-port|max-port)=(\d+)", command))
+    turn = flags["listening-port"]
+    relays = ("udp", flags["min-port"], flags["max-port"])
+    check_policy(what, objects, "coturn", {("udp", turn, turn), ("tcp", turn, turn), relays})
+    outgoing = objects[("NetworkPolicy", "coturn")]["spec"]["egress"][0]["ports"]
+    check(port_ranges(outgoing) == {media}, f"{what}: coturn gets to {port_ranges(outgoing)}")
+    check_spread(what, objects)
     for probe in ["startupProbe", "readinessProbe", "livenessProbe"]:
         check(str(server[probe]["httpGet"]["port"]) == https, f"{what}: {probe}")
 
@@ -318,14 +482,20 @@ def main(directory):
     lost = ORIGINAL_VARIABLES - set(known)
     check(not lost, f"variables of the original that the code does not know: {sorted(lost)}")
     check_documents(known)
+    check_readme(known)
+    check_migration()
+    check_unit(known)
     check_example(known)
     rendered = sorted(directory.glob("k8s-*.yaml"))
     composed = sorted(directory.glob("compose-*.yaml"))
-    check(len(rendered) >= 6 and len(composed) == 2, "files are missing")
+    monitors = sorted(directory.glob("monitoring-*.yaml"))
+    check(len(rendered) >= 6 and len(composed) == 3 and monitors, "files are missing")
     for path in composed:
         check_compose(path, known)
     for path in rendered:
         check_kubernetes(path, known)
+    for path in monitors:
+        check_monitor(path, directory / path.name.replace("monitoring", "k8s-base"))
     for finding in findings:
         print(f"deploy: {finding}", file=sys.stderr)
     if findings:

@@ -27,6 +27,7 @@ mod comeback;
 mod defects;
 mod failures;
 mod flat;
+mod guide;
 mod handshakes;
 mod joins;
 mod layers;
