@@ -246,6 +246,21 @@ def published_port(port):
     return port.get("protocol", "tcp"), int(port["published"]), int(port["target"])
 
 
+def check_turnserver_conf(compose):
+    """The configuration file in docs/deployment.md is the command of the compose file."""
+    text = (ROOT / "docs/deployment.md").read_text()
+    (block,) = re.findall(r"^```conf\n(.*?)^```$", text, re.M | re.S)
+    lines = [line for line in block.splitlines() if not line.startswith("#")]
+    what = "docs/deployment.md"
+    check_coturn(what, " ".join(f"--{line}" for line in lines))
+    # The log goes to the system's; the values of these are the operator's.
+    own = {"--log-file", "-n", "--static-auth-secret", "--external-ip", "--allowed-peer-ip"}
+    command = yaml.safe_load(compose.read_text())["services"]["coturn"]["command"]
+    there = {f"--{line}" for line in lines if f"--{line.partition('=')[0]}" not in own}
+    same_flags = {flag for flag in command if flag.partition("=")[0] not in own}
+    check(there == same_flags, f"{what}: turnserver.conf differs: {sorted(there ^ same_flags)}")
+
+
 def check_compose(path, known):
     what = path.stem
     services = yaml.safe_load(path.read_text())["services"]
@@ -492,6 +507,7 @@ def main(directory):
     check(len(rendered) >= 6 and len(composed) == 3 and monitors, "files are missing")
     for path in composed:
         check_compose(path, known)
+    check_turnserver_conf(directory / "compose-host.yaml")
     for path in rendered:
         check_kubernetes(path, known)
     for path in monitors:

@@ -407,9 +407,22 @@ async fn metrics_tell_what_is_and_what_was() {
     assert!(!text.contains("evil"));
 }
 
-/// What the dashboard shows has to be there.
+/// The metrics that a text names, each of which has to be there.
+fn metrics_in(text: &str) -> impl Iterator<Item = &str> {
+    let words = text.split(|c: char| !(c.is_alphanumeric() || c == '_'));
+    words
+        .filter(|word| word.starts_with("webrtc_"))
+        .map(|name| {
+            ["_bucket", "_sum", "_count", "_total"]
+                .iter()
+                .find_map(|suffix| name.strip_suffix(suffix))
+                .unwrap_or(name)
+        })
+}
+
+/// What the dashboard shows, and the document tells to watch, has to be there.
 #[tokio::test]
-async fn the_dashboard_asks_for_metrics_that_there_are() {
+async fn dashboard_and_document_ask_for_metrics_that_there_are() {
     let server = TestServer::start().await;
     let (_alice, ..) = caller(&server, "alice").await;
     let state = proto::TransportStateChanged::default();
@@ -422,24 +435,21 @@ async fn the_dashboard_asks_for_metrics_that_there_are() {
             break text;
         }
     };
-    let dashboard = concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/../docs/grafana-dashboard.json"
-    );
-    let dashboard = std::fs::read_to_string(dashboard).unwrap();
-    let dashboard: Value = serde_json::from_str(&dashboard).unwrap();
+    let document = |name: &str| {
+        let documents = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/");
+        std::fs::read_to_string(format!("{documents}{name}")).unwrap()
+    };
+    let is_there = |family: &str| text.contains(&format!("# TYPE {family} "));
+    for family in metrics_in(&document("operations.md")) {
+        assert!(is_there(family), "{family} in operations.md");
+    }
+    let dashboard: Value = serde_json::from_str(&document("grafana-dashboard.json")).unwrap();
     let mut asked = 0;
     for panel in dashboard["panels"].as_array().unwrap() {
         for target in panel["targets"].as_array().into_iter().flatten() {
             let query = target["expr"].as_str().unwrap();
-            let words = query.split(|c: char| !(c.is_alphanumeric() || c == '_'));
-            for name in words.filter(|word| word.starts_with("webrtc_")) {
-                let family = ["_bucket", "_sum", "_count", "_total"]
-                    .iter()
-                    .find_map(|suffix| name.strip_suffix(suffix));
-                let family = family.unwrap_or(name);
-                let line = format!("# TYPE {family} ");
-                assert!(text.contains(&line), "{name} of {:?}", panel["title"]);
+            for family in metrics_in(query) {
+                assert!(is_there(family), "{family} of {:?}", panel["title"]);
                 asked += 1;
             }
         }
