@@ -12,6 +12,7 @@ mod client;
 mod driver;
 mod https;
 mod lines;
+mod netns;
 mod protoo;
 mod server;
 
@@ -31,6 +32,7 @@ mod guide;
 mod handshakes;
 mod joins;
 mod layers;
+mod narrow;
 mod newest;
 mod operations;
 mod processes;
