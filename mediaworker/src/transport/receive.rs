@@ -5,6 +5,7 @@ mod counting;
 mod inbound;
 mod limit;
 mod orientation;
+mod plain;
 
 use std::collections::{HashMap, HashSet};
 
@@ -19,11 +20,13 @@ use super::clock::{Report, SenderClock};
 use super::extensions;
 use super::guard::{self, TransportCcGuard};
 use super::offer::Lesson;
+use super::packet::MediaPacket;
 use super::slots::{PayloadType, SlotCodec, Slots};
 pub use counting::{Arriving, EncodingScore};
 use inbound::Inbound;
 use limit::IncomingLimit;
 pub use orientation::Orientation;
+pub use plain::PlainArrival;
 
 /// Most producers on one transport. A browser has a handful.
 const MAX_PRODUCERS: usize = 64;
@@ -97,7 +100,7 @@ pub struct Received {
     /// When the sender captured it, on the local clock.
     pub captured: Option<std::time::Instant>,
     /// The packet, decrypted; retransmissions look like originals.
-    pub packet: RtpPacket,
+    pub packet: MediaPacket,
 }
 
 #[derive(Debug)]
@@ -113,6 +116,18 @@ struct Entry {
     inbound: Vec<Option<Inbound>>,
     /// Of its last picture that told.
     orientation: Option<Orientation>,
+}
+
+/// Where a packet comes from.
+struct Origin {
+    /// Its producer and encoding.
+    bound: (ProducerKey, usize),
+    /// See [`Received::new_source`].
+    new_source: bool,
+    /// Payload type that it had on the wire.
+    pt: u8,
+    /// The last sender report of its stream.
+    report: Option<Report>,
 }
 
 /// The producers of one transport.
@@ -502,46 +517,61 @@ impl Receiving {
         if let Some(number) = packet.header.ext_vals.transport_cc {
             self.transport_cc.took(number);
         }
-        let ssrc = *packet.header.ssrc;
-        let (bound, new_source) = match self.streams.get(&ssrc) {
+        let ssrc = packet.header.ssrc;
+        let (bound, new_source) = match self.streams.get(&*ssrc) {
             Some(&bound) => (bound, false),
-            None => self.bind(rtc, packet.header.ssrc)?,
+            None => self.bind(rtc, ssrc)?,
         };
-        let (producer, stream) = bound;
+        let report = packet.last_sender_info.map(|info| Report {
+            ntp: info.ntp_time,
+            rtp: truncate(info.rtp_time.numer()),
+        });
+        let origin = Origin {
+            bound,
+            new_source,
+            pt: *packet.header.payload_type,
+            report,
+        };
+        let received = self.deliver(origin, packet.into())?;
+        if self.limit.get().is_some() && self.is_video(received.producer) {
+            self.limit.remind(received.packet.arrived, rtc, ssrc);
+        }
+        Some(received)
+    }
+
+    /// Enters a packet into the books of its producer. `None`: it is not of the
+    /// producer's media codec.
+    fn deliver(&mut self, origin: Origin, packet: MediaPacket) -> Option<Received> {
+        let (producer, stream) = origin.bound;
         let entry = self.entries.iter_mut().find(|e| e.key == producer)?;
-        let pt = *packet.header.payload_type;
         let types = entry.spec.codecs.first()?.payload_type;
-        if pt != types.pt && Some(pt) != types.rtx {
+        if origin.pt != types.pt && Some(origin.pt) != types.rtx {
             return None;
         }
         self.arriving.used = true;
-        entry.count(stream, &packet, self.arriving, new_source);
+        entry.count(stream, &packet, self.arriving, origin.new_source);
         if entry.spec.kind.is_video() {
-            let ssrc = packet.header.ssrc;
-            self.limit.remind(packet.timestamp, rtc, ssrc);
             entry.orientation = self.arriving.orientation.or(entry.orientation);
         }
         let codec = entry.spec.codecs.first()?;
-        let captured = packet.last_sender_info.and_then(|info| {
-            let report = Report {
-                ntp: info.ntp_time,
-                rtp: truncate(info.rtp_time.numer()),
-            };
-            self.clock.captured(
-                packet.timestamp,
-                report,
-                packet.header.timestamp,
-                codec.payload_type.clock_rate,
-            )
+        let captured = origin.report.and_then(|report| {
+            let clock_rate = codec.payload_type.clock_rate;
+            self.clock
+                .captured(packet.arrived, report, packet.timestamp, clock_rate)
         });
         Some(Received {
             producer,
             stream,
-            new_source,
+            new_source: origin.new_source,
             codec: codec.codec,
             captured,
             packet,
         })
+    }
+
+    fn is_video(&self, producer: ProducerKey) -> bool {
+        let entry = self.entries.iter().find(|e| e.key == producer);
+        entry.is_some_and(|entry| entry.spec.kind.is_video())
     }
 
     /// Learns which encoding an SSRC carries from where str0m put it, and whether
