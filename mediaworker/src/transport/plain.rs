@@ -202,8 +202,9 @@ impl PlainTransport {
             PacketKind::Rtp => self.receive_rtp(now, datagram, out),
             _ => self.receive_rtcp(now, datagram, out),
         };
-        if taken == Taken::Used {
-            self.remote.learn(channel, from);
+        if taken == Taken::Used && self.remote.learn(channel, from) {
+            // What waited for that.
+            self.wake_at(Some(now));
         }
         taken
     }
@@ -373,7 +374,9 @@ impl PlainTransport {
     pub fn flush(&mut self, now: Instant, out: &mut Output) {
         self.send_queue(now, out);
         self.send_goodbyes(now, false, out);
-        let (blocks, ask) = self.sources.due(now, &mut self.receiving);
+        let can_ask = self.remote.rtcp().is_some();
+        let books = &mut self.receiving;
+        let (blocks, ask) = self.sources.due(now, can_ask, books);
         match ask.as_slice() {
             [] if blocks.is_empty() => {}
             [] | [_] => self.report(now, &blocks, &ask, out),

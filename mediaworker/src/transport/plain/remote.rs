@@ -142,16 +142,18 @@ impl Remote {
     }
 
     /// A packet that makes sense has come: with `comedia`, the first one shows
-    /// where the remote is.
-    pub fn learn(&mut self, channel: Channel, from: Tuple) {
+    /// where the remote is. True if that is news.
+    pub fn learn(&mut self, channel: Channel, from: Tuple) -> bool {
         let is_muxed = self.is_muxed();
         let place = match channel {
             Channel::Rtcp if !is_muxed => &mut self.rtcp,
             _ => &mut self.rtp,
         };
-        if self.comedia && place.is_none() {
+        let is_news = self.comedia && place.is_none();
+        if is_news {
             *place = Some(from);
         }
+        is_news
     }
 }
 

@@ -244,15 +244,26 @@ impl Sources {
             .min()
     }
 
-    /// What is due: report blocks, and what is to be asked for.
-    pub fn due(&mut self, now: Instant, books: &mut Receiving) -> (Vec<Block>, Vec<Request>) {
+    /// What is due: report blocks, and what is to be asked for. `can_ask`: it is known
+    /// where the remote wants RTCP; until then, packets are not asked for, and
+    /// keyframes have to wait.
+    pub fn due(
+        &mut self,
+        now: Instant,
+        can_ask: bool,
+        books: &mut Receiving,
+    ) -> (Vec<Block>, Vec<Request>) {
         let (mut blocks, mut ask) = (Vec::new(), Vec::new());
         for source in &mut self.sources {
             if source.next_report.is_some_and(|at| at <= now) && blocks.len() < rtcp::MAX_BLOCKS {
                 source.next_report = Some(now + source.interval());
                 blocks.extend(source.block(now, books));
             }
-            source.ask(now, &mut ask, books);
+            if can_ask {
+                source.ask(now, &mut ask, books);
+            } else {
+                source.missing.clear();
+            }
         }
         (blocks, ask)
     }
