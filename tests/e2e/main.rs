@@ -31,6 +31,7 @@ mod joins;
 mod layers;
 mod newest;
 mod operations;
+mod plain;
 mod processes;
 mod quality;
 mod races;
