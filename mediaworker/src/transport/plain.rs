@@ -411,7 +411,13 @@ impl PlainTransport {
     }
 
     fn send_queue(&mut self, now: Instant, out: &mut Output) {
-        for outgoing in self.sinks.take(now, &mut self.sending) {
+        let wall = self.clock.read(now);
+        let (reports, queue) = self.sinks.take(now, wall, &mut self.sending);
+        for info in reports {
+            let report = rtcp::sender_report(&info, &self.name);
+            self.send_rtcp(now, report, out);
+        }
+        for outgoing in queue {
             let Some(way) = self.remote.rtp() else {
                 out.dropped += 1;
                 continue;

@@ -13,8 +13,8 @@ use crate::transport::send::{ConsumerSpec, PlainReport, Sending};
 use crate::transport::slots::PayloadType;
 use crate::transport::stats::Feedback;
 
-/// Time between two sender reports of a stream; the first leaves with the first
-/// packet, so that a recorder knows at once how its streams belong together.
+/// Time between two sender reports of a stream. The first leaves before the first
+/// packet, so that a recorder knows from the start how its streams belong together.
 const VIDEO_REPORTS: Duration = Duration::from_secs(1);
 const AUDIO_REPORTS: Duration = Duration::from_secs(5);
 /// Packets of a stream that can be asked for again: 2 s of video at 2 Mbit/s. What is
@@ -171,14 +171,21 @@ impl Sinks {
         true
     }
 
-    /// Takes what is queued, which counts as sent.
-    pub fn take(&mut self, now: Instant, books: &mut Sending) -> Vec<Outgoing> {
+    /// Takes what is queued, which counts as sent, and the reports that go before.
+    pub fn take(
+        &mut self,
+        now: Instant,
+        wall: SystemTime,
+        books: &mut Sending,
+    ) -> (Vec<SenderInfo>, Vec<Outgoing>) {
         let queue = std::mem::take(&mut self.queue);
+        let mut reports = Vec::new();
         for outgoing in queue.iter().filter(|it| !it.again) {
             if let Some(sink) = self.by_slot(outgoing.slot) {
                 if sink.packets == 0 {
                     books.begin_plain(sink.slot, outgoing.index);
-                    sink.next_report = Some(now);
+                    sink.next_report = Some(now + sink.interval());
+                    reports.extend(sink.info(now, wall));
                 }
                 let len = outgoing.rtp.len();
                 sink.packets = sink.packets.wrapping_add(1);
@@ -188,7 +195,7 @@ impl Sinks {
                 books.written_plain(now, sink.slot, outgoing.index, len);
             }
         }
-        queue
+        (reports, queue)
     }
 
     /// The remote lacks a packet: queues it again. False: it is not there any more.
@@ -238,12 +245,7 @@ impl Sinks {
         let mut due = Vec::new();
         for sink in self.sinks.iter_mut().flatten() {
             if sink.next_report.is_some_and(|at| at <= now) {
-                let interval = if sink.video {
-                    VIDEO_REPORTS
-                } else {
-                    AUDIO_REPORTS
-                };
-                sink.next_report = Some(now + interval);
+                sink.next_report = Some(now + sink.interval());
                 due.extend(sink.info(now, wall));
             }
         }
@@ -301,9 +303,17 @@ impl Sink {
         Some((self.rtx_sequence, again))
     }
 
+    fn interval(&self) -> Duration {
+        if self.video {
+            VIDEO_REPORTS
+        } else {
+            AUDIO_REPORTS
+        }
+    }
+
     /// What a sender report says now; `None` before the first packet.
     fn info(&self, now: Instant, wall: SystemTime) -> Option<SenderInfo> {
-        let (timestamp, at) = self.newest.filter(|_| self.packets > 0)?;
+        let (timestamp, at) = self.newest?;
         let since = now.saturating_duration_since(at).as_micros();
         let ticks = since.saturating_mul(u128::from(self.types.clock_rate)) / 1_000_000;
         let ticks = u32::try_from(ticks & u128::from(u32::MAX)).unwrap_or(0);
