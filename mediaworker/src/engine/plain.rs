@@ -61,7 +61,11 @@ impl Engine {
         // Streams of one room belong together, whatever transport they are on.
         let name = format!("{:016x}", self.plain.names.hash_one(&request.router_id));
         let clock = self.plain.clock;
-        let inner = PlainTransport::new(media, clock, ports, request.comedia, name);
+        let mut inner = PlainTransport::new(media, clock, ports, request.comedia, name);
+        let wanted = request
+            .srtp_crypto_suite
+            .map(|_| request.srtp_crypto_suite());
+        let srtp = wanted.map(|suite| inner.encrypt(suite)).transpose()?;
         let inner = Transport::Plain(Box::new(inner));
         let key = self.insert_transport(&request.transport_id, router, inner);
         self.plain.by_port.insert(ports.rtp, (key, Channel::Rtp));
@@ -72,7 +76,7 @@ impl Engine {
             address: self.announced_address(),
             port: ports.rtp.into(),
             rtcp_port: ports.rtcp.map(Into::into),
-            srtp: None,
+            srtp,
         })
     }
 

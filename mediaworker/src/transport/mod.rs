@@ -17,6 +17,7 @@ pub mod sctp;
 pub mod send;
 pub mod slots;
 pub mod srtcp;
+pub mod srtp;
 pub mod stats;
 mod templates;
 pub mod throttle;

@@ -8,6 +8,7 @@
 
 mod missing;
 mod order;
+mod protection;
 mod remote;
 mod rtcp;
 mod sinks;
@@ -27,6 +28,7 @@ use super::send::{ConsumerSpec, PlainReport, Sending};
 use super::stats::Traffic;
 use super::webrtc::{Output, RouterMedia};
 use super::{PacketKind, TransportError, Tuple};
+use protection::Protection;
 use rtcp::Heard;
 use sinks::Sinks;
 use sources::Sources;
@@ -72,6 +74,8 @@ pub struct PlainTransport {
     media: Rc<RouterMedia>,
     clock: WallClock,
     remote: Remote,
+    /// Of an encrypted one.
+    protection: Option<Box<Protection>>,
     /// What it was connected with has been said.
     connect_called: bool,
     receiving: Receiving,
@@ -103,6 +107,7 @@ impl PlainTransport {
             media,
             clock,
             remote: Remote::new(ports, comedia),
+            protection: None,
             connect_called: false,
             receiving: Receiving::default(),
             sending: Sending::default(),
@@ -115,6 +120,18 @@ impl PlainTransport {
             traffic: Traffic::default(),
             timeout: None,
         }
+    }
+
+    /// Encrypts what it sends, and answers how.
+    ///
+    /// # Errors
+    /// [`TransportError`], naming the field.
+    pub fn encrypt(
+        &mut self,
+        suite: proto::SrtpCryptoSuite,
+    ) -> Result<proto::SrtpParameters, TransportError> {
+        let protection = self.protection.insert(Box::new(Protection::new(suite)?));
+        Ok(protection.ours())
     }
 
     /// Where the remote is.
@@ -142,9 +159,10 @@ impl PlainTransport {
         &mut self.data
     }
 
-    /// It is known where the remote is.
+    /// It is known where the remote is and, if it encrypts, how.
     pub fn is_connected(&self) -> bool {
-        self.remote.rtp().is_some()
+        let protection = self.protection.as_ref();
+        self.remote.rtp().is_some() && protection.is_none_or(|it| it.is_ready())
     }
 
     /// When [`PlainTransport::handle_timeout`] wants to be called.
@@ -152,7 +170,8 @@ impl PlainTransport {
         self.timeout
     }
 
-    /// Says where the remote is.
+    /// Says where the remote is, and how it encrypts. A transport that was not created
+    /// with encryption has it from then on, too.
     ///
     /// # Errors
     /// [`TransportError`], naming the field; a second call is refused.
@@ -167,11 +186,26 @@ impl PlainTransport {
         let given = self
             .remote
             .check(address, request.port, request.rtcp_port)?;
+        match (&request.srtp, &mut self.protection) {
+            (Some(theirs), Some(protection)) => protection.set_remote(theirs)?,
+            (Some(theirs), None) => {
+                let mut protection = Protection::new(theirs.crypto_suite())?;
+                protection.set_remote(theirs)?;
+                self.protection = Some(Box::new(protection));
+            }
+            (None, Some(_)) => {
+                let text = "srtpParameters: is missing for an encrypted transport";
+                return Err(TransportError::Invalid(text.into()));
+            }
+            (None, None) => {}
+        }
         if let Some(given) = given {
             self.remote.set(given);
         }
         self.connect_called = true;
-        Ok(proto::ConnectPlainTransportResponse { srtp: None })
+        Ok(proto::ConnectPlainTransportResponse {
+            srtp: self.protection.as_ref().map(|it| it.ours()),
+        })
     }
 
     /// Takes in a datagram.
@@ -198,9 +232,25 @@ impl PlainTransport {
             return Taken::Refused;
         }
         self.traffic.received.add(now, datagram.len());
-        let taken = match kind {
-            PacketKind::Rtp => self.receive_rtp(now, datagram, out),
-            _ => self.receive_rtcp(now, datagram, out),
+        // Out of the way while what it holds is looked at.
+        let mut protection = self.protection.take();
+        let clear = match &mut protection {
+            Some(protection) => protection.open(kind, datagram),
+            None => Some(datagram),
+        };
+        let mut rtcp = None;
+        let taken = match (clear, kind) {
+            (None, _) => Taken::Refused,
+            (Some(clear), PacketKind::Rtp) => self.receive_rtp(now, clear, out),
+            (Some(clear), _) => {
+                rtcp = rtcp::read(clear).ok();
+                Taken::Unparsable
+            }
+        };
+        self.protection = protection;
+        let taken = match rtcp {
+            Some(all) => self.receive_rtcp(now, all, out),
+            None => taken,
         };
         if taken == Taken::Used && self.remote.learn(channel, from) {
             // What waited for that.
@@ -233,10 +283,7 @@ impl PlainTransport {
         Taken::Used
     }
 
-    fn receive_rtcp(&mut self, now: Instant, datagram: &[u8], out: &mut Output) -> Taken {
-        let Ok(all) = rtcp::read(datagram) else {
-            return Taken::Unparsable;
-        };
+    fn receive_rtcp(&mut self, now: Instant, all: Vec<Heard>, out: &mut Output) -> Taken {
         let wall = self.clock.read(now);
         let mut taken = Taken::Used;
         for heard in all {
@@ -417,8 +464,12 @@ impl PlainTransport {
             let report = rtcp::sender_report(&info, &self.name);
             self.send_rtcp(now, report, out);
         }
-        for outgoing in queue {
-            let Some(way) = self.remote.rtp() else {
+        for mut outgoing in queue {
+            let protection = self.protection.as_ref();
+            let index = outgoing.index;
+            let is_sealed = protection.is_none_or(|it| it.seal_rtp(&mut outgoing.rtp, index));
+            let way = self.remote.rtp().filter(|_| is_sealed);
+            let Some(way) = way else {
                 out.dropped += 1;
                 continue;
             };
@@ -436,8 +487,12 @@ impl PlainTransport {
     }
 
     /// A remote that has not shown where it wants RTCP gets none.
-    fn send_rtcp(&mut self, now: Instant, datagram: Vec<u8>, out: &mut Output) {
-        if let Some(way) = self.remote.rtcp() {
+    fn send_rtcp(&mut self, now: Instant, mut datagram: Vec<u8>, out: &mut Output) {
+        let Some(way) = self.remote.rtcp() else {
+            return;
+        };
+        let protection = self.protection.as_mut();
+        if protection.is_none_or(|it| it.seal_rtcp(&mut datagram)) {
             self.traffic.sent.add(now, datagram.len());
             out.datagrams.push((way, datagram));
         }

@@ -853,3 +853,144 @@ fn a_bad_network_is_there_on_request() {
     );
     assert!(network.plain.is_empty());
 }
+
+#[test]
+fn an_encrypted_way_carries_both_directions() {
+    use mediaworker::transport::srtp::{Opener, Sealer, Suite};
+    for suite in [
+        proto::SrtpCryptoSuite::AesCm128HmacSha180,
+        proto::SrtpCryptoSuite::AeadAes256Gcm,
+    ] {
+        let kind = Suite::of(suite).unwrap();
+        let key: Vec<u8> = (1..).take(kind.material_len()).collect();
+        let theirs = proto::SrtpParameters {
+            crypto_suite: suite.into(),
+            key: key.clone(),
+        };
+        let (mut network, mut audio, mut video) = recording_room(MUXED, true);
+        let connect = ConnectPlainTransportRequest {
+            transport_id: "plain".into(),
+            srtp: Some(theirs),
+            ..Default::default()
+        };
+        let engine = &mut network.engine;
+        let connected = engine.connect_plain_transport(network.now, &connect);
+        let ours = connected.unwrap().srtp.unwrap();
+        assert_eq!(ours.crypto_suite(), suite);
+        let mut opener = Opener::new(kind, &ours.key).unwrap();
+        let sealer = Sealer::new(kind, &key).unwrap();
+
+        record(&mut network, "v", "cam", 6000, None);
+        let request = audio_request();
+        let request = ProduceRequest {
+            producer_id: "talk".into(),
+            ..request
+        };
+        network.engine.produce(network.now, &request).unwrap();
+        // What is not encrypted, or with another key, is not the remote's.
+        let rtp = |number: u16| {
+            RtpPacketBuilder::<&[u8], &[u8]>::new()
+                .payload_type(100)
+                .ssrc(1111)
+                .sequence_number(number)
+                .payload(&[0xFC; 20])
+                .write_vec()
+                .unwrap()
+        };
+        let refused = network.engine.counters().dropped.refused;
+        let here = from(address(6000), 41_000);
+        network.engine.receive(network.now, here, &rtp(1));
+        let mut other = rtp(1);
+        Sealer::new(kind, &vec![9; key.len()])
+            .unwrap()
+            .rtp(&mut other, 1)
+            .unwrap();
+        network.engine.receive(network.now, here, &other);
+        assert_eq!(network.engine.counters().dropped.refused, refused + 2);
+        run(
+            &mut network,
+            &mut [&mut audio, &mut video],
+            Duration::from_millis(100),
+        );
+        assert!(network.plain.is_empty());
+        for number in 1..=50 {
+            let mut packet = rtp(number);
+            sealer.rtp(&mut packet, number.into()).unwrap();
+            network.engine.receive(network.now, here, &packet);
+        }
+        let stats = network.engine.producer_stats(network.now, "talk").unwrap();
+        assert_eq!(stats.streams[0].packet_count, 50);
+        run(
+            &mut network,
+            &mut [&mut audio, &mut video],
+            Duration::from_secs(2),
+        );
+        let (mut media, mut reports) = (0, 0);
+        for (_, mut datagram) in std::mem::take(&mut network.plain) {
+            if (200..=206).contains(&datagram[1]) {
+                opener.rtcp(&mut datagram).unwrap();
+                assert!(Compound::parse(&datagram).is_ok());
+                reports += 1;
+            } else {
+                opener.rtp(&mut datagram).unwrap();
+                let packet = RtpPacket::parse(&datagram).unwrap();
+                assert_eq!((packet.ssrc(), packet.payload().len()), (6000, 600));
+                media += 1;
+            }
+        }
+        assert!(media > 180 && reports >= 2, "{media} {reports}");
+    }
+}
+
+#[test]
+fn keys_are_checked() {
+    let (mut network, ..) = recording_room(SPLIT, true);
+    let create = CreatePlainTransportRequest {
+        router_id: "room".into(),
+        transport_id: "secret".into(),
+        rtcp_mux: true,
+        comedia: true,
+        srtp_crypto_suite: Some(proto::SrtpCryptoSuite::AeadAes128Gcm.into()),
+    };
+    let ports = OwnPorts {
+        rtp: 41_004,
+        rtcp: None,
+    };
+    let engine = &mut network.engine;
+    let made = engine.create_plain_transport(&create, ports).unwrap();
+    let ours = made.srtp.unwrap();
+    assert_eq!(ours.key.len(), 28);
+    let now = network.now;
+    for (suite, key, error) in [
+        (2, 27, "srtpParameters.keyBase64: 27 octets, not 28"),
+        (
+            1,
+            44,
+            "srtpParameters.cryptoSuite: is not that of the transport",
+        ),
+    ] {
+        let connect = ConnectPlainTransportRequest {
+            transport_id: "secret".into(),
+            srtp: Some(proto::SrtpParameters {
+                crypto_suite: suite,
+                key: vec![1; key],
+            }),
+            ..Default::default()
+        };
+        let refused = engine.connect_plain_transport(now, &connect).unwrap_err();
+        assert_eq!(refused.to_string(), error);
+    }
+    let mut connect = ConnectPlainTransportRequest {
+        transport_id: "secret".into(),
+        ..Default::default()
+    };
+    let refused = engine.connect_plain_transport(now, &connect).unwrap_err();
+    let missing = "srtpParameters: is missing for an encrypted transport";
+    assert_eq!(refused.to_string(), missing);
+    connect.srtp = Some(proto::SrtpParameters {
+        crypto_suite: 2,
+        key: vec![1; 28],
+    });
+    let connected = engine.connect_plain_transport(now, &connect).unwrap();
+    assert_eq!(connected.srtp, Some(ours));
+}
