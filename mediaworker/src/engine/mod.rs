@@ -18,6 +18,7 @@ mod close;
 mod commands;
 mod convert;
 mod data;
+mod entering;
 mod explain;
 mod feedback;
 mod orientation;

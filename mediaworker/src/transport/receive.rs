@@ -2,6 +2,7 @@
 //! send, and finds the producer that a packet belongs to.
 
 mod counting;
+mod delivering;
 mod inbound;
 mod limit;
 mod orientation;
@@ -23,6 +24,7 @@ use super::offer::Lesson;
 use super::packet::MediaPacket;
 use super::slots::{PayloadType, SlotCodec, Slots};
 pub use counting::{Arriving, EncodingScore};
+use delivering::Origin;
 use inbound::Inbound;
 use limit::IncomingLimit;
 pub use orientation::Orientation;
@@ -116,18 +118,6 @@ struct Entry {
     inbound: Vec<Option<Inbound>>,
     /// Of its last picture that told.
     orientation: Option<Orientation>,
-}
-
-/// Where a packet comes from.
-struct Origin {
-    /// Its producer and encoding.
-    bound: (ProducerKey, usize),
-    /// See [`Received::new_source`].
-    new_source: bool,
-    /// Payload type that it had on the wire.
-    pt: u8,
-    /// The last sender report of its stream.
-    report: Option<Report>,
 }
 
 /// The producers of one transport.
@@ -537,36 +527,6 @@ impl Receiving {
             self.limit.remind(received.packet.arrived, rtc, ssrc);
         }
         Some(received)
-    }
-
-    /// Enters a packet into the books of its producer. `None`: it is not of the
-    /// producer's media codec.
-    fn deliver(&mut self, origin: Origin, packet: MediaPacket) -> Option<Received> {
-        let (producer, stream) = origin.bound;
-        let entry = self.entries.iter_mut().find(|e| e.key == producer)?;
-        let types = entry.spec.codecs.first()?.payload_type;
-        if origin.pt != types.pt && Some(origin.pt) != types.rtx {
-            return None;
-        }
-        self.arriving.used = true;
-        entry.count(stream, &packet, self.arriving, origin.new_source);
-        if entry.spec.kind.is_video() {
-            entry.orientation = self.arriving.orientation.or(entry.orientation);
-        }
-        let codec = entry.spec.codecs.first()?;
-        let captured = origin.report.and_then(|report| {
-            let clock_rate = codec.payload_type.clock_rate;
-            self.clock
-                .captured(packet.arrived, report, packet.timestamp, clock_rate)
-        });
-        Some(Received {
-            producer,
-            stream,
-            new_source: origin.new_source,
-            codec: codec.codec,
-            captured,
-            packet,
-        })
     }
 
     fn is_video(&self, producer: ProducerKey) -> bool {

@@ -95,14 +95,14 @@ impl Suite {
 /// The keys of one kind of packet in one direction.
 enum Cipher {
     Gcm {
-        key: LessSafeKey,
+        key: Box<LessSafeKey>,
         salt: [u8; GCM_SALT],
     },
     CounterMode {
-        key: EncryptingKey,
+        key: Box<EncryptingKey>,
         /// Shifted to where it belongs in the counter.
         salt: u128,
-        auth: hmac::Key,
+        auth: Box<hmac::Key>,
         tag: usize,
     },
 }
@@ -124,7 +124,7 @@ impl Cipher {
                     &AES_256_GCM
                 };
                 Self::Gcm {
-                    key: LessSafeKey::new(UnboundKey::new(algorithm, &key).ok()?),
+                    key: Box::new(LessSafeKey::new(UnboundKey::new(algorithm, &key).ok()?)),
                     salt: *session_salt.first_chunk()?,
                 }
             }
@@ -133,9 +133,9 @@ impl Cipher {
                 derive(master, salt, auth_label, &mut auth)?;
                 let key = UnboundCipherKey::new(&AES_128, &key).ok()?;
                 Self::CounterMode {
-                    key: EncryptingKey::ctr(key).ok()?,
+                    key: Box::new(EncryptingKey::ctr(key).ok()?),
                     salt: u128::from_be_bytes(session_salt),
-                    auth: hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, &auth),
+                    auth: Box::new(hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, &auth)),
                     tag,
                 }
             }

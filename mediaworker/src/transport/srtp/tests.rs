@@ -16,7 +16,7 @@ fn gcm(key: &[u8]) -> Cipher {
         &AES_256_GCM
     };
     Cipher::Gcm {
-        key: LessSafeKey::new(UnboundKey::new(algorithm, key).unwrap()),
+        key: Box::new(LessSafeKey::new(UnboundKey::new(algorithm, key).unwrap())),
         salt: *b"Quid pro quo",
     }
 }
