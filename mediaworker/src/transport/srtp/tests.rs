@@ -1,3 +1,5 @@
+//! SRTP against the vectors of the RFCs, and against itself.
+
 use super::*;
 
 fn hex(text: &str) -> Vec<u8> {
