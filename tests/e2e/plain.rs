@@ -73,6 +73,24 @@ fn film(folder: &Path) -> PathBuf {
     path
 }
 
+/// A place that a stream can be sent to.
+struct Target {
+    ip: String,
+    port: u64,
+    rtcp_port: u64,
+}
+
+impl Target {
+    fn rtp(&self) -> String {
+        let Self {
+            ip,
+            port,
+            rtcp_port,
+        } = self;
+        format!("rtp://{ip}:{port}?rtcpport={rtcp_port}&pkt_size=1200")
+    }
+}
+
 fn post(server: &Server, path: &str, body: &Value) -> Value {
     let url = server.url(&format!("/rooms/room/broadcasters{path}"));
     let (status, answer) = request("POST", &url, &[], &body.to_string());
@@ -80,8 +98,9 @@ fn post(server: &Server, path: &str, body: &Value) -> Value {
     answer
 }
 
-/// What the published scripts do before they start ffmpeg: the two places to send to.
-fn published_sequence(server: &Server) -> [String; 2] {
+/// What the published scripts do before they start ffmpeg: the places to send audio
+/// and video to. `key`: how both are encrypted, if they are.
+fn published_sequence(server: &Server, key: Option<&str>) -> [Target; 2] {
     let (status, _) = request("GET", &server.url("/rooms/room"), &[], "");
     assert_eq!(status, 200);
     let body = json!({"id": "film", "displayName": "A film", "device": {"name": "FFmpeg"}});
@@ -94,38 +113,44 @@ fn published_sequence(server: &Server) -> [String; 2] {
     [("audio", audio), ("video", video)].map(|(kind, rtp)| {
         let body = json!({"type": "plain", "comedia": true, "rtcpMux": false});
         let made = post(server, "/film/transports", &body);
-        let path = format!(
-            "/film/transports/{}/producers",
-            made["id"].as_str().unwrap()
-        );
-        post(server, &path, &json!({"kind": kind, "rtpParameters": rtp}));
-        let (ip, port, rtcp) = (&made["ip"], &made["port"], &made["rtcpPort"]);
-        let ip = ip.as_str().unwrap();
-        format!("rtp://{ip}:{port}?rtcpport={rtcp}&pkt_size=1200")
+        let path = format!("/film/transports/{}", made["id"].as_str().unwrap());
+        if let Some(key) = key {
+            let srtp = json!({"cryptoSuite": "AES_CM_128_HMAC_SHA1_80", "keyBase64": key});
+            let body = json!({ "srtpParameters": srtp });
+            post(server, &format!("{path}/connect"), &body);
+        }
+        let body = json!({"kind": kind, "rtpParameters": rtp});
+        post(server, &format!("{path}/producers"), &body);
+        Target {
+            ip: made["ip"].as_str().unwrap().into(),
+            port: made["port"].as_u64().unwrap(),
+            rtcp_port: made["rtcpPort"].as_u64().unwrap(),
+        }
     })
 }
 
 /// The published scripts, as they are: a browser in the room sees and hears the film.
+/// And what the browser sends can be recorded.
 #[test]
-fn a_browser_sees_and_hears_what_ffmpeg_sends() {
+fn a_browser_sees_and_hears_what_ffmpeg_sends_and_is_recorded() {
     let server = Server::start();
     let folder = tempfile::tempdir().unwrap();
     let film = film(folder.path());
     let mut browser = Browser::start();
     browser.join(&server, "alice", "room", "");
     browser.wait("alice", "joined", |stats| stats["state"] == "joined");
-    let [audio, video] = published_sequence(&server);
+    let [audio, video] = published_sequence(&server, None);
     let mut sender = Running::start(
         ffmpeg()
             .args(["-re", "-stream_loop", "-1", "-i"])
             .arg(&film)
-            .args([
-                "-map", "0:a:0", "-c:a", "copy", "-map", "0:v:0", "-c:v", "copy",
-            ])
-            .args(["-f", "tee"])
+            .args(["-map", "0:a:0", "-c:a", "copy", "-map", "0:v:0"])
+            .args(["-c:v", "copy", "-f", "tee"])
             .arg(format!(
-                "[select=a:f=rtp:ssrc=1111:payload_type=100]{audio}|\
-                 [select=v:f=rtp:ssrc=2222:payload_type=101]{video}"
+                "[select=a:f=rtp:ssrc=1111:payload_type=100]{}|\
+                 [select=v:f=rtp:ssrc=2222:payload_type=101]{}",
+                audio.rtp(),
+                video.rtp()
             )),
     );
     browser.sees_and_hears("alice", "film");
@@ -137,6 +162,11 @@ fn a_browser_sees_and_hears_what_ffmpeg_sends() {
         peers.is_some_and(|peers| peers.iter().all(|peer| peer["id"] != "film"))
     });
     assert_eq!(request("DELETE", &url, &[], "").0, 404);
+
+    let takes = folder.path().join("takes");
+    let mut recorder = Running::start(recipe(&server, "record", &takes).args(["--seconds", "8"]));
+    assert!(recorder.end(), "the recorder fails");
+    check_recording(&takes.join("alice.webm"), 8.0, 10.0);
 }
 
 fn recipe(server: &Server, command: &str, what: &Path) -> Command {
@@ -183,7 +213,76 @@ fn what_is_played_into_a_room_can_be_recorded() {
     assert!(recorder.end(), "the recorder fails");
     assert!(player.interrupt(), "the player fails");
     wait_until("no stream", || streams(&server) == 0);
-    check_recording(&takes.join("film.webm"), 12.0);
+    check_recording(&takes.join("film.webm"), 12.0, 20.0);
+}
+
+/// Records the film for some seconds, and checks what comes of it.
+fn record_film(server: &Server, folder: &Path) {
+    let takes = folder.join("takes");
+    let mut recorder = Running::start(recipe(server, "record", &takes).args(["--seconds", "10"]));
+    assert!(recorder.end(), "the recorder fails");
+    check_recording(&takes.join("film.webm"), 10.0, 20.0);
+}
+
+/// ffmpeg's own SRTP.
+#[test]
+fn what_ffmpeg_encrypts_can_be_recorded() {
+    let server = Server::start();
+    let folder = tempfile::tempdir().unwrap();
+    let film = film(folder.path());
+    assert_eq!(request("POST", &server.url("/rooms/room"), &[], "").0, 200);
+    let key = "MTIzNDU2Nzg5MDEyMzQ1Njc4OTAxMjM0NTY3ODkw";
+    let [audio, video] = published_sequence(&server, Some(key));
+    let mut command = ffmpeg();
+    command.args(["-re", "-stream_loop", "-1", "-i"]).arg(&film);
+    for (target, map, ssrc, pt) in [
+        (audio, "0:a:0", "1111", "100"),
+        (video, "0:v:0", "2222", "101"),
+    ] {
+        command
+            .args(["-map", map, "-c", "copy", "-f", "rtp", "-ssrc", ssrc])
+            .args(["-payload_type", pt, "-srtp_out_params", key])
+            .args(["-srtp_out_suite", "AES_CM_128_HMAC_SHA1_80"])
+            .arg(format!("s{}", target.rtp()));
+    }
+    let _sender = Running::start(&mut command);
+    record_film(&server, folder.path());
+}
+
+/// GStreamer's rtpbin, as in the published script.
+#[test]
+fn what_gstreamer_sends_can_be_recorded() {
+    let server = Server::start();
+    let folder = tempfile::tempdir().unwrap();
+    assert_eq!(request("POST", &server.url("/rooms/room"), &[], "").0, 200);
+    let [audio, video] = published_sequence(&server, None);
+    let sinks = |target: &Target, session: u8| {
+        let Target {
+            ip,
+            port,
+            rtcp_port,
+        } = target;
+        format!(
+            "rtpbin.send_rtp_sink_{session} rtpbin.send_rtp_src_{session} ! \
+             udpsink host={ip} port={port} \
+             rtpbin.send_rtcp_src_{session} ! \
+             udpsink host={ip} port={rtcp_port} sync=false async=false"
+        )
+    };
+    let pipeline = format!(
+        "rtpbin name=rtpbin \
+         audiotestsrc is-live=true ! audioconvert ! audioresample ! opusenc ! \
+         rtpopuspay pt=100 ssrc=1111 ! {} \
+         videotestsrc is-live=true ! video/x-raw,width=320,height=240,framerate=25/1 ! \
+         videoconvert ! vp8enc deadline=1 cpu-used=8 keyframe-max-dist=25 ! \
+         rtpvp8pay pt=101 ssrc=2222 mtu=1200 ! {}",
+        sinks(&audio, 0),
+        sinks(&video, 1)
+    );
+    let mut command = Command::new("gst-launch-1.0");
+    command.arg("-q").args(pipeline.split_whitespace());
+    let _sender = Running::start(&mut command);
+    record_film(&server, folder.path());
 }
 
 fn ffprobe(path: &Path, show: &[&str]) -> Value {
@@ -208,7 +307,8 @@ fn seconds(value: &Value) -> f64 {
 }
 
 /// Both streams are there, as long as they should be, without gaps, and decode.
-fn check_recording(path: &Path, expected: f64) {
+/// `pictures`: how many there are in a second at least.
+fn check_recording(path: &Path, expected: f64, pictures: f64) {
     let whole = ffprobe(path, &["-show_streams", "-show_format"]);
     let streams = whole["streams"].as_array().unwrap();
     let codecs: Vec<&Value> = streams.iter().map(|it| &it["codec_name"]).collect();
