@@ -219,15 +219,18 @@ impl Sending {
         Some(self.slots.get(slot)?.as_ref()?.consumer)
     }
 
-    /// Counts an RTP packet that leaves.
-    pub fn sent(&mut self, now: Instant, rtp: &[u8], retransmission: bool) {
+    /// Counts an RTP packet that leaves. True: its arrival will be reported.
+    pub fn sent(&mut self, now: Instant, rtp: &[u8], retransmission: bool) -> bool {
         let ssrc = guard::ssrc(rtp);
-        if let Some(stream) = ssrc.and_then(|ssrc| self.by_ssrc_mut(ssrc)) {
-            stream.outbound.sent(now, rtp.len(), retransmission);
-            if stream.rtx.is_none() && !retransmission {
-                stream.history.keep(rtp);
-            }
+        let Some(stream) = ssrc.and_then(|ssrc| self.by_ssrc_mut(ssrc)) else {
+            return false;
+        };
+        stream.outbound.sent(now, rtp.len(), retransmission);
+        if stream.rtx.is_none() && !retransmission {
+            stream.history.keep(rtp);
         }
+        // What is sent again as it was has the number that it had.
+        stream.written.automatic.transport_cc && (stream.rtx.is_some() || !retransmission)
     }
 
     /// The client asks for a packet again: counts that, and answers the packet as

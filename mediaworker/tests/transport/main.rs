@@ -22,6 +22,7 @@ mod media;
 mod network;
 mod plain;
 mod receiving;
+mod remb;
 mod resend;
 mod room;
 mod scores;

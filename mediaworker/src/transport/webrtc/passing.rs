@@ -68,6 +68,13 @@ impl WebRtcTransport {
         }
     }
 
+    /// Looks whether a little more than is known to pass may be tried. `sent`: what is
+    /// meant to be sent now, `next`: what has to be available for the next step that
+    /// is wanted, bits per second.
+    pub fn try_more(&mut self, now: Instant, sent: u64, next: Option<u64>) {
+        self.bandwidth.try_more(now, sent, next);
+    }
+
     /// Says what would be welcome for video and audio, bits per second, and whether
     /// there is less: then it is probed for time and again. 0: no video is wanted.
     pub fn want_bitrate(&mut self, now: Instant, desired: u64, wants_more: bool) {
@@ -199,10 +206,15 @@ impl WebRtcTransport {
         let meter = match kind {
             Departure::Media => &mut traffic.rtp_sent,
             Departure::Resend => &mut traffic.rtx_sent,
-            Departure::Probe => return traffic.probation_sent.add(now, rtp.len()),
+            Departure::Probe => {
+                self.bandwidth.note_departure();
+                return traffic.probation_sent.add(now, rtp.len());
+            }
         };
         meter.add(now, rtp.len());
-        self.sending.sent(now, rtp, kind == Departure::Resend);
+        if self.sending.sent(now, rtp, kind == Departure::Resend) {
+            self.bandwidth.note_departure();
+        }
     }
 }
 
