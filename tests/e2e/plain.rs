@@ -341,9 +341,9 @@ fn check_recording(path: &Path, expected: f64, pictures: f64) {
     ];
     for stream in ffprobe(path, &decoded)["streams"].as_array().unwrap() {
         let per_second = if stream["codec_name"] == "vp8" {
-            25.0
+            pictures
         } else {
-            50.0
+            45.0
         };
         let frames = seconds(&stream["nb_read_frames"]);
         assert!(frames > per_second * (expected - 4.0), "{stream}");

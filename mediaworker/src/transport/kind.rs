@@ -225,6 +225,13 @@ impl Transport {
         transport.is_some_and(WebRtcTransport::take_collapse)
     }
 
+    /// See [`WebRtcTransport::try_more`].
+    pub fn try_more(&mut self, now: Instant, sent: u64, next: Option<u64>) {
+        if let Some(transport) = self.web_rtc_mut() {
+            transport.try_more(now, sent, next);
+        }
+    }
+
     /// Forgets what was sent to a consumer: something else is from now on.
     pub fn forget_sent(&mut self, slot: u32) {
         if let Some(transport) = self.web_rtc_mut() {
