@@ -994,3 +994,99 @@ fn keys_are_checked() {
     let connected = engine.connect_plain_transport(now, &connect).unwrap();
     assert_eq!(connected.srtp, Some(ours));
 }
+
+/// A camera that was switched off and on: the same SSRC, other numbers.
+#[test]
+fn a_sender_that_starts_anew_is_taken_up_again() {
+    let (mut network, client) = sending_room(SPLIT, false);
+    let mut sender = Sender::new(&network, MediaKind::Video, SPLIT);
+    let step = |network: &mut Network, sender: &mut Sender, seconds| {
+        let end = network.now + Duration::from_secs(seconds);
+        while network.now < end {
+            sender.step(network);
+            network.step(Duration::from_millis(1));
+            sender.heed(network, &mut Vec::new());
+        }
+    };
+    sender.step(&mut network);
+    // Only who sends RTCP can be asked for a keyframe.
+    sender.report(&mut network, SystemTime::now());
+    step(&mut network, &mut sender, 2);
+    let before = stream(&network, client, 6000).len();
+    sender.sequence = sender.sequence.wrapping_add(20_000);
+    sender.timestamp = sender.timestamp.wrapping_add(0x4000_0000);
+    sender.wants_key = true;
+    step(&mut network, &mut sender, 2);
+    let got = stream(&network, client, 6000);
+    assert!(got.len() > before + 150, "{before} {}", got.len());
+    // For the receiver nothing has jumped.
+    for pair in got.windows(2) {
+        assert_eq!(pair[1].sequence, pair[0].sequence + 1);
+        let ticks = pair[1]
+            .header
+            .timestamp
+            .wrapping_sub(pair[0].header.timestamp);
+        assert!(ticks < 90_000, "{ticks}");
+    }
+    let stats = network.engine.producer_stats(network.now, "cam").unwrap();
+    assert!(stats.streams[0].packets_lost < 5, "{stats:?}");
+}
+
+#[test]
+fn nothing_that_arrives_makes_it_panic() {
+    let (mut network, client) = sending_room(SPLIT, false);
+    let mut sender = Sender::new(&network, MediaKind::Video, SPLIT);
+    sender.step(&mut network);
+    sender.report(&mut network, SystemTime::now());
+    let report = ReportBlock::builder(6000).extended_sequence_number(9);
+    let report = ReceiverReport::builder(2222).add_report_block(report);
+    let nack = Nack::builder().add_rtp_sequence(3).add_rtp_sequence(60_000);
+    let nack = TransportFeedback::builder_owned(nack).media_ssrc(6000);
+    let compound = Compound::builder().add_packet(report).add_packet(nack);
+    let mut rtcp = vec![0; compound.calculate_size().unwrap()];
+    compound.write_into(&mut rtcp).unwrap();
+    let rtp = sender.sent.values().next().unwrap().clone();
+    for round in 0..40_000 {
+        let (port, mut datagram) = match round % 3 {
+            0 => (41_000, rtp.clone()),
+            1 => (41_001, rtcp.clone()),
+            _ => {
+                let len = (network.random() * 80.0) as usize;
+                (41_000 + round % 2, vec![0x80; len])
+            }
+        };
+        // Mostly the first octets, where it matters.
+        for _ in 0..=(network.random() * 4.0) as usize {
+            let at = (network.random() * 40.0) as usize;
+            let byte = (network.random() * 256.0) as u8;
+            if let Some(place) = datagram.get_mut(at) {
+                *place = byte;
+            }
+        }
+        let remote = if port == 41_000 { 6000 } else { 6001 };
+        let tuple = from(address(remote), u16::try_from(port).unwrap());
+        network.engine.receive(network.now, tuple, &datagram);
+        if round % 100 == 0 {
+            network.step(Duration::from_millis(1));
+            network.plain.clear();
+        }
+    }
+    assert_eq!(network.engine.counters().panics, 0);
+    assert!(
+        network
+            .events
+            .iter()
+            .all(|it| !matches!(it, proto::event::Event::TransportClosed(_)))
+    );
+    // What was made up has moved the numbers on; a restart of the sender is one more.
+    sender.sequence = 30_000;
+    sender.wants_key = true;
+    let before = stream(&network, client, 6000).len();
+    let end = network.now + Duration::from_secs(3);
+    while network.now < end {
+        sender.step(&mut network);
+        network.step(Duration::from_millis(1));
+        sender.heed(&mut network, &mut Vec::new());
+    }
+    assert!(stream(&network, client, 6000).len() > before + 100);
+}
