@@ -314,6 +314,40 @@ mod tests {
     }
 
     #[test]
+    fn keys_of_plain_transports() {
+        let tuple = |remote_port| Tuple {
+            local_address: "192.0.2.1".into(),
+            local_port: 40_002,
+            remote_address: "198.51.100.7".into(),
+            remote_port,
+            protocol: "udp".into(),
+        };
+        let plain = PlainTransportStats {
+            rtcp_mux: false,
+            comedia: true,
+            tuple: Some(tuple(5000)),
+            rtcp_tuple: Some(tuple(0)),
+        };
+        let stats = TransportStats {
+            plain: Some(plain),
+            ..TransportStats::default()
+        };
+        let json = &transport("t", &stats, 1)[0];
+        assert_eq!(json["type"], "plain-rtp-transport");
+        assert_eq!(
+            (&json["rtcpMux"], &json["comedia"]),
+            (&json!(false), &json!(true))
+        );
+        assert_eq!(json["tuple"]["remotePort"], 5000);
+        // Nothing has come from there yet.
+        assert_eq!(json["rtcpTuple"]["localPort"], 40_002);
+        assert_eq!(json["rtcpTuple"].get("remotePort"), None);
+        for name in ["iceState", "dtlsState", "sctpState", "iceSelectedTuple"] {
+            assert_eq!(json.get(name), None, "{name}");
+        }
+    }
+
+    #[test]
     fn keys_of_transports() {
         let least = transport("t", &TransportStats::default(), 1);
         assert_eq!(shape(&least[0]), words(TRANSPORT));

@@ -127,8 +127,30 @@ def producer(kind, mime, clock_rate, numbers, **more):
     return {"kind": kind, "rtpParameters": {"codecs": [codec], "encodings": encodings}}
 
 
+def source(args):
+    """How ffmpeg and ffprobe open the input."""
+    if args.input.startswith("rtsp://"):
+        # TCP passes firewalls and loses nothing.
+        return ["-rtsp_transport", "tcp", "-i", args.input]
+    return ["-i", args.input]
+
+
+def kinds(args):
+    """What the input has: many cameras have no sound."""
+    command = ["ffprobe", "-v", "error", *source(args)]
+    command += ["-show_entries", "stream=codec_type", "-of", "json"]
+    probed = subprocess.run(command, stdout=subprocess.PIPE)
+    if probed.returncode != 0:
+        raise SystemExit(f"ffprobe cannot read {args.input}")
+    streams = json.loads(probed.stdout)["streams"]
+    return {stream["codec_type"][0] for stream in streams} & {"a", "v"}
+
+
 def feed_command(api, me, args):
     """Makes a transport and a producer for each kind, and ffmpeg's command."""
+    found = kinds(args)
+    if not found:
+        raise SystemExit(f"neither sound nor pictures in {args.input}")
     outputs = []
     for kind, numbers, body in (
         (
@@ -145,6 +167,8 @@ def feed_command(api, me, args):
         ),
         ("v", VIDEO, producer("video", "video/vp8", 90000, VIDEO)),
     ):
+        if kind not in found:
+            continue
         wanted = {"type": "plain", "comedia": True, "rtcpMux": False}
         transport = api.call("POST", f"{me}/transports", wanted)
         api.call("POST", f"{me}/transports/{transport['id']}/producers", body)
@@ -155,17 +179,17 @@ def feed_command(api, me, args):
             f"rtp://{host}:{transport['port']}?rtcpport={transport['rtcpPort']}&pkt_size=1200"
         )
     command = ["ffmpeg", "-hide_banner", "-loglevel", "warning", "-nostdin"]
-    if args.input.startswith("rtsp://"):
-        # A camera has its own pace; TCP passes firewalls and loses nothing.
-        command += ["-rtsp_transport", "tcp"]
-    else:
+    if not args.input.startswith("rtsp://"):
+        # A camera has its own pace.
         command += ["-re"] + (["-stream_loop", "-1"] if args.loop else [])
-    command += ["-i", args.input]
-    command += "-map 0:a:0 -c:a libopus -b:a 128k -ac 2 -ar 48000".split()
-    # ffmpeg does not hear keyframe requests: who comes late waits for the next one.
-    command += "-map 0:v:0 -pix_fmt yuv420p -c:v libvpx -deadline realtime".split()
-    command += ["-cpu-used", "4", "-b:v", args.bitrate]
-    command += ["-force_key_frames", "expr:gte(t,n_forced*2)"]
+    command += source(args)
+    if "a" in found:
+        command += "-map 0:a:0 -c:a libopus -b:a 128k -ac 2 -ar 48000".split()
+    if "v" in found:
+        # ffmpeg hears no keyframe requests: who comes late waits for the next one.
+        command += "-map 0:v:0 -pix_fmt yuv420p -c:v libvpx -deadline realtime".split()
+        command += ["-cpu-used", "4", "-b:v", args.bitrate]
+        command += ["-force_key_frames", "expr:gte(t,n_forced*2)"]
     return command + ["-f", "tee", "|".join(outputs)]
 
 
@@ -312,7 +336,7 @@ def arguments():
     one = commands.add_parser("feed", help="send a file or a camera into a room")
     one.add_argument("url", help="the server, for example https://127.0.0.1:4443")
     one.add_argument("room")
-    one.add_argument("input", help="file or rtsp:// URL, with sound and pictures")
+    one.add_argument("input", help="file or rtsp:// URL")
     one.add_argument("--loop", action="store_true", help="repeat a file for ever")
     one.add_argument("--bitrate", default="1000k", help="of video (1000k)")
     one.set_defaults(run=feed)

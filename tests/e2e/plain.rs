@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::browser::Browser;
 use crate::https::request;
-use crate::server::{DEADLINE, Server, wait_until};
+use crate::server::{DEADLINE, Options, Server, wait_until};
 
 /// A program that runs, and is ended with the test.
 struct Running(Child);
@@ -222,6 +222,37 @@ fn record_film(server: &Server, folder: &Path) {
     let mut recorder = Running::start(recipe(server, "record", &takes).args(["--seconds", "10"]));
     assert!(recorder.end(), "the recorder fails");
     check_recording(&takes.join("film.webm"), 10.0, 20.0);
+}
+
+/// When the slice of a worker is used up that is told, and what is closed is free again.
+#[test]
+fn ports_come_to_an_end_and_come_back() {
+    // Of 40 ports, each of two workers has 20.
+    let server = Options::new().env("MEDIASOUP_NUM_WORKERS", 2).start();
+    assert_eq!(request("POST", &server.url("/rooms/room"), &[], "").0, 200);
+    let made = || {
+        let body = json!({"id": "film", "displayName": "", "device": {"name": "test"}});
+        post(&server, "", &body);
+        let url = server.url("/rooms/room/broadcasters/film/transports");
+        for count in 0.. {
+            let (status, answer) = request("POST", &url, &[], r#"{"type":"plain"}"#);
+            if status == 200 {
+                assert!(answer["rtcpPort"].as_u64() > answer["port"].as_u64());
+                continue;
+            }
+            assert_eq!(status, 409, "{answer}");
+            let error = answer["error"].as_str().unwrap();
+            assert!(error.starts_with("no UDP port of"), "{error}");
+            return count;
+        }
+        0
+    };
+    // One port is shared by the WebRTC transports, so one of the 20 is odd.
+    let url = server.url("/rooms/room/broadcasters/film");
+    for _ in 0..3 {
+        assert_eq!(made(), 9);
+        assert_eq!(request("DELETE", &url, &[], "").0, 200);
+    }
 }
 
 /// ffmpeg's own SRTP.

@@ -261,9 +261,14 @@ pub fn ntp(wall: SystemTime) -> u64 {
     ((since.as_secs() + NTP_OFFSET) << 32) | fraction
 }
 
-/// The wall clock of an NTP time; `None` before 1970.
+/// The wall clock of an NTP time; `None` for 0, with which a sender says that it has
+/// none. Seconds start anew in 2036 (RFC 4330 §3).
 pub fn wall(ntp: u64) -> Option<SystemTime> {
-    let seconds = (ntp >> 32).checked_sub(NTP_OFFSET)?;
+    if ntp == 0 {
+        return None;
+    }
+    let era = if ntp >> 63 == 1 { 0 } else { 1 << 32 };
+    let seconds = ((ntp >> 32) + era).checked_sub(NTP_OFFSET)?;
     let nanos = ((ntp & 0xFFFF_FFFF) * 1_000_000_000) >> 32;
     UNIX_EPOCH.checked_add(Duration::new(seconds, u32::try_from(nanos).ok()?))
 }
@@ -297,6 +302,8 @@ mod tests {
         assert_eq!(wall(info.ntp), Some(now));
         assert_eq!(read(&goodbye(7, "name")).unwrap(), []);
         assert_eq!(wall(0), None);
+        let later = UNIX_EPOCH + Duration::from_secs(2_500_000_000);
+        assert_eq!(wall(ntp(later)), Some(later));
 
         let block = Block {
             ssrc: 5,
