@@ -11,6 +11,7 @@
 mod client;
 mod driver;
 mod https;
+mod netns;
 mod protoo;
 mod server;
 
@@ -29,6 +30,7 @@ mod flat;
 mod handshakes;
 mod joins;
 mod layers;
+mod narrow;
 mod newest;
 mod operations;
 mod plain;
