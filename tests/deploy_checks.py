@@ -169,6 +169,22 @@ def check_migration():
         check(endpoint in rows, f"docs/migration.md has no row for {endpoint}")
 
 
+def check_links():
+    """What the documents link to is there, headings included."""
+    for document in [ROOT / "README.md", ROOT / "ARCHITECTURE.md", *(ROOT / "docs").glob("*.md")]:
+        where = document.relative_to(ROOT)
+        for link in re.findall(r"\]\(([^)\s]+)\)", document.read_text()):
+            if re.match(r"\w+:", link):
+                continue
+            name, _, heading = link.partition("#")
+            target = document.parent / name if name else document
+            check(target.exists(), f"{where} links to {link}, which is not there")
+            if heading and target.exists():
+                headings = re.findall(r"^#+ (.*)$", target.read_text(), re.M)
+                anchors = {re.sub(r"[^\w\- ]", "", it.lower()).replace(" ", "-") for it in headings}
+                check(heading in anchors, f"{where} links to {link}: no such heading")
+
+
 # --- systemd
 
 
@@ -499,6 +515,7 @@ def main(directory):
     check_documents(known)
     check_readme(known)
     check_migration()
+    check_links()
     check_unit(known)
     check_example(known)
     rendered = sorted(directory.glob("k8s-*.yaml"))

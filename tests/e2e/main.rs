@@ -35,6 +35,7 @@ mod layers;
 mod narrow;
 mod newest;
 mod operations;
+mod plain;
 mod processes;
 mod quality;
 mod races;

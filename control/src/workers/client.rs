@@ -86,6 +86,10 @@ impl WorkerClient {
         create_web_rtc_transport(proto::CreateWebRtcTransportRequest) -> proto::CreateWebRtcTransportResponse;
         /// Gives a WebRtcTransport the remote's DTLS parameters.
         connect_web_rtc_transport(proto::ConnectWebRtcTransportRequest) -> proto::Empty;
+        /// Creates a PlainTransport.
+        create_plain_transport(proto::CreatePlainTransportRequest) -> proto::CreatePlainTransportResponse;
+        /// Says where the remote of a PlainTransport is, or how it encrypts.
+        connect_plain_transport(proto::ConnectPlainTransportRequest) -> proto::ConnectPlainTransportResponse;
         /// Mints new ICE credentials.
         restart_ice(proto::RestartIceRequest) -> proto::IceParameters;
         /// Closes a transport with everything on it.

@@ -16,7 +16,8 @@ const ABS_SEND_TIME: &str = "http://www.webrtc.org/experiments/rtp-hdrext/abs-se
 /// Transport-wide congestion control sequence number.
 pub const TRANSPORT_CC: &str =
     "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01";
-const AUDIO_LEVEL: &str = "urn:ietf:params:rtp-hdrext:ssrc-audio-level";
+/// RFC 6464.
+pub const AUDIO_LEVEL: &str = "urn:ietf:params:rtp-hdrext:ssrc-audio-level";
 /// Coordination of video orientation (3GPP TS 26.114 §7.4.5).
 pub const VIDEO_ORIENTATION: &str = "urn:3gpp:video-orientation";
 const TRANSMISSION_OFFSET: &str = "urn:ietf:params:rtp-hdrext:toffset";

@@ -1,7 +1,8 @@
 //! The consuming side of a WebRtcTransport: the streams that a client receives.
 
-mod history;
+pub(super) mod history;
 mod outbound;
+mod plain;
 mod rewrite;
 
 use std::collections::HashMap;
@@ -11,17 +12,19 @@ use router::{ConsumerKey, Forward};
 use str0m::Rtc;
 use str0m::config::DtlsCert;
 use str0m::media::{MediaKind, Mid, Pt};
-use str0m::rtp::{RtpPacket, RtpWrite, Ssrc};
+use str0m::rtp::{RtpWrite, Ssrc};
 use str0m::stats::MediaEgressStats;
 
 use super::TransportError;
 use super::extensions::Written;
 use super::guard;
+use super::packet::MediaPacket;
 use super::receive::is_token;
 use super::stats::{StreamStats, Totals};
 use super::webrtc::RouterMedia;
 use history::History;
 use outbound::Outbound;
+pub use plain::PlainReport;
 
 /// Most consumers on one transport.
 const MAX_CONSUMERS: usize = 1024;
@@ -309,7 +312,7 @@ impl Sending {
     }
 
     /// Queues a packet for its consumer; it leaves with the next flush.
-    pub fn write(&mut self, rtc: &mut Rtc, forward: &Forward, packet: &RtpPacket, at: Instant) {
+    pub fn write(&mut self, rtc: &mut Rtc, forward: &Forward, packet: &MediaPacket, at: Instant) {
         let slot = usize::try_from(forward.sink.slot).unwrap_or(usize::MAX);
         let Some(stream) = self.slots.get_mut(slot).and_then(Option::as_mut) else {
             return;
@@ -341,7 +344,7 @@ impl Sending {
         .ext_vals(
             stream
                 .written
-                .values(&packet.header.ext_vals, forward.frame_number),
+                .values(&packet.extensions, forward.frame_number),
         )
         .nackable(stream.rtx.is_some());
         if let Some(patch) = patch {

@@ -121,6 +121,8 @@ pub struct Network {
     pub data_loss: [f64; 2],
     /// RTP packets that the network lost on the way to the server.
     pub lost: usize,
+    /// What plain transports have sent.
+    pub plain: Vec<(Tuple, Vec<u8>)>,
     under_way: BTreeMap<(Instant, u64), (To, Vec<u8>)>,
     order: u64,
     random: u64,
@@ -143,6 +145,7 @@ impl Network {
             events: Vec::new(),
             data_loss: [0.0; 2],
             lost: 0,
+            plain: Vec::new(),
             under_way: BTreeMap::new(),
             order: 0,
             random: seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1,
@@ -293,6 +296,10 @@ impl Network {
         let mut datagrams = Vec::new();
         self.engine.take_datagrams(&mut datagrams);
         for (tuple, datagram) in datagrams {
+            if tuple.protocol != Protocol::Udp {
+                self.plain.push((tuple, datagram));
+                continue;
+            }
             assert_eq!(tuple.local, server_address().ip());
             let client = self
                 .clients

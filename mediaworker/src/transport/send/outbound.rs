@@ -76,20 +76,35 @@ impl Outbound {
         // What has not been resent by the second look was too old.
         self.owed -= self.owed_before.min(self.owed);
         self.owed_before = self.owed;
-        self.feedback = Feedback {
+        self.set_feedback(Feedback {
             nacks: stats.nacks,
-            nack_packets: self.feedback.nack_packets,
+            nack_packets: 0,
             plis: stats.plis,
             firs: stats.firs,
             round_trip_time: stats.rtt,
-        };
+        });
         if let Some(remote) = &stats.remote {
             self.jitter = remote.jitter;
             self.handle_report(*remote.maximum_sequence_number, remote.packets_lost);
         }
     }
 
-    fn handle_report(&mut self, highest: u64, lost: u64) {
+    /// Takes in everything but the packets that NACKs name.
+    pub fn set_feedback(&mut self, feedback: Feedback) {
+        self.feedback = Feedback {
+            nack_packets: self.feedback.nack_packets,
+            ..feedback
+        };
+    }
+
+    /// Takes in the jitter of a receiver report, units of the RTP clock.
+    pub fn set_jitter(&mut self, jitter: u32) {
+        self.jitter = jitter;
+    }
+
+    /// Takes in a receiver report, which ends an interval: the highest sequence
+    /// number, extended, and the packets that are lost, 24 bits with a sign.
+    pub fn handle_report(&mut self, highest: u64, lost: u64) {
         let Some((before, lost_before, resent_before)) = self.reported else {
             return;
         };
