@@ -38,3 +38,4 @@ mod quality;
 mod races;
 mod schemathesis;
 mod tidy;
+mod traces;
