@@ -40,4 +40,5 @@ mod quality;
 mod races;
 mod schemathesis;
 mod tidy;
+mod traces;
 mod turn;
