@@ -41,4 +41,5 @@ mod quality;
 mod races;
 mod schemathesis;
 mod tidy;
+mod traces;
 mod turn;
