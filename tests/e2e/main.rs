@@ -40,3 +40,4 @@ mod quality;
 mod races;
 mod schemathesis;
 mod tidy;
+mod traces;
