@@ -22,6 +22,7 @@ mod bench;
 mod broadcaster;
 mod browser;
 mod call;
+mod camera;
 mod certificates;
 mod clients;
 mod comeback;
