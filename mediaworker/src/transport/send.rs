@@ -305,11 +305,18 @@ impl Sending {
             .fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
     }
 
-    /// Queues a packet for its consumer; it leaves with the next flush.
-    pub fn write(&mut self, rtc: &mut Rtc, forward: &Forward, packet: &RtpPacket, at: Instant) {
+    /// Queues a packet for its consumer; it leaves with the next flush. False: there is no
+    /// such consumer.
+    pub fn write(
+        &mut self,
+        rtc: &mut Rtc,
+        forward: &Forward,
+        packet: &RtpPacket,
+        at: Instant,
+    ) -> bool {
         let slot = usize::try_from(forward.sink.slot).unwrap_or(usize::MAX);
         let Some(stream) = self.slots.get_mut(slot).and_then(Option::as_mut) else {
-            return;
+            return false;
         };
         let mut api = rtc.direct_api();
         if !stream.declared {
@@ -323,7 +330,7 @@ impl Sending {
             stream.declared = true;
         }
         let Some(tx) = api.stream_tx(&stream.ssrc) else {
-            return;
+            return false;
         };
         stream.outbound.written(forward.sequence);
         let (payload, patch) = rewrite::payload(&forward.payload, &packet.payload);
@@ -345,5 +352,6 @@ impl Sending {
             write = write.vp8_patch(patch);
         }
         tx.write_rtp(write);
+        true
     }
 }

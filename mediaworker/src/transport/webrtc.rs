@@ -27,7 +27,9 @@ use super::receive::{ProducerSpec, Received, Receiving};
 use super::send::{ConsumerSpec, Sending};
 use super::stats::Traffic;
 use super::{PacketKind, TransportError, Tuple, sctp, srtcp};
+use advancing::{Drained, Progress};
 use building::{build, feed, remote_ice};
+use passing::Departure;
 
 pub use super::templates::RouterMedia;
 
@@ -107,9 +109,7 @@ pub struct WebRtcTransport {
     pub(super) data: DataChannels,
     early: Vec<Vec<u8>>,
     rtc_timeout: Option<Instant>,
-    /// The time that str0m was advanced to: a packet or so ahead of the clock,
-    /// microseconds.
-    advanced: Option<Instant>,
+    progress: Progress,
     /// The handshake to start once ICE knows where the client is, and whether as
     /// DTLS client. A handshake that nobody can receive would only time out.
     pending: Option<Handshake>,
@@ -144,7 +144,7 @@ impl WebRtcTransport {
             data,
             early: Vec::new(),
             rtc_timeout: None,
-            advanced: None,
+            progress: Progress::default(),
             pending: None,
             replay: ReplayGuard::default(),
             resends: ResendBudget::default(),
@@ -235,6 +235,9 @@ impl WebRtcTransport {
             out.dropped += 1;
             return;
         };
+        if kind == PacketKind::Rtcp {
+            self.progress.stir();
+        }
         let fed = match kind {
             PacketKind::Rtcp => srtcp::listen(|| feed(rtc, at, datagram)),
             _ => feed(rtc, at, datagram),
@@ -245,7 +248,7 @@ impl WebRtcTransport {
         if kind == PacketKind::Rtcp && !self.look_at_rtcp(now, datagram, out) {
             return;
         }
-        self.drain(now, out);
+        self.drain(now, out, false);
         if kind == PacketKind::Rtp {
             self.count_arrival(now, datagram);
         }
@@ -411,7 +414,10 @@ impl WebRtcTransport {
         let Some(rtc) = self.rtc.as_deref_mut() else {
             return false;
         };
-        self.sending.write(rtc, forward, packet, at);
+        if !self.sending.write(rtc, forward, packet, at) {
+            return false;
+        }
+        self.progress.written();
         true
     }
 
@@ -421,13 +427,15 @@ impl WebRtcTransport {
             && let Some(rtc) = self.rtc.as_deref_mut()
             && rtc.close().is_ok()
         {
-            self.drain(now, out);
+            self.drain(now, out, false);
         }
         self.dtls = DtlsState::Closed;
     }
 
-    /// Takes everything out of str0m, up to its next timeout.
-    fn drain(&mut self, now: Instant, out: &mut Output) {
+    /// Takes everything out of str0m, up to its next timeout; with `by_packet`, up to a
+    /// media packet that has another one behind it.
+    fn drain(&mut self, now: Instant, out: &mut Output, by_packet: bool) -> Drained {
+        let mut drained = Drained::Empty;
         // What another transport left behind when it failed.
         let _ = crypto::take_peer_certificate();
         let _ = crypto::take_sctp_established();
@@ -443,14 +451,14 @@ impl WebRtcTransport {
                     self.dtls = DtlsState::Failed;
                     out.failed = Some(error.to_string());
                     self.rtc_timeout = None;
-                    return;
+                    return drained;
                 }
             };
             if !self.verified && !verify(self.remote.as_ref(), &mut self.verified) {
                 self.dtls = DtlsState::Failed;
                 out.failed = Some("the certificate does not match the fingerprint".into());
                 self.rtc_timeout = None;
-                return;
+                return drained;
             }
             match output {
                 RtcOutput::Timeout(at) => {
@@ -460,11 +468,16 @@ impl WebRtcTransport {
                     if self.data.wants_flush() {
                         self.rtc_timeout = Some(now);
                     }
+                    self.note_queue();
                     break;
                 }
                 RtcOutput::Transmit(transmit) => {
-                    if !self.transmit(now, transmit.contents.into(), out) {
-                        return;
+                    let Some(departed) = self.transmit(now, transmit.contents.into(), out) else {
+                        return drained;
+                    };
+                    if departed == Departure::Media && self.progress.left() && by_packet {
+                        drained = Drained::NextPacket;
+                        break;
                     }
                 }
                 RtcOutput::Event(Event::RtpPacket(packet)) => {
@@ -474,7 +487,7 @@ impl WebRtcTransport {
                     }
                     if self.receiving.is_abused() {
                         out.failed = Some("changes its SSRCs too often".into());
-                        return;
+                        return drained;
                     }
                 }
                 RtcOutput::Event(Event::KeyframeRequest(request)) => {
@@ -526,6 +539,7 @@ impl WebRtcTransport {
         if crypto::take_sctp_established() {
             self.data.set_established();
         }
+        drained
     }
 
     /// True when ICE and DTLS let media flow.

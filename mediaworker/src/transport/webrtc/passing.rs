@@ -76,12 +76,15 @@ impl WebRtcTransport {
         };
         if let Some(from) = self.bandwidth.set_idle(desired == 0) {
             rtc.bwe().reset(Bitrate::bps(from));
+            self.progress.stir();
         }
         if let Some(from) = self.bandwidth.stalls(now, wants_more) {
             rtc.bwe().reset(Bitrate::bps(from));
+            self.progress.stir();
         }
         if let Some(desired) = self.bandwidth.want(now, desired, wants_more) {
             rtc.bwe().set_bitrate(Bitrate::ZERO, Bitrate::bps(desired));
+            self.progress.stir();
         }
     }
 
@@ -107,15 +110,21 @@ impl WebRtcTransport {
         self.receiving.set_paused(now, producer, paused);
     }
 
-    /// Lets a datagram of str0m leave. False: the client asks for more than it may,
-    /// and the transport has failed.
-    pub(super) fn transmit(&mut self, now: Instant, datagram: Vec<u8>, out: &mut Output) -> bool {
+    /// Lets a datagram of str0m leave, and says what it is. `None`: the client asks for
+    /// more than it may, and the transport has failed.
+    pub(super) fn transmit(
+        &mut self,
+        now: Instant,
+        datagram: Vec<u8>,
+        out: &mut Output,
+    ) -> Option<Departure> {
         match PacketKind::of(&datagram) {
             // str0m's own checks are for the pair of addresses that is not real.
             Some(PacketKind::Stun) => {}
             Some(PacketKind::Rtp) => {
                 let sent = self.departure(&datagram);
-                return self.transmit_rtp(now, datagram, sent, out);
+                let goes_on = self.transmit_rtp(now, datagram, sent, out);
+                return goes_on.then_some(sent);
             }
             Some(PacketKind::Rtcp) => {
                 for (ssrc, _) in srtcp::heard(&datagram).nacks {
@@ -125,12 +134,12 @@ impl WebRtcTransport {
             }
             _ => self.leave(now, datagram, out),
         }
-        true
+        Some(Departure::Other)
     }
 
     /// Looks at an RTCP packet that str0m has been given: counts what its NACKs name,
-    /// and sends that again where str0m would not; notes what was lost. False as
-    /// for [`WebRtcTransport::transmit`].
+    /// and sends that again where str0m would not; notes what was lost. False: as
+    /// `None` of [`WebRtcTransport::transmit`].
     pub(super) fn look_at_rtcp(&mut self, now: Instant, rtcp: &[u8], out: &mut Output) -> bool {
         let heard = srtcp::heard(rtcp);
         if heard.arrived + heard.lost > 0 {
@@ -200,6 +209,7 @@ impl WebRtcTransport {
             Departure::Media => &mut traffic.rtp_sent,
             Departure::Resend => &mut traffic.rtx_sent,
             Departure::Probe => return traffic.probation_sent.add(now, rtp.len()),
+            Departure::Other => return,
         };
         meter.add(now, rtp.len());
         self.sending.sent(now, rtp, kind == Departure::Resend);
@@ -209,13 +219,15 @@ impl WebRtcTransport {
 /// SSRC of probes on a transport that has no stream for retransmissions.
 const PROBE_SSRC: u32 = 0;
 
-/// What an RTP packet to the client is.
+/// What a datagram to the client is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Departure {
+pub(super) enum Departure {
     Media,
     Resend,
     /// It only finds out whether it passes.
     Probe,
+    /// No RTP.
+    Other,
 }
 
 /// Charges a packet to the budget of retransmissions; media packets fill it up.
@@ -225,7 +237,7 @@ fn pay(budget: &mut ResendBudget, kind: Departure) -> Resend {
         Departure::Resend => return budget.resend(),
         Departure::Media => budget.media(),
         // What is not asked for is str0m's own, and bounded by its estimate.
-        Departure::Probe => {}
+        Departure::Probe | Departure::Other => {}
     }
     Resend::Send
 }
