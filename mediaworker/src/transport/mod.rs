@@ -8,14 +8,16 @@ pub mod dependency_descriptor;
 pub mod extensions;
 mod guard;
 pub mod ice;
+pub mod media;
 mod offer;
 pub mod receive;
+pub mod rtcp;
 pub mod sctp;
 pub mod send;
 pub mod slots;
 pub mod srtcp;
+pub mod srtp;
 pub mod stats;
-mod templates;
 pub mod throttle;
 pub mod webrtc;
 

@@ -25,13 +25,13 @@ use super::guard::{ReplayGuard, ResendBudget};
 use super::ice::{Checked, IceAgent, IceState};
 use super::receive::{ProducerSpec, Received, Receiving};
 use super::send::{ConsumerSpec, Sending};
+use super::srtp::Sealer;
 use super::stats::Traffic;
 use super::{PacketKind, TransportError, Tuple, sctp, srtcp};
 use advancing::{Drained, Progress};
 use building::{build, feed, remote_ice};
-use passing::Departure;
 
-pub use super::templates::RouterMedia;
+pub use super::media::RouterMedia;
 
 /// DTLS records held while the connect command is under way. A ClientHello
 /// takes two.
@@ -132,6 +132,7 @@ impl WebRtcTransport {
     ) -> Self {
         Self {
             cert,
+            sending: Sending::new(media.clone()),
             media,
             ice: IceAgent::new(),
             role,
@@ -140,7 +141,6 @@ impl WebRtcTransport {
             verified: false,
             rtc: None,
             receiving: Receiving::default(),
-            sending: Sending::default(),
             data,
             early: Vec::new(),
             rtc_timeout: None,
@@ -170,7 +170,8 @@ impl WebRtcTransport {
 
     /// When [`WebRtcTransport::handle_timeout`] wants to be called.
     pub fn next_timeout(&self) -> Option<Instant> {
-        [self.rtc_timeout, self.ice.consent_deadline()]
+        let reports = self.sending.next_report();
+        [self.rtc_timeout, self.ice.consent_deadline(), reports]
             .into_iter()
             .flatten()
             .min()
@@ -248,7 +249,12 @@ impl WebRtcTransport {
         if kind == PacketKind::Rtcp && !self.look_at_rtcp(now, datagram, out) {
             return;
         }
-        self.drain(now, out, false);
+        if self.sending.awaits_numbers() {
+            // The client has asked for something again.
+            self.flush(now, out);
+        } else {
+            self.drain(now, out, false);
+        }
         if kind == PacketKind::Rtp {
             self.count_arrival(now, datagram);
         }
@@ -309,7 +315,7 @@ impl WebRtcTransport {
             out.failed = Some(error.to_string());
             return;
         }
-        self.sending.declare(rtc, &self.media, &self.cert);
+        self.sending.settle(rtc);
         if let Err(error) = self.receiving.teach(rtc, remote_ice()) {
             out.failed = Some(error.to_string());
         }
@@ -395,13 +401,16 @@ impl WebRtcTransport {
         self.role = Some(Role::Consuming);
         self.sending.add(key, spec);
         if let Some(rtc) = self.rtc.as_deref_mut() {
-            self.sending.declare(rtc, &self.media, &self.cert);
+            self.sending.settle(rtc);
         }
     }
 
     /// Removes the consumer in a slot.
     pub fn close_consumer(&mut self, slot: u32) {
-        self.sending.remove(self.rtc.as_deref_mut(), slot);
+        self.sending.remove(slot);
+        if let Some(rtc) = self.rtc.as_deref_mut() {
+            self.sending.settle(rtc);
+        }
     }
 
     /// Queues a packet for a consumer; it leaves with the next flush. `at`: when
@@ -414,15 +423,16 @@ impl WebRtcTransport {
         let Some(rtc) = self.rtc.as_deref_mut() else {
             return false;
         };
-        if !self.sending.write(rtc, forward, packet, at) {
-            return false;
-        }
-        self.progress.written();
-        true
+        self.sending.write(rtc, forward, packet, at)
     }
 
     /// Says goodbye to the client: RTCP BYE and DTLS close_notify.
     pub fn close(&mut self, now: Instant, out: &mut Output) {
+        if self.dtls == DtlsState::Connected {
+            for goodbye in self.sending.goodbyes() {
+                self.leave(now, goodbye, out);
+            }
+        }
         if self.dtls == DtlsState::Connected
             && let Some(rtc) = self.rtc.as_deref_mut()
             && rtc.close().is_ok()
@@ -437,13 +447,15 @@ impl WebRtcTransport {
     fn drain(&mut self, now: Instant, out: &mut Output, by_packet: bool) -> Drained {
         let mut drained = Drained::Empty;
         // What another transport left behind when it failed.
+        let _ = crypto::take_key_material();
         let _ = crypto::take_peer_certificate();
         let _ = crypto::take_sctp_established();
         while let Some(rtc) = self.rtc.as_deref_mut() {
-            // A transport for producing sends RTCP only.
+            // A transport for producing sends RTCP only; what comes out of another one
+            // stands for what leaves, see `send::stand_in`.
             let polled = match self.role {
                 Some(Role::Producing) => srtcp::listen(|| rtc.poll_output()),
-                _ => rtc.poll_output(),
+                _ => srtcp::mute(|| rtc.poll_output()),
             };
             let output = match polled {
                 Ok(output) => output,
@@ -454,6 +466,11 @@ impl WebRtcTransport {
                     return drained;
                 }
             };
+            if let Some(keys) = crypto::take_key_material()
+                && let Some(sealer) = Sealer::new(&keys)
+            {
+                self.sending.set_sealer(sealer);
+            }
             if !self.verified && !verify(self.remote.as_ref(), &mut self.verified) {
                 self.dtls = DtlsState::Failed;
                 out.failed = Some("the certificate does not match the fingerprint".into());
@@ -468,14 +485,13 @@ impl WebRtcTransport {
                     if self.data.wants_flush() {
                         self.rtc_timeout = Some(now);
                     }
-                    self.note_queue();
                     break;
                 }
                 RtcOutput::Transmit(transmit) => {
-                    let Some(departed) = self.transmit(now, transmit.contents.into(), out) else {
+                    if !self.transmit(now, transmit.contents.into(), out) {
                         return drained;
-                    };
-                    if departed == Departure::Media && self.progress.left() && by_packet {
+                    }
+                    if by_packet && self.sending.awaits_numbers() {
                         drained = Drained::NextPacket;
                         break;
                     }
@@ -490,18 +506,11 @@ impl WebRtcTransport {
                         return drained;
                     }
                 }
-                RtcOutput::Event(Event::KeyframeRequest(request)) => {
-                    out.key_frame_requests
-                        .extend(self.sending.consumer(request.mid));
-                }
                 RtcOutput::Event(Event::SenderFeedback(feedback)) => {
                     self.receiving.handle_report(&feedback);
                 }
                 RtcOutput::Event(Event::MediaIngressStats(stats)) => {
                     self.receiving.handle_stats(&stats);
-                }
-                RtcOutput::Event(Event::MediaEgressStats(stats)) => {
-                    self.sending.handle_stats(&stats);
                 }
                 RtcOutput::Event(Event::EgressBitrateEstimate(estimate)) => {
                     out.bandwidth_changed |= self.bandwidth.handle_estimate(&estimate);

@@ -27,8 +27,6 @@ pub(super) struct Progress {
     /// The time that str0m was advanced to: a packet or so ahead of the clock,
     /// microseconds.
     advanced: Option<Instant>,
-    /// Media packets that str0m has been given and has not given out.
-    queued: usize,
     /// When str0m last said what it waits for, with nothing to send.
     settled: Option<Instant>,
     /// Something happened since then that may have it send at once: feedback, or a
@@ -37,17 +35,6 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    /// str0m was given a media packet.
-    pub(super) fn written(&mut self) {
-        self.queued += 1;
-    }
-
-    /// It gave one out. True: another one is waiting.
-    pub(super) fn left(&mut self) -> bool {
-        self.queued = self.queued.saturating_sub(1);
-        self.queued > 0
-    }
-
     /// It may have something to send that it was not given.
     pub(super) fn stir(&mut self) {
         self.stirred = true;
@@ -60,13 +47,29 @@ impl WebRtcTransport {
         out.state_changed |= self.ice.handle_timeout(now);
         if self.rtc_timeout.is_some_and(|t| t <= now) {
             self.progress.stir();
-            self.flush(now, out);
+            self.advance(now, out);
         }
+        self.report(now, out);
     }
 
-    /// Advances str0m and sends what was queued: a picture leaves as one, not with
-    /// one tick for each packet.
+    /// Advances str0m and sends what was queued.
     pub fn flush(&mut self, now: Instant, out: &mut Output) {
+        self.send_plain(now, out);
+        self.advance(now, out);
+        self.report(now, out);
+    }
+
+    /// Sends what was queued, where nothing but packets was.
+    pub fn flush_packets(&mut self, now: Instant, out: &mut Output) {
+        self.send_plain(now, out);
+        if self.sending.awaits_numbers() {
+            self.advance(now, out);
+        }
+        self.report(now, out);
+    }
+
+    /// Advances str0m: a picture leaves as one, not with one tick for each packet.
+    fn advance(&mut self, now: Instant, out: &mut Output) {
         let mut at = self.clock(now);
         for _ in 0..MAX_ADVANCES {
             let Some(rtc) = self.rtc.as_deref_mut() else {
@@ -98,6 +101,8 @@ impl WebRtcTransport {
                     at = next;
                 }
                 _ => {
+                    // What still waits has been dropped by str0m.
+                    self.sending.forget_waiting();
                     self.progress.settled = Some(now);
                     self.progress.stirred = self.is_probing();
                     return;
@@ -118,14 +123,9 @@ impl WebRtcTransport {
     /// Until when str0m's wish to be called again, because a packet left, may wait:
     /// it only looks whether to probe then.
     fn may_wait(&self, now: Instant) -> Option<Instant> {
-        let Progress {
-            queued,
-            settled,
-            stirred,
-            ..
-        } = self.progress;
-        let later = settled? + ESTIMATOR_STEP;
-        (queued == 0 && !stirred && later > now).then_some(later)
+        let later = self.progress.settled? + ESTIMATOR_STEP;
+        let quiet = !self.progress.stirred && !self.sending.awaits_numbers();
+        (quiet && later > now).then_some(later)
     }
 
     /// Whether str0m only waits to be called again.
@@ -143,14 +143,6 @@ impl WebRtcTransport {
 
     fn waits_for(&self) -> Option<Reason> {
         self.rtc.as_deref().map(Rtc::last_timeout_reason)
-    }
-
-    /// Forgets what was queued when str0m has nothing to send, for it may have dropped
-    /// some.
-    pub(super) fn note_queue(&mut self) {
-        if !self.has_more() {
-            self.progress.queued = 0;
-        }
     }
 }
 
