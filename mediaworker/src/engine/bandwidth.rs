@@ -295,7 +295,17 @@ fn share_transport(
         _ => audio + aim(sharing.desired).max(1),
     };
     let wants_more = sharing.allocations.iter().any(|one| is_limited(one.reason));
+    let steps = sharing
+        .allocations
+        .iter()
+        .filter_map(|one| match one.reason {
+            Reason::Bandwidth { needs, .. } => Some(audio + needs),
+            _ => None,
+        });
+    let next = steps.min();
     transport.inner.want_bitrate(now, desired, wants_more);
+    let meant = transport.meant();
+    transport.inner.try_more(now, meant, next);
 }
 
 /// The last picture goes only when it would be useless, whatever the estimate says:

@@ -1,13 +1,19 @@
 //! What can be sent to a client: str0m's estimate by transport-cc feedback, or
 //! the client's own by REMB.
 
+use std::collections::VecDeque;
 use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
 use str0m::bwe::BweKind;
 use str0m::stats::PeerStats;
 
+mod passage;
+mod trial;
+
 use super::TransportError;
+use passage::Passage;
+use trial::Trial;
 
 /// Time for a client to send its first feedback. One that has negotiated feedback
 /// and sends none is taken for one without: nothing is known of its bandwidth.
@@ -57,6 +63,18 @@ const LOSS_SAMPLE: u32 = 20;
 const QUEUE_DELAY: Duration = Duration::from_millis(50);
 /// Changes of what is desired up to this share, in percent, are not told.
 const SAME_PERCENT: u64 = 5;
+
+/// Most that is tried, in percent of what is known to pass.
+const TRY_PERCENT: u64 = 130;
+/// What is tried, in percent of what the step needs.
+const TRY_MARGIN_PERCENT: u64 = 105;
+/// The same for a client that tells by REMB what it can receive.
+const TRY_REMB_PERCENT: u64 = 300;
+/// A client that could receive more tells this much by REMB, in percent of what is
+/// sent.
+const REMB_ROOM_PERCENT: u64 = 120;
+/// Where REMB falls below this share, in percent, the link is full.
+const FELL_PERCENT: u64 = 90;
 
 /// Least that is taken for available unless the transport was created with
 /// another minimum, bits per second.
@@ -145,8 +163,17 @@ pub struct Bandwidth {
     /// The link has become much too narrow.
     collapsed: bool,
     collapsed_at: Option<Instant>,
-    /// Packets that arrived and that did not, since that was looked at last.
-    arrived: (u32, u32),
+    /// Packets that arrived and that did not, by the last reports: as many of them as
+    /// [`LOSS_SAMPLE`] takes.
+    reports: VecDeque<(u32, u32)>,
+    /// What of it passes, by its reports.
+    passage: Passage,
+    /// More than is known to pass.
+    trial: Trial,
+    /// The most that the client has told by REMB since it told much less.
+    peak: u64,
+    /// It has, since that was looked at last.
+    fell: bool,
     /// What str0m estimated last, bits per second, and when that moved.
     raw: u64,
     moved: Option<Instant>,
@@ -176,7 +203,11 @@ impl Bandwidth {
             loss: None,
             collapsed: false,
             collapsed_at: None,
-            arrived: (0, 0),
+            reports: VecDeque::new(),
+            passage: Passage::default(),
+            trial: Trial::default(),
+            peak: 0,
+            fell: false,
             raw: 0,
             moved: None,
             began: None,
@@ -209,14 +240,21 @@ impl Bandwidth {
                     };
                     self.estimate = can_probe.then(|| bounded(start));
                     self.collapsed = false;
-                    self.arrived = (0, 0);
+                    self.reports.clear();
+                    self.passage.clear();
                 }
                 self.can_probe = *can_probe;
             }
             // Of the two, what we estimate ourselves.
             BweKind::Remb { estimate, .. } if !self.can_probe => {
                 self.proven = true;
-                self.estimate = Some(bounded(estimate.as_u64()));
+                let told = bounded(estimate.as_u64());
+                if told * 100 < self.peak * FELL_PERCENT {
+                    self.fell = true;
+                    self.peak = 0;
+                }
+                self.peak = self.peak.max(told);
+                self.estimate = Some(told);
             }
             _ => {}
         }
@@ -272,30 +310,68 @@ impl Bandwidth {
         {
             return false;
         }
-        self.arrived.0 += arrived;
-        self.arrived.1 += lost;
-        let (arrived, lost) = self.arrived;
-        let all = arrived + lost;
-        if all < LOSS_SAMPLE {
-            return false;
+        if let Some((arrived, left)) = self.passage.handle_report(now, arrived, self.shortest)
+            && self.is_slow(QUEUE_DELAY)
+        {
+            let arrives = bounded(sent) * u64::from(arrived) / u64::from(left);
+            return self.collapse(now, arrives);
         }
-        self.arrived = (0, 0);
+        let Some((arrived, lost)) = self.sample((arrived, lost)) else {
+            return false;
+        };
+        let all = arrived + lost;
         let overflows = lost * 100 > all * OVERFLOW_PERCENT;
         let queues = overflows || self.is_slow(QUEUE_DELAY);
         if lost * 100 <= all * HEAVY_LOSS_PERCENT || !queues {
             return false;
         }
-        let mut arrives = bounded(sent) * u64::from(arrived) / u64::from(all);
+        // Nothing is held against a link twice.
+        self.reports.clear();
+        let arrives = bounded(sent) * u64::from(arrived) / u64::from(all);
         if overflows && self.estimate.is_some_and(|estimate| estimate > arrives) {
             // Some of them were sent before it began. It is better to be wrong once
             // in what is left than to try one layer after the other.
-            arrives /= COLLAPSE;
-            self.collapsed = true;
-            self.collapsed_at = Some(now);
+            return self.collapse(now, arrives / COLLAPSE);
         }
         let before = self.estimate;
         self.estimate = before.map(|estimate| estimate.min(arrives));
         self.estimate != before
+    }
+
+    /// The link has become much too narrow: this is what is left of it, bits per
+    /// second. True: that is less than what was available.
+    fn collapse(&mut self, now: Instant, arrives: u64) -> bool {
+        self.reports.clear();
+        self.passage.clear();
+        if self.estimate.is_none_or(|estimate| estimate <= arrives) {
+            return false;
+        }
+        self.estimate = Some(arrives);
+        self.collapsed = true;
+        self.collapsed_at = Some(now);
+        true
+    }
+
+    /// A packet with a transport-cc number has left.
+    pub fn note_departure(&mut self) {
+        self.passage.note_departure();
+    }
+
+    /// Packets that arrived and that did not, by the newest reports that name enough.
+    fn sample(&mut self, report: (u32, u32)) -> Option<(u32, u32)> {
+        if report == (0, 0) {
+            return None;
+        }
+        self.reports.push_back(report);
+        let (mut arrived, mut lost) = (0, 0);
+        let newest = self.reports.iter().rev().position(|(a, l)| {
+            arrived += a;
+            lost += l;
+            arrived + lost >= LOSS_SAMPLE
+        })?;
+        let older = self.reports.len() - newest - 1;
+        self.reports.drain(..older);
+        Some((arrived, lost))
     }
 
     /// What str0m is told to be desired.
@@ -384,6 +460,30 @@ impl Bandwidth {
         Some(asked)
     }
 
+    /// Looks whether a little more than is known to pass may be tried. `sent`: what is
+    /// meant to be sent; `next`: what has to be available for the next step of
+    /// somebody, if anybody wants one.
+    pub fn try_more(&mut self, now: Instant, sent: u64, next: Option<u64>) {
+        let Some(estimate) = self.estimate.filter(|_| self.proven) else {
+            return;
+        };
+        let fell = std::mem::take(&mut self.fell);
+        let (passes, percent) = match self.can_probe {
+            true => (self.passes(now), TRY_PERCENT),
+            // Who could receive more, tells more than it gets.
+            false => {
+                let has_room = estimate * 100 >= sent * REMB_ROOM_PERCENT;
+                let tries = self.trial.bitrate().is_some();
+                (!fell && (has_room || tries), TRY_REMB_PERCENT)
+            }
+        };
+        let known = self.known_bitrate(estimate);
+        let next = next.filter(|next| *next <= known * percent / 100);
+        // What a step costs is never still.
+        let next = next.map(|next| next * TRY_MARGIN_PERCENT / 100);
+        self.trial.look(now, passes, known, next);
+    }
+
     /// Whether the link has become much too narrow since this was asked last.
     pub fn take_collapse(&mut self) -> bool {
         std::mem::take(&mut self.collapsed)
@@ -415,9 +515,19 @@ impl Bandwidth {
     }
 
     /// Whether everything arrives, and in time.
-    fn passes(&self) -> bool {
+    fn passes(&self, now: Instant) -> bool {
+        // str0m tells of loss a quarter of a second later.
+        let collapsed = self.collapsed_at.is_some_and(|at| now < at + ESTIMATOR_LAG);
         let is_whole = self.loss.is_some_and(|lost| lost <= HARMLESS_LOSS);
-        is_whole && !self.is_slow(HARMLESS_DELAY)
+        is_whole && !self.is_slow(HARMLESS_DELAY) && !collapsed
+    }
+
+    /// What an estimate stands for.
+    fn known_bitrate(&self, estimate: u64) -> u64 {
+        match self.can_probe {
+            true => estimate * UTILIZED_PERCENT / 100,
+            false => estimate,
+        }
     }
 
     /// What can be sent, bits per second; `None` when nothing limits it, because
@@ -428,17 +538,15 @@ impl Bandwidth {
         let waited = self
             .began
             .map_or(Duration::ZERO, |began| now.saturating_duration_since(began));
-        // str0m tells of loss a quarter of a second later.
-        let collapsed = self.collapsed_at.is_some_and(|at| now < at + ESTIMATOR_LAG);
-        let passes = self.passes() && !collapsed;
+        let floor = match self.passes(now) {
+            true => sent,
+            false => 0,
+        };
+        let floor = floor.max(self.trial.bitrate().unwrap_or(0));
         let is_known = self.proven || waited < FEEDBACK_WITHIN;
         self.estimate
             .filter(|_| is_known)
-            .map(|estimate| match self.can_probe {
-                true => estimate * UTILIZED_PERCENT / 100,
-                false => estimate,
-            })
-            .map(|estimate| estimate.max(if passes { sent } else { 0 }))
+            .map(|estimate| self.known_bitrate(estimate).max(floor))
             .map(|estimate| self.limits.apply(estimate))
             .or(self.limits.max)
     }

@@ -21,6 +21,7 @@ mod layers;
 mod media;
 mod network;
 mod receiving;
+mod remb;
 mod resend;
 mod room;
 mod scores;

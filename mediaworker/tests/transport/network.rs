@@ -62,6 +62,9 @@ pub struct Client {
     pub reached: usize,
     /// How fast it can be reached; without it, at once.
     pub downlink: Option<Link>,
+    /// It tells of each packet whether it came (transport-cc), not by REMB alone what
+    /// it can receive.
+    pub transport_cc: bool,
 }
 
 /// A link of a limited rate with a queue in front of it, which drops what does not
@@ -88,9 +91,14 @@ impl Link {
         }
     }
 
+    /// How long a packet waits that comes now.
+    pub fn waits(&self, now: Instant) -> Duration {
+        self.free.saturating_duration_since(now)
+    }
+
     /// How long a packet takes from now on; `None` when it is dropped.
     fn pass(&mut self, now: Instant, len: usize) -> Option<Duration> {
-        let waits = self.free.saturating_duration_since(now);
+        let waits = self.waits(now);
         if waits > self.queue {
             self.dropped += 1;
             return None;
@@ -164,6 +172,7 @@ impl Network {
             cut: false,
             reached: 0,
             downlink: None,
+            transport_cc: true,
         });
         id
     }

@@ -130,6 +130,13 @@ pub fn consume(
 ) {
     let audio = kind.is_audio();
     let mid = id.to_owned();
+    let mut header_extensions = vec![extension(1, MID), extension(4, ABS_SEND_TIME)];
+    // The router offers transport-cc for video only.
+    if audio {
+        header_extensions.push(extension(10, AUDIO_LEVEL));
+    } else if network.clients[client].transport_cc {
+        header_extensions.push(extension(5, TRANSPORT_CC));
+    }
     let spec = ConsumerSpec {
         transport_id: transport.into(),
         consumer_id: id.into(),
@@ -139,16 +146,7 @@ pub fn consume(
         rtx_payload_type: (!audio).then_some(102),
         ssrc,
         rtx_ssrc: (!audio).then_some(ssrc + 1),
-        // The router offers transport-cc for video only.
-        header_extensions: vec![
-            extension(1, MID),
-            extension(4, ABS_SEND_TIME),
-            if audio {
-                extension(10, AUDIO_LEVEL)
-            } else {
-                extension(5, TRANSPORT_CC)
-            },
-        ],
+        header_extensions,
         paused: true,
     };
     let response = network.engine.consume(

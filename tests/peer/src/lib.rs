@@ -353,6 +353,14 @@ impl Peer {
         }
     }
 
+    /// Tells the server by REMB what it can receive, bits per second, in the name of a
+    /// stream that it receives.
+    pub fn tell_remb(&mut self, ssrc: u32, bitrate: u64) {
+        if let Some(rx) = self.rtc.direct_api().stream_rx(&Ssrc::from(ssrc)) {
+            rx.request_remb(str0m::bwe::Bitrate::bps(bitrate));
+        }
+    }
+
     /// Closes the connection.
     pub fn close(&mut self) {
         let _ = self.rtc.close();

@@ -67,6 +67,13 @@ impl WebRtcTransport {
         }
     }
 
+    /// Looks whether a little more than is known to pass may be tried. `sent`: what is
+    /// meant to be sent now, `next`: what has to be available for the next step that
+    /// is wanted, bits per second.
+    pub fn try_more(&mut self, now: Instant, sent: u64, next: Option<u64>) {
+        self.bandwidth.try_more(now, sent, next);
+    }
+
     /// Says what would be welcome for video and audio, bits per second, and whether
     /// there is less: then it is probed for time and again. 0: no video is wanted.
     pub fn want_bitrate(&mut self, now: Instant, desired: u64, wants_more: bool) {
@@ -126,6 +133,7 @@ impl WebRtcTransport {
             Some(PacketKind::Rtcp) => {}
             Some(PacketKind::Rtp) => {
                 if let Some((packet, kind)) = self.sending.stands_for(now, &datagram) {
+                    self.bandwidth.note_departure();
                     return self.transmit_rtp(now, packet, kind, out);
                 }
             }
