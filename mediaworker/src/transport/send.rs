@@ -128,9 +128,12 @@ impl Sending {
         }
     }
 
-    /// Takes the protection of packets.
-    pub fn set_sealer(&mut self, sealer: Sealer) {
-        self.sealer = Some(sealer);
+    /// Takes what protects packets, once: another sealer with the same keys would use
+    /// numbers again.
+    pub fn protect(&mut self, make: impl FnOnce() -> Option<Sealer>) {
+        if self.sealer.is_none() {
+            self.sealer = make();
+        }
     }
 
     /// Forgets what was sent to the consumer in a slot, so that it is not sent again.

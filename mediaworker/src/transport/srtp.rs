@@ -58,11 +58,15 @@ enum Cipher {
         key: LessSafeKey,
         salt: [u8; GCM_SALT],
     },
-    Counter {
-        key: EncryptingKey,
-        salt: [u8; COUNTER_SALT],
-        authentication: hmac::Key,
-    },
+    /// In a box, for it is large and rare.
+    Counter(Box<Counter>),
+}
+
+/// AES in counter mode, and HMAC-SHA1.
+struct Counter {
+    key: EncryptingKey,
+    salt: [u8; COUNTER_SALT],
+    authentication: hmac::Key,
 }
 
 impl std::fmt::Debug for Cipher {
@@ -70,7 +74,7 @@ impl std::fmt::Debug for Cipher {
         // No keys in logs.
         f.write_str(match self {
             Self::Gcm { .. } => "Gcm",
-            Self::Counter { .. } => "Counter",
+            Self::Counter(_) => "Counter",
         })
     }
 }
@@ -106,13 +110,8 @@ impl Sealer {
             Cipher::Gcm { key, salt } => {
                 seal_gcm(key, gcm_nonce(salt, ssrc, index), packet, header, None)
             }
-            Cipher::Counter {
-                key,
-                salt,
-                authentication,
-            } => {
-                encrypt_counter(key, salt, ssrc, index, packet, header)
-                    && sign(authentication, packet, trailer)
+            Cipher::Counter(counter) => {
+                counter.encrypt(ssrc, index, packet, header) && counter.sign(packet, trailer)
             }
         }
     }
@@ -137,14 +136,10 @@ impl Sealer {
                 packet.extend_from_slice(&mark);
                 sealed
             }
-            Cipher::Counter {
-                key,
-                salt,
-                authentication,
-            } => {
-                let encrypted = encrypt_counter(key, salt, ssrc, index.into(), packet, RTCP_CLEAR);
+            Cipher::Counter(counter) => {
+                let encrypted = counter.encrypt(ssrc, index.into(), packet, RTCP_CLEAR);
                 packet.extend_from_slice(&mark);
-                encrypted && sign(authentication, packet, &[])
+                encrypted && counter.sign(packet, &[])
             }
         }
     }
@@ -170,11 +165,11 @@ impl Cipher {
         let label = labels + LABEL_AUTHENTICATION;
         derive(master, master_salt, label, &mut authentication)?;
         let algorithm = hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY;
-        Some(Self::Counter {
+        Some(Self::Counter(Box::new(Counter {
             key: EncryptingKey::ctr(UnboundCipherKey::new(&AES_128, &key).ok()?).ok()?,
             salt: (&*salt).try_into().ok()?,
             authentication: hmac::Key::new(algorithm, &authentication),
-        })
+        })))
     }
 }
 
@@ -231,35 +226,30 @@ fn seal_gcm(
         .is_ok()
 }
 
-/// RFC 3711 §4.1.1.
-fn encrypt_counter(
-    key: &EncryptingKey,
-    salt: &[u8; COUNTER_SALT],
-    ssrc: u32,
-    index: u64,
-    packet: &mut [u8],
-    clear: usize,
-) -> bool {
-    let number = (u128::from(ssrc) << 64) | (u128::from(index & INDEX_BITS) << 16);
-    let mut iv = number.to_be_bytes();
-    for (byte, salt) in iv.iter_mut().zip(salt) {
-        *byte ^= salt;
+impl Counter {
+    /// RFC 3711 §4.1.1.
+    fn encrypt(&self, ssrc: u32, index: u64, packet: &mut [u8], clear: usize) -> bool {
+        let number = (u128::from(ssrc) << 64) | (u128::from(index & INDEX_BITS) << 16);
+        let mut iv = number.to_be_bytes();
+        for (byte, salt) in iv.iter_mut().zip(&self.salt) {
+            *byte ^= salt;
+        }
+        let Some(body) = packet.get_mut(clear..) else {
+            return false;
+        };
+        let context = EncryptionContext::Iv128(FixedLength::from(iv));
+        self.key.less_safe_encrypt(body, context).is_ok()
     }
-    let Some(body) = packet.get_mut(clear..) else {
-        return false;
-    };
-    let context = EncryptionContext::Iv128(FixedLength::from(iv));
-    key.less_safe_encrypt(body, context).is_ok()
-}
 
-/// Appends the tag of the packet and what follows it where it is computed.
-fn sign(key: &hmac::Key, packet: &mut Vec<u8>, trailer: &[u8]) -> bool {
-    let mut context = hmac::Context::with_key(key);
-    context.update(packet);
-    context.update(trailer);
-    let tag = context.sign();
-    packet.extend_from_slice(tag.as_ref().get(..HMAC_TAG).unwrap_or_default());
-    true
+    /// Appends the tag of the packet and what follows it where it is computed.
+    fn sign(&self, packet: &mut Vec<u8>, trailer: &[u8]) -> bool {
+        let mut context = hmac::Context::with_key(&self.authentication);
+        context.update(packet);
+        context.update(trailer);
+        let tag = context.sign();
+        packet.extend_from_slice(tag.as_ref().get(..HMAC_TAG).unwrap_or_default());
+        true
+    }
 }
 
 #[cfg(test)]
@@ -320,6 +310,17 @@ mod tests {
         (key, session_salt)
     }
 
+    /// The HMAC of a direction, by str0m's provider.
+    fn hmac_of(material: &KeyMaterial, labels: u8, signed: &[&[u8]]) -> [u8; 20] {
+        let own = usize::from(!material.client);
+        let master = &material.octets[own * 16..][..16];
+        let salt = &material.octets[32 + own * 14..][..14];
+        let mut key = [0; 20];
+        derive(master, salt, labels + LABEL_AUTHENTICATION, &mut key).unwrap();
+        let provider = from_feature_flags().sha1_hmac_provider;
+        provider.sha1_hmac(&key, signed)
+    }
+
     #[test]
     fn str0m_s_ciphers_open_what_is_sealed() {
         let provider = from_feature_flags().srtp_provider;
@@ -352,8 +353,10 @@ mod tests {
                         let (key, salt) = session::<16>(&material, 0);
                         let iv = Aes128CmSha1_80::rtp_iv(salt, ssrc, index);
                         let mut open = provider.aes_128_cm_sha1_80().create_cipher(key, false);
-                        let body = &body[..body.len() - HMAC_TAG];
-                        open.decrypt(&iv, body, &mut plain).unwrap();
+                        let (signed, tag) = packet.split_at(packet.len() - HMAC_TAG);
+                        open.decrypt(&iv, &signed[12..], &mut plain).unwrap();
+                        let hmac = hmac_of(&material, 0, &[signed, &[0, 0, 0, 3]]);
+                        assert_eq!(tag, &hmac[..HMAC_TAG]);
                     }
                 }
                 assert_eq!(&plain[..24], b"a payload of some length");
@@ -376,6 +379,11 @@ mod tests {
                 let mark = (ENCRYPTED | index).to_be_bytes();
                 let at = if len == 60 { 40 } else { 40 + tag };
                 assert_eq!(packet[at..at + 4], mark);
+                if len == 60 {
+                    let material = material(profile, len, false);
+                    let hmac = hmac_of(&material, LABEL_RTCP, &[&packet[..44]]);
+                    assert_eq!(packet[44..], hmac[..HMAC_TAG]);
+                }
             }
             sealer.rtcp_index = ENCRYPTED;
             assert!(!sealer.seal_rtcp(&mut plain.clone()), "all are used up");

@@ -467,9 +467,9 @@ impl WebRtcTransport {
                 }
             };
             if let Some(keys) = crypto::take_key_material()
-                && let Some(sealer) = Sealer::new(&keys)
+                && self.role == Some(Role::Consuming)
             {
-                self.sending.set_sealer(sealer);
+                self.sending.protect(|| Sealer::new(&keys));
             }
             if !self.verified && !verify(self.remote.as_ref(), &mut self.verified) {
                 self.dtls = DtlsState::Failed;
