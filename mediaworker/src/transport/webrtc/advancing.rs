@@ -17,9 +17,10 @@ const MAX_ADVANCES: usize = 1024;
 const NEXT_TICK: Duration = Duration::from_millis(1);
 /// How much time has to pass for str0m from one packet to the next.
 const PACKET_STEP: Duration = Duration::from_micros(1);
-/// Longest time that the estimator goes without an advance of its own, after which it
-/// may begin to probe. As often it wants to be called anyway.
-const ESTIMATOR_STEP: Duration = Duration::from_millis(25);
+/// Longest time that the estimator goes without an advance of its own, in which it may
+/// begin to probe. It wants one every 25 ms, but what it learns comes with feedback, and
+/// with each packet it is advanced anyway.
+const ESTIMATOR_STEP: Duration = Duration::from_millis(50);
 
 /// What is known of how far str0m has come.
 #[derive(Debug, Default)]
@@ -105,6 +106,10 @@ impl WebRtcTransport {
                     self.sending.forget_waiting();
                     self.progress.settled = Some(now);
                     self.progress.stirred = self.is_probing();
+                    let later = now + ESTIMATOR_STEP;
+                    if self.is_idle() && self.is_connected() {
+                        self.rtc_timeout = self.rtc_timeout.map(|next| next.max(later));
+                    }
                     return;
                 }
             }
@@ -138,6 +143,14 @@ impl WebRtcTransport {
         matches!(
             self.waits_for(),
             Some(Reason::Pacer(PacerReason::Probe1 | PacerReason::Probe2))
+        )
+    }
+
+    /// Whether str0m only wants to look at the clock.
+    fn is_idle(&self) -> bool {
+        matches!(
+            self.waits_for(),
+            Some(Reason::BweDelayControl | Reason::Pacer(PacerReason::Handle))
         )
     }
 
