@@ -19,6 +19,7 @@ pub mod signals;
 pub mod startup;
 mod stats;
 pub mod tls;
+mod traces;
 pub mod webhooks;
 pub mod workers;
 

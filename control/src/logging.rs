@@ -8,13 +8,15 @@ use std::io::{self, Write};
 use std::panic::PanicHookInfo;
 
 use tracing::{Level, Metadata, error};
-use tracing_subscriber::filter::filter_fn;
+use tracing_subscriber::filter::{FilterExt, filter_fn};
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry, fmt};
 
 use crate::config::LogFormat;
+use crate::traces::{self, Traces};
 
 /// Libraries that log what they carry, frames of clients and the password of
 /// the TURN server among it: below `info` they are never heard, whatever the
@@ -25,11 +27,12 @@ const TALKERS: [&str; 5] = ["tungstenite", "tokio_tungstenite", "hyper", "h2", "
 const WORRIERS: [&str; 4] = ["str0m", "dimpl", "is", "sctp_proto"];
 
 /// Starts the log on stderr; panics are told there too. `filter` is in the
-/// syntax of [`EnvFilter`].
-pub fn start(filter: &str, format: LogFormat) {
+/// syntax of [`EnvFilter`]. Spans go to `traces`.
+pub fn start(filter: &str, format: LogFormat, traces: Option<&Traces>) {
     let colours = io::IsTerminal::is_terminal(&io::stderr());
+    let log = subscriber(filter, format, colours, || Lossy(io::stderr()));
     // Fails only when there is a log already.
-    let _ = subscriber(filter, format, colours, || Lossy(io::stderr())).try_init();
+    let _ = log.with(traces.map(Traces::layer)).try_init();
     std::panic::set_hook(Box::new(log_panic));
 }
 
@@ -84,7 +87,8 @@ fn library_of(text: &str) -> &str {
 }
 
 fn may_be_told(metadata: &Metadata<'_>) -> bool {
-    *metadata.level() <= Level::INFO || !TALKERS.contains(&library_of(metadata.target()))
+    let is_harmless = *metadata.level() <= Level::INFO;
+    (is_harmless || !TALKERS.contains(&library_of(metadata.target()))) && !traces::is_span(metadata)
 }
 
 fn subscriber<W>(
@@ -92,7 +96,7 @@ fn subscriber<W>(
     format: LogFormat,
     colours: bool,
     writer: W,
-) -> impl tracing::Subscriber + Send + Sync
+) -> impl tracing::Subscriber + for<'a> LookupSpan<'a> + Send + Sync
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
@@ -106,10 +110,8 @@ where
         // An object in each line, an event's fields next to its time and level.
         LogFormat::Json => lines.json().flatten_event(true).boxed(),
     };
-    tracing_subscriber::registry()
-        .with(lines)
-        .with(EnvFilter::new(filter))
-        .with(filter_fn(may_be_told))
+    let filter = EnvFilter::new(filter).and(filter_fn(may_be_told));
+    tracing_subscriber::registry().with(lines.with_filter(filter))
 }
 
 /// Writes what can be written and is content.

@@ -183,7 +183,8 @@ const METHODS: [&str; 25] = [
     "resetNetworkThrottle",
 ];
 
-fn known(method: &str) -> &'static str {
+/// The name of a method, as far as there is one: clients make up others.
+pub(crate) fn known(method: &str) -> &'static str {
     let found = METHODS.iter().find(|known| **known == method);
     found.copied().unwrap_or("other")
 }

@@ -20,6 +20,7 @@ use crate::http::{self, AppState};
 use crate::rooms::Rooms;
 use crate::signals::{EndSignal, Hangups, Signals};
 use crate::startup::{self, Startup};
+use crate::traces::Traces;
 use crate::workers::cpu::CpuLimits;
 use crate::workers::memory::Granted;
 use crate::workers::{Plan, WorkerPool, Workers};
@@ -63,7 +64,6 @@ pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
             return ExitCode::from(EXIT_USAGE);
         }
     };
-    logging::start(&config.log, config.log_format);
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -75,6 +75,22 @@ pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
         }
     };
     let format = config.log_format;
+    let traces = {
+        let _runtime = runtime.enter();
+        config
+            .otlp_endpoint
+            .as_deref()
+            .map(Traces::start)
+            .transpose()
+    };
+    let traces = match traces {
+        Ok(traces) => traces,
+        Err(error) => {
+            logging::complain(format_args!("OTEL_EXPORTER_OTLP_ENDPOINT: {error}"));
+            return ExitCode::from(EXIT_USAGE);
+        }
+    };
+    logging::start(&config.log, format, traces.as_ref());
     let code = match runtime.block_on(serve(config)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -86,6 +102,9 @@ pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
             ExitCode::FAILURE
         }
     };
+    if let Some(traces) = traces {
+        traces.end();
+    }
     // What is still blocked by now must not hold up the end.
     runtime.shutdown_background();
     code

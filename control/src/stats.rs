@@ -3,22 +3,19 @@
 
 use proto::{
     ConsumerStats, DataConsumerStats, DataProducerStats, DtlsState, IceState, MediaKind,
-    ProducerStats, RtpStreamStats, SctpState, Traffic, TransportStats, Tuple,
+    PlainTransportStats, ProducerStats, RtpStreamStats, SctpState, Traffic, TransportStats, Tuple,
 };
 use serde_json::{Map, Value, json};
 
-/// Of a WebRtcTransport. `now` is in milliseconds, here as below.
-pub fn webrtc_transport(id: &str, stats: &TransportStats, now: u64) -> Value {
+/// Of a transport of any kind. `now` is in milliseconds, here as below.
+pub fn transport(id: &str, stats: &TransportStats, now: u64) -> Value {
     let mut json = Map::new();
-    json.insert("type".into(), "webrtc-transport".into());
     json.insert("transportId".into(), id.into());
     json.insert("timestamp".into(), now.into());
-    put(&mut json, "sctpState", sctp_state(stats.sctp_state()));
-    json.insert("iceRole".into(), "controlled".into());
-    json.insert("iceState".into(), ice_state(stats.ice_state()).into());
-    let tuple = stats.selected_tuple.as_ref().map(tuple);
-    put(&mut json, "iceSelectedTuple", tuple);
-    json.insert("dtlsState".into(), dtls_state(stats.dtls_state()).into());
+    match &stats.plain {
+        Some(plain) => plain_connection(&mut json, plain),
+        None => web_rtc_connection(&mut json, stats),
+    }
     let traffic = [
         (&stats.received, "bytesReceived", "recvBitrate"),
         (&stats.sent, "bytesSent", "sendBitrate"),
@@ -54,6 +51,32 @@ pub fn webrtc_transport(id: &str, stats: &TransportStats, now: u64) -> Value {
     );
     put(&mut json, "rtpPacketLossSent", stats.rtp_packet_loss_sent);
     Value::Array(vec![Value::Object(json)])
+}
+
+fn web_rtc_connection(json: &mut Map<String, Value>, stats: &TransportStats) {
+    json.insert("type".into(), "webrtc-transport".into());
+    put(json, "sctpState", sctp_state(stats.sctp_state()));
+    json.insert("iceRole".into(), "controlled".into());
+    json.insert("iceState".into(), ice_state(stats.ice_state()).into());
+    let tuple = stats.selected_tuple.as_ref().map(tuple);
+    put(json, "iceSelectedTuple", tuple);
+    json.insert("dtlsState".into(), dtls_state(stats.dtls_state()).into());
+}
+
+/// What is not known of the remote yet is left out of the tuples.
+fn plain_connection(json: &mut Map<String, Value>, plain: &PlainTransportStats) {
+    json.insert("type".into(), "plain-rtp-transport".into());
+    json.insert("rtcpMux".into(), plain.rtcp_mux.into());
+    json.insert("comedia".into(), plain.comedia.into());
+    let half = |of: &Tuple| {
+        let mut json = tuple(of);
+        if let (true, Value::Object(fields)) = (of.remote_port == 0, &mut json) {
+            fields.retain(|name, _| !name.starts_with("remote"));
+        }
+        json
+    };
+    put(json, "tuple", plain.tuple.as_ref().map(half));
+    put(json, "rtcpTuple", plain.rtcp_tuple.as_ref().map(half));
 }
 
 /// Of a producer: one entry for each encoding that has been seen.
@@ -271,6 +294,7 @@ mod tests {
             min_outgoing_bitrate: Some(15),
             rtp_packet_loss_received: Some(0.25),
             rtp_packet_loss_sent: Some(0.5),
+            plain: None,
         }
     }
 
@@ -290,11 +314,45 @@ mod tests {
     }
 
     #[test]
+    fn keys_of_plain_transports() {
+        let tuple = |remote_port| Tuple {
+            local_address: "192.0.2.1".into(),
+            local_port: 40_002,
+            remote_address: "198.51.100.7".into(),
+            remote_port,
+            protocol: "udp".into(),
+        };
+        let plain = PlainTransportStats {
+            rtcp_mux: false,
+            comedia: true,
+            tuple: Some(tuple(5000)),
+            rtcp_tuple: Some(tuple(0)),
+        };
+        let stats = TransportStats {
+            plain: Some(plain),
+            ..TransportStats::default()
+        };
+        let json = &transport("t", &stats, 1)[0];
+        assert_eq!(json["type"], "plain-rtp-transport");
+        assert_eq!(
+            (&json["rtcpMux"], &json["comedia"]),
+            (&json!(false), &json!(true))
+        );
+        assert_eq!(json["tuple"]["remotePort"], 5000);
+        // Nothing has come from there yet.
+        assert_eq!(json["rtcpTuple"]["localPort"], 40_002);
+        assert_eq!(json["rtcpTuple"].get("remotePort"), None);
+        for name in ["iceState", "dtlsState", "sctpState", "iceSelectedTuple"] {
+            assert_eq!(json.get(name), None, "{name}");
+        }
+    }
+
+    #[test]
     fn keys_of_transports() {
-        let least = webrtc_transport("t", &TransportStats::default(), 1);
+        let least = transport("t", &TransportStats::default(), 1);
         assert_eq!(shape(&least[0]), words(TRANSPORT));
         assert_eq!(least[0]["iceState"], "new");
-        let most = webrtc_transport("t", &full_transport(), 1_700_000_000_000);
+        let most = transport("t", &full_transport(), 1_700_000_000_000);
         let all = words(&format!("{TRANSPORT} {TRANSPORT_OPTIONAL}"));
         assert_eq!(shape(&most[0]), all);
         assert_eq!(most.as_array().unwrap().len(), 1);

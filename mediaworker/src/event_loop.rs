@@ -1,6 +1,7 @@
 //! The only clock, the only waiting and the only owner of the sockets: one
 //! thread, one function of named phases.
 
+use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Receiver;
@@ -10,11 +11,11 @@ use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::eventfd::EventFd;
 use nix::sys::time::TimeSpec;
 
-use crate::engine::Engine;
+use crate::engine::{CommandError, Engine};
 use crate::event_channel::{EventSender, NotSent};
 use crate::net::udp::MediaSockets;
 use crate::ticks::Ticks;
-use crate::transport::Tuple;
+use crate::transport::{TransportError, Tuple};
 
 /// Longest sleep: what is noticed only by looking is noticed this soon.
 const MAX_SLEEP: Duration = Duration::from_secs(1);
@@ -86,8 +87,7 @@ impl Worker {
             }
             self.engine.handle_timeouts(now);
             self.engine.flush(now);
-            self.engine.take_datagrams(&mut datagrams);
-            self.sockets.send(&mut datagrams);
+            self.send(&mut datagrams);
             let forwarded = self.engine.counters().rtp_forwarded - before;
             self.ticks.note(now.elapsed(), forwarded);
             self.send_events();
@@ -127,6 +127,54 @@ impl Worker {
             jobs: ready.next().unwrap_or(true),
             datagrams: ready.any(|it| it),
         }
+    }
+
+    /// Sends what the engine has to send, and gives back the ports of transports that
+    /// are gone.
+    fn send(&mut self, datagrams: &mut Vec<(Tuple, Vec<u8>)>) {
+        self.engine.take_datagrams(datagrams);
+        self.sockets.send(datagrams);
+        for port in self.engine.take_released_ports() {
+            self.sockets.own().close(port);
+        }
+    }
+
+    /// Creates a plain transport, with ports of its own.
+    ///
+    /// # Errors
+    /// [`CommandError`], naming the field or id, or that no port is left.
+    pub fn create_plain_transport(
+        &mut self,
+        request: &proto::CreatePlainTransportRequest,
+    ) -> Result<proto::CreatePlainTransportResponse, CommandError> {
+        // Ports of what was closed in this very tick may be all there are.
+        self.send(&mut Vec::new());
+        let ports = self.sockets.own().open(request.rtcp_mux);
+        let ports = ports.map_err(|error| TransportError::Limit(error.to_string()))?;
+        let created = self.engine.create_plain_transport(request, ports);
+        if created.is_err() {
+            ports.iter().for_each(|port| self.sockets.own().close(port));
+        }
+        created
+    }
+
+    /// Says where the remote of a plain transport is.
+    ///
+    /// # Errors
+    /// [`CommandError`], naming the field or id.
+    pub fn connect_plain_transport(
+        &mut self,
+        now: Instant,
+        request: &proto::ConnectPlainTransportRequest,
+    ) -> Result<proto::ConnectPlainTransportResponse, CommandError> {
+        let ip = request.address.as_deref().and_then(|ip| ip.parse().ok());
+        if let Some(ip) = ip
+            && !self.sockets.can_reach(SocketAddr::new(ip, 0))
+        {
+            let text = format!("ip: {ip} is of an IP version that is not listened on");
+            return Err(TransportError::Invalid(text).into());
+        }
+        self.engine.connect_plain_transport(now, request)
     }
 
     fn receive(&mut self, now: Instant) {

@@ -191,6 +191,24 @@ impl MediaWorker for Service {
             .await
     }
 
+    async fn create_plain_transport(
+        &self,
+        request: Request<proto::CreatePlainTransportRequest>,
+    ) -> Answer<proto::CreatePlainTransportResponse> {
+        let request = request.into_inner();
+        self.command(move |w, _| w.create_plain_transport(&request))
+            .await
+    }
+
+    async fn connect_plain_transport(
+        &self,
+        request: Request<proto::ConnectPlainTransportRequest>,
+    ) -> Answer<proto::ConnectPlainTransportResponse> {
+        let request = request.into_inner();
+        self.command(move |w, now| w.connect_plain_transport(now, &request))
+            .await
+    }
+
     async fn restart_ice(
         &self,
         request: Request<proto::RestartIceRequest>,
@@ -449,8 +467,7 @@ fn dump(worker: &Worker) -> proto::DumpResponse {
         data_messages_dropped: counters.data_dropped,
         ticks: Some(worker.ticks.all().into()),
         forwarding: Some(worker.ticks.of_packets().into()),
-        // All transports share one.
-        ports_in_use: 1,
+        ports_in_use: u32::try_from(worker.sockets.ports_in_use()).unwrap_or(u32::MAX),
         feedback: None,
     }
 }

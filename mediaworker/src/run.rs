@@ -58,7 +58,9 @@ struct Args {
 enum StartError {
     #[error("the control plane is gone")]
     Orphan,
-    #[error("cannot bind a UDP port of {min}–{max} on {ip}: {source}")]
+    #[error(
+        "cannot bind a UDP port of {min}–{max} (MEDIASOUP_MIN_PORT, MEDIASOUP_MAX_PORT) on {ip}: {source}"
+    )]
     Bind {
         ip: IpAddr,
         min: u16,

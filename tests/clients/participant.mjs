@@ -117,6 +117,13 @@ export class Participant {
     await this.peer.request(method, { producerId: producer.id });
   }
 
+  /** Asks for a spatial layer of a peer's video. */
+  async prefer({ peerId, spatialLayer }) {
+    const all = [...this.consumers.values()];
+    const { consumer } = all.find((it) => it.peerId === peerId && it.consumer.kind === 'video');
+    await this.peer.request('setConsumerPreferredLayers', { consumerId: consumer.id, spatialLayer });
+  }
+
   async restartIce() {
     for (const transport of [this.sendTransport, this.recvTransport]) {
       const iceParameters = await this.peer.request('restartIce', { transportId: transport.id });
@@ -205,6 +212,9 @@ export class Participant {
       case 'consumerResumed':
         if (entry) entry.paused = method === 'consumerPaused';
         break;
+      case 'consumerLayersChanged':
+        if (entry) entry.spatialLayer = data.spatialLayer;
+        break;
       case 'dataConsumerClosed':
         this.dataConsumers.get(data.dataConsumerId)?.consumer.close();
         this.dataConsumers.delete(data.dataConsumerId);
@@ -215,8 +225,9 @@ export class Participant {
   /** What arrives: a plain value for the test. */
   async stats() {
     const consumers = [];
-    for (const { consumer, peerId, paused } of this.consumers.values()) {
-      consumers.push({ peerId, kind: consumer.kind, paused, ...(await this.received(consumer)) });
+    for (const { consumer, peerId, paused, spatialLayer } of this.consumers.values()) {
+      const received = await this.received(consumer);
+      consumers.push({ peerId, kind: consumer.kind, paused, spatialLayer, ...received });
     }
     return {
       peers: [...this.peers.keys()],

@@ -9,12 +9,30 @@ use nix::sys::signal::{Signal, kill};
 use serde_json::{Value, json};
 
 use crate::driver::{BrowserSlots, Driver};
+use crate::netns::Namespace;
 use crate::server::{DEADLINE, Options, Server, wait_until};
+
+/// Notes the longest time between two frames that the page shows of others.
+const WATCH: &str = "(() => {
+    const video = document.querySelector('.tile.with-video:not(.mirrored) video');
+    let last = performance.now();
+    window.longestStill = 0;
+    const frame = () => {
+        const now = performance.now();
+        window.longestStill = Math.max(window.longestStill, now - last);
+        last = now;
+        video.requestVideoFrameCallback(frame);
+    };
+    video.requestVideoFrameCallback(frame);
+    // Also when none comes any more.
+    window.still = () => Math.max(window.longestStill, performance.now() - last);
+    return true;
+})()";
 
 /// A Chromium, and leave to run it.
 pub struct Browser {
     driver: Driver,
-    _slot: BrowserSlots,
+    _slot: Option<BrowserSlots>,
 }
 
 impl Browser {
@@ -23,7 +41,7 @@ impl Browser {
         let slot = BrowserSlots::take(1);
         Self {
             driver: chromium(),
-            _slot: slot,
+            _slot: Some(slot),
         }
     }
 
@@ -32,8 +50,34 @@ impl Browser {
         let slot = BrowserSlots::take(2);
         Self {
             driver: chromium(),
-            _slot: slot,
+            _slot: Some(slot),
         }
+    }
+
+    /// One more beside the one that was started alone, in a network of its own.
+    pub fn start_inside(namespace: &Namespace, _alone: &Self) -> Self {
+        Self {
+            driver: drive(namespace.command("node")),
+            _slot: None,
+        }
+    }
+
+    /// Opens a page.
+    pub fn open(&mut self, url: &str, page: &str, media: &str) {
+        self.command(json!({"cmd": "open", "page": page, "url": url, "media": media}));
+    }
+
+    /// Begins to note how long the picture of another peer stands still.
+    pub fn watch_stillness(&mut self, page: &str) {
+        let watch = json!({"cmd": "eval", "page": page, "expression": WATCH});
+        assert_eq!(self.command(watch), true);
+    }
+
+    /// The longest time since then without a new picture.
+    pub fn longest_still(&mut self, page: &str) -> Duration {
+        let still = json!({"cmd": "eval", "page": page, "expression": "window.still()"});
+        let millis = self.command(still).as_f64().unwrap();
+        Duration::from_secs_f64(millis / 1e3)
     }
 
     fn try_command(&mut self, command: Value) -> Result<Value, String> {
@@ -56,7 +100,7 @@ impl Browser {
         let url = server.url(&format!(
             "/?room={room}&name={page}&peerId={page}&join=1&resolution=vga{more}"
         ));
-        self.command(json!({"cmd": "open", "page": page, "url": url, "media": media}));
+        self.open(&url, page, media);
     }
 
     pub fn stats(&mut self, page: &str) -> Value {
@@ -114,11 +158,13 @@ impl Browser {
 
 /// Starts the driver of Chromium.
 pub fn chromium() -> Driver {
-    let mut command = Command::new("node");
-    command
-        .arg("driver.mjs")
+    drive(Command::new("node"))
+}
+
+fn drive(mut node: Command) -> Driver {
+    node.arg("driver.mjs")
         .current_dir(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/browser"));
-    Driver::start(command)
+    Driver::start(node)
 }
 
 /// What a page receives from a peer.

@@ -193,6 +193,20 @@ impl Participant {
         self.gets(other, "audio", "energy", 0.01);
     }
 
+    /// Asks for a spatial layer of another participant's video; answers how wide it is.
+    fn sees_layer(&self, other: &Self, layer: u8) -> u64 {
+        self.call("prefer", json!({"peerId": other.id, "spatialLayer": layer}));
+        let told = |stats: &Value| {
+            consumer(stats, other.id, "video").is_some_and(|c| c["spatialLayer"] == layer)
+        };
+        self.wait(&format!("layer {layer} of {}", other.id), told);
+        // Those of the layer before have been decoded by then.
+        self.gets(other, "video", "frames", 20.0);
+        let stats = self.gets(other, "video", "frames", 20.0);
+        let video = consumer(&stats, other.id, "video").unwrap();
+        video["width"].as_u64().unwrap()
+    }
+
     /// Opens the data channels of mediasoup-demo.
     fn open_data_channels(&self) {
         self.call("produceData", json!({}));
@@ -457,6 +471,11 @@ fn firefox_calls_chromium() {
     chromium.call("sendMedia", json!({"codec": "video/VP8"}));
     firefox.sees_and_hears(&chromium);
     chromium.sees_and_hears(&firefox);
+    // Firefox sends two sizes; each is to be had, and goes on moving.
+    let widths = [0, 1, 0].map(|layer| chromium.sees_layer(&firefox, layer));
+    println!("figure: Firefox's simulcast: widths {widths:?}");
+    assert_eq!(widths[1], 2 * widths[0]);
+    assert_eq!(widths[2], widths[0]);
     for participant in [&firefox, &chromium] {
         participant.open_data_channels();
     }

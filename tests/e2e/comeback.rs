@@ -4,7 +4,6 @@
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
-use serde_json::json;
 
 use crate::browser::{Browser, frames_of};
 use crate::https;
@@ -18,23 +17,6 @@ const BACK_WITHIN: Duration = Duration::from_secs(15);
 /// Longest that the other call's picture may stand still: a browser that shares
 /// two cores with everything else is not always quick itself.
 const LONGEST_STILL: Duration = Duration::from_millis(3000);
-
-/// Notes the longest time between two frames that the page shows of others.
-const WATCH: &str = "(() => {
-    const video = document.querySelector('.tile.with-video:not(.mirrored) video');
-    let last = performance.now();
-    window.longestStill = 0;
-    const frame = () => {
-        const now = performance.now();
-        window.longestStill = Math.max(window.longestStill, now - last);
-        last = now;
-        video.requestVideoFrameCallback(frame);
-    };
-    video.requestVideoFrameCallback(frame);
-    // Also when none comes any more.
-    window.still = () => Math.max(window.longestStill, performance.now() - last);
-    return true;
-})()";
 
 fn worker_of(server: &Server, room: &str) -> usize {
     let (_, listed) = https::get(&server.url("/admin/rooms"));
@@ -65,8 +47,7 @@ fn pages_come_back_by_themselves_and_others_do_not_freeze() {
     assert_ne!(slot, worker_of(&server, "other"));
     let (_, pid) = server.workers()[slot];
 
-    let watch = json!({"cmd": "eval", "page": "other1", "expression": WATCH});
-    assert_eq!(browser.command(watch), true);
+    browser.watch_stillness("other1");
     let begin = Instant::now();
     kill(pid, Signal::SIGKILL).unwrap();
     let mut back = [None; 2];
@@ -84,9 +65,7 @@ fn pages_come_back_by_themselves_and_others_do_not_freeze() {
             }
         }
     }
-    let still = json!({"cmd": "eval", "page": "other1", "expression": "window.still()"});
-    let still = browser.command(still).as_f64().unwrap();
-    let longest = Duration::from_secs_f64(still / 1e3);
+    let longest = browser.longest_still("other1");
     let back = back.map(|it| it.unwrap_or_default().as_secs_f64());
     println!("figure: kill -9: decoded video again after {back:.2?} s");
     println!("figure: kill -9: the other call's picture stood still for {longest:.2?} at most");

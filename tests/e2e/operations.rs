@@ -298,6 +298,40 @@ fn a_check_of_a_good_configuration_says_so_and_leaves_nothing() {
     assert_eq!(status.code(), Some(0), "{stderr}");
 }
 
+#[test]
+fn a_start_with_taken_ports_names_the_setting() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let (min, slice) = full_slice();
+    for (name, value, more) in [
+        ("PROTOO_LISTEN_PORT", port, min + 4),
+        ("MEDIASOUP_MIN_PORT", min, min + 3),
+    ] {
+        let (status, text) = Options::new()
+            .env("MEDIASOUP_NUM_WORKERS", 1)
+            .env("PROTOO_LISTEN_IP", "127.0.0.1")
+            .env("MEDIASOUP_LISTEN_IP", "127.0.0.1")
+            .env(
+                "PROTOO_LISTEN_PORT",
+                if name.starts_with('P') {
+                    port
+                } else {
+                    free_port()
+                },
+            )
+            .env("MEDIASOUP_MIN_PORT", min)
+            .env("MEDIASOUP_MAX_PORT", more)
+            .refused();
+        assert_eq!(status.code(), Some(1), "{text}");
+        let last = text.lines().last().unwrap_or_default();
+        assert!(
+            last.contains(name) && last.contains(&value.to_string()),
+            "{text}"
+        );
+    }
+    drop((taken, slice));
+}
+
 /// Four ports for media in a row, all of them taken by this test.
 fn full_slice() -> (u16, Vec<UdpSocket>) {
     let bind = |port| UdpSocket::bind(("127.0.0.1", port)).ok();

@@ -135,6 +135,8 @@ pub struct Config {
     pub log: String,
     /// How it looks (`LOG_FORMAT`).
     pub log_format: LogFormat,
+    /// Collector that traces go to, by OTLP over gRPC (`OTEL_EXPORTER_OTLP_ENDPOINT`).
+    pub otlp_endpoint: Option<String>,
     /// Where each setting that was given came from, by its variable.
     pub origins: BTreeMap<&'static str, Origin>,
 }
@@ -371,6 +373,7 @@ impl Config {
                 None => sources.required(&s::LOG_LEVEL, v::log_filter)?,
             },
             log_format: sources.required(&s::LOG_FORMAT, v::log_format)?,
+            otlp_endpoint: sources.optional(&s::OTEL_EXPORTER_OTLP_ENDPOINT, v::collector)?,
             origins: sources.origins(),
         })
     }
@@ -485,6 +488,7 @@ impl Config {
             "apiToken": hidden(self.api_token.is_some()),
             "log": self.log,
             "logFormat": self.log_format.name(),
+            "otlpEndpoint": self.otlp_endpoint,
             "sources": self.sources_json(),
         })
     }
@@ -547,6 +551,7 @@ impl Default for Config {
             network_throttle_secret: None,
             log: "info".to_owned(),
             log_format: LogFormat::Text,
+            otlp_endpoint: None,
             origins: BTreeMap::new(),
         }
     }

@@ -90,6 +90,7 @@ const PORT: &str = "a port, 1 to 65535";
 const LISTEN_IP: &str = "an IPv4 or IPv6 address";
 const HOST: &str = "a host name or IP address, without scheme, port or path";
 const LOG_FILTER: &str = "a tracing filter, for example info or info,control=debug";
+const COLLECTOR: &str = "http://HOST:PORT";
 const TEXT: &str = "at most 512 bytes without control characters";
 const TOKEN: &str = "at most 512 visible ASCII characters";
 const ROUTER_CODECS_ALLOWED: &str = "each at most once: opus, multiopus4, multiopus6, multiopus8, \
@@ -357,6 +358,11 @@ settings! {
         help: "How log lines look: text for people, json for machines, one object in a line",
         default: "text",
         allowed: "text or json",
+    }
+    OTEL_EXPORTER_OTLP_ENDPOINT {
+        help: "Collector that traces of requests go to, by OTLP over gRPC: http://HOST:PORT",
+        unset: "no traces are made",
+        allowed: COLLECTOR,
     }
     LOG_LEVEL {
         help: "What is logged: error, warn, info, debug or trace, also for single modules",

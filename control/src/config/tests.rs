@@ -91,6 +91,7 @@ fn every_setting_is_read_from_its_variable_and_its_flag() {
         ("CONSUMER_REPLICAS_MAX", "0"),
         ("NETWORK_THROTTLE_SECRET", "slow down"),
         ("LOG_FORMAT", "JSON"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4317"),
         ("LOG_LEVEL", "warn"),
         ("RUST_LOG", "debug,control=trace"),
     ];
@@ -173,6 +174,7 @@ fn every_setting_is_read_from_its_variable_and_its_flag() {
         network_throttle_secret: Some(Secret::new("slow down")),
         log: "debug,control=trace".into(),
         log_format: LogFormat::Json,
+        otlp_endpoint: Some("http://collector:4317".into()),
         origins: BTreeMap::new(),
     };
     let from = |origin| Config {
@@ -463,6 +465,13 @@ fn values_that_make_no_sense_are_refused_by_name() {
         ("RUST_LOG", "control=loud"),
         ("LOG_LEVEL", "control=loud"),
         ("LOG_FORMAT", "xml"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4317"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "https://collector:4317"),
+        (
+            "OTEL_EXPORTER_OTLP_ENDPOINT",
+            "http://collector:4317/v1/traces",
+        ),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://ann:p@collector:4317"),
     ];
     for (name, value) in table {
         let error = refused(&[(name, value)]);

@@ -178,6 +178,14 @@ fn origin(raw: &str) -> Option<String> {
     Some(raw.to_ascii_lowercase())
 }
 
+/// A collector of traces: an `http` URL of a host, with nothing else in it.
+pub fn collector(raw: &str) -> Option<String> {
+    let url = Url::parse(raw).ok().filter(Url::has_host)?;
+    let bare = url.username().is_empty() && url.password().is_none() && url.path() == "/";
+    let bare = bare && url.query().is_none() && url.fragment().is_none();
+    (bare && url.scheme() == "http").then(|| raw.to_owned())
+}
+
 /// A tracing filter.
 pub fn log_filter(raw: &str) -> Option<String> {
     EnvFilter::try_new(raw).ok().map(|_| raw.to_owned())

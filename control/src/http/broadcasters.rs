@@ -15,8 +15,8 @@ use super::body::read_object;
 use super::rooms::{RoomPath, query, room_id};
 use super::schemas::{
     BroadcasterBody, BroadcasterBodyErrors, BroadcasterErrors, BroadcasterMade, ConnectBody,
-    ConsumeDataBody, ConsumerMade, DataConsumerMade, DeleteErrors, Made, Nothing, ProduceBody,
-    ProduceDataBody, TransportBody, TransportMade,
+    Connected, ConsumeDataBody, ConsumerMade, DataConsumerMade, DeleteErrors, Made, Nothing,
+    ProduceBody, ProduceDataBody, TransportBody, TransportMade,
 };
 use crate::error::Error;
 use crate::rooms::{BroadcasterRequest, ConsumeRequest, RoomId};
@@ -104,7 +104,7 @@ pub(super) async fn create_transport(
     security((), ("apiToken" = [])),
     params(("roomId" = String, Path), ("broadcasterId" = String, Path), ("transportId" = String, Path)),
     request_body = ConnectBody,
-    responses((status = 200, description = "Done", body = Nothing), BroadcasterBodyErrors)
+    responses((status = 200, description = "Done", body = Connected), BroadcasterBodyErrors)
 )]
 pub(super) async fn connect(
     _: ApiAccess,

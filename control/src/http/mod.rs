@@ -41,6 +41,7 @@ use self::schemas::{Healthy, Unavailable};
 use crate::config::Config;
 use crate::error::Error;
 use crate::rooms::Rooms;
+use crate::traces;
 use crate::workers::{WorkerPool, WorkerState};
 
 /// What every handler needs. Cheap to clone. The address that a request came
@@ -79,6 +80,7 @@ pub fn app(state: AppState) -> Router {
         state.clone(),
         signaling::upgrade_or_next,
     ))
+    .layer(middleware::from_fn(traces::trace))
     // First of all, so that everything sees the client that it is for.
     .layer(middleware::from_fn_with_state(
         proxies,
@@ -92,6 +94,7 @@ pub fn admin_app(state: AppState) -> Router {
     admin_routes()
         .fallback(async || Error::UnknownPath)
         .layer(admin_access::mark())
+        .layer(middleware::from_fn(traces::trace))
         .with_state(state)
 }
 

@@ -243,19 +243,48 @@ pub(super) enum Kind {
 #[schema(rename_all = "camelCase")]
 pub(super) struct TransportBody {
     r#type: TransportType,
-    /// Of plain transports.
+    /// Of plain transports: RTP and RTCP share a port. No when absent.
     rtcp_mux: Option<bool>,
-    /// Of plain transports.
+    /// Of plain transports: the first packets show where the broadcaster is. Yes when
+    /// absent.
     comedia: Option<bool>,
+    /// Of plain transports: they are encrypted.
+    enable_srtp: Option<bool>,
+    /// `AES_CM_128_HMAC_SHA1_80` when absent.
+    srtp_crypto_suite: Option<SrtpCryptoSuite>,
+    /// Of webrtc transports.
     #[schema(value_type = Option<Object>)]
     sctp_capabilities: Option<Value>,
+}
+
+/// How SRTP is encrypted and authenticated.
+#[derive(ToSchema)]
+#[allow(non_camel_case_types)]
+pub(super) enum SrtpCryptoSuite {
+    /// RFC 7714.
+    AEAD_AES_256_GCM,
+    /// RFC 7714.
+    AEAD_AES_128_GCM,
+    /// RFC 3711.
+    AES_CM_128_HMAC_SHA1_80,
+    /// RFC 3711.
+    AES_CM_128_HMAC_SHA1_32,
+}
+
+/// How one side encrypts.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub(super) struct SrtpParametersBody {
+    crypto_suite: SrtpCryptoSuite,
+    /// Master key and salt.
+    key_base64: String,
 }
 
 /// How a broadcaster sends and receives.
 #[derive(ToSchema)]
 #[schema(rename_all = "lowercase")]
 pub(super) enum TransportType {
-    /// RTP without encryption; not available yet.
+    /// RTP and RTCP on UDP ports of its own.
     Plain,
     /// ICE, DTLS and SRTP.
     Webrtc,
@@ -266,23 +295,46 @@ pub(super) enum TransportType {
 #[schema(rename_all = "camelCase")]
 pub(super) struct TransportMade {
     id: String,
-    #[schema(value_type = Object)]
-    ice_parameters: Value,
-    #[schema(value_type = Vec<Object>)]
-    ice_candidates: Value,
-    #[schema(value_type = Object)]
-    dtls_parameters: Value,
+    /// Of webrtc transports, like the next three.
+    #[schema(value_type = Option<Object>)]
+    ice_parameters: Option<Value>,
+    #[schema(value_type = Option<Vec<Object>>)]
+    ice_candidates: Option<Value>,
+    #[schema(value_type = Option<Object>)]
+    dtls_parameters: Option<Value>,
     #[schema(value_type = Option<Object>)]
     sctp_parameters: Option<Value>,
+    /// Of plain transports: where to send to.
+    ip: Option<String>,
+    port: Option<u16>,
+    /// Without `rtcpMux`.
+    rtcp_port: Option<u16>,
+    /// With `enableSrtp`: how the server encrypts.
+    srtp_parameters: Option<SrtpParametersBody>,
 }
 
 /// The broadcaster's side of a transport.
 #[derive(ToSchema)]
 #[schema(rename_all = "camelCase")]
 pub(super) struct ConnectBody {
-    /// `role` and `fingerprints`.
-    #[schema(value_type = Object)]
-    dtls_parameters: Value,
+    /// Of webrtc transports: `role` and `fingerprints`.
+    #[schema(value_type = Option<Object>)]
+    dtls_parameters: Option<Value>,
+    /// Of plain transports without `comedia`: where to send to.
+    ip: Option<String>,
+    port: Option<u16>,
+    /// Without `rtcpMux`.
+    rtcp_port: Option<u16>,
+    /// Of plain transports: how the broadcaster encrypts. The server does so, too.
+    srtp_parameters: Option<SrtpParametersBody>,
+}
+
+/// A transport that was connected.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub(super) struct Connected {
+    /// How the server encrypts, if it does.
+    srtp_parameters: Option<SrtpParametersBody>,
 }
 
 /// A stream that the broadcaster sends.

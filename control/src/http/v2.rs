@@ -26,7 +26,9 @@ use super::broadcasters::{
     BroadcasterPath, Remote, TransportPath, address_of, ask, of_broadcaster, of_transport,
 };
 use super::rooms::{RoomPath, room_id};
-use super::schemas::{BroadcasterBodyErrors, BroadcasterErrors, DeleteErrors, Nothing, RoomErrors};
+use super::schemas::{
+    BroadcasterBodyErrors, BroadcasterErrors, Connected, DeleteErrors, Nothing, RoomErrors,
+};
 use crate::error::Error;
 use crate::rooms::{BroadcasterRequest, ConsumeRequest, RoomId};
 
@@ -192,9 +194,13 @@ async fn create_transport(
     access?;
     let (room, peer) = of_broadcaster(path)?;
     let mut body = read_object(body).await?;
-    check_direction(&body)?;
+    let receives = check_direction(&body)?;
     if body.get("type").is_none_or(Value::is_null) {
         body.insert("type".into(), "plain".into());
+    }
+    // Who only receives has no first packet to show where it is; it connects.
+    if receives && body.get("comedia").is_none_or(Value::is_null) {
+        body.insert("comedia".into(), false.into());
     }
     let request = BroadcasterRequest::CreateTransport(Value::Object(body));
     let answer = ask(&state, &room, &peer, request).await?;
@@ -209,7 +215,7 @@ async fn create_transport(
     security((), ("apiToken" = [])),
     params(("roomId" = String, Path), ("peerId" = String, Path), ("transportId" = String, Path)),
     request_body = NewestConnectBody,
-    responses((status = 200, description = "Done", body = Nothing), BroadcasterBodyErrors)
+    responses((status = 200, description = "Done", body = Connected), BroadcasterBodyErrors)
 )]
 async fn connect(
     access: Access,
@@ -325,15 +331,17 @@ async fn resume(access: Access, State(state): State<AppState>, path: TransportPa
     Ok(ask(&state, &room, &peer, request).await?.into_response())
 }
 
-/// `direction`, which clients also put into `appData`.
-fn check_direction(body: &Map<String, Value>) -> Result<(), Error> {
+/// `direction`, which clients also put into `appData`: whether it is to the
+/// broadcaster.
+fn check_direction(body: &Map<String, Value>) -> Result<bool, Error> {
     let inner = || body.get("appData").and_then(|it| it.get("direction"));
     let given = body
         .get("direction")
         .filter(|it| !it.is_null())
         .or_else(inner);
     match given.map(Value::as_str) {
-        Some(Some("producer" | "consumer")) => Ok(()),
+        Some(Some("producer")) => Ok(false),
+        Some(Some("consumer")) => Ok(true),
         None => Err(Error::field("direction", "is missing")),
         Some(_) => {
             let allowed = "must be \"producer\" or \"consumer\"";

@@ -275,10 +275,15 @@ impl Room {
     fn peer_json(&self, peer: &Peer) -> Value {
         let joined = peer.joined.as_ref();
         let remote = peer.connection.remote();
-        let transports = peer
-            .transports
-            .iter()
-            .map(|it| json!({ "id": it.id, "consuming": it.consuming, "connected": it.connected }));
+        let transports = peer.transports.iter().map(|it| {
+            let kind = if it.plain { "plain" } else { "webrtc" };
+            json!({
+                "id": it.id,
+                "type": kind,
+                "consuming": it.consuming,
+                "connected": it.connected,
+            })
+        });
         let producers = peer.producers.iter().map(producer_json);
         let consumers = peer.consumers.iter().map(|(id, consumer)| {
             let sender = self.peers.get(&consumer.producer_session);

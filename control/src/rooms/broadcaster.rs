@@ -4,6 +4,7 @@
 //! it asks for; unless it wants them paused, such consumers flow at once.
 
 mod newest;
+mod plain;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -57,7 +58,7 @@ pub enum BroadcasterRequest {
     Connect {
         /// Which one.
         transport_id: String,
-        /// Its DTLS parameters.
+        /// Its DTLS parameters, or where the remote of a plain one is.
         body: Value,
     },
     /// Send a stream.
@@ -189,9 +190,16 @@ impl Room {
                 return drop(reply.send(made));
             }
             BroadcasterRequest::CreateTransport(body) => match transport_options(&body) {
-                Ok(options) => ("createWebRtcTransport", options),
+                Ok(Some(options)) => ("createWebRtcTransport", options),
+                Ok(None) => return drop(reply.send(self.create_plain(session, &body).await)),
                 Err(error) => return drop(reply.send(Err(error))),
             },
+            BroadcasterRequest::Connect { transport_id, body }
+                if self.is_plain(session, &transport_id) =>
+            {
+                let connected = self.connect_plain(session, &transport_id, &body).await;
+                return drop(reply.send(connected));
+            }
             BroadcasterRequest::Connect { transport_id, body } => {
                 let fields = ["dtlsParameters"];
                 ("connectWebRtcTransport", with(transport_id, body, &fields))
@@ -212,6 +220,12 @@ impl Room {
             drop(reply.send(result.map(without_turn_servers)));
         };
         requests::serve(self, session, method, &data, answer).await;
+    }
+
+    fn is_plain(&mut self, session: SessionId, transport_id: &str) -> bool {
+        let peer = self.peer(session).ok();
+        let transport = peer.and_then(|peer| peer.transport(transport_id).ok());
+        transport.is_some_and(|transport| transport.plain)
     }
 
     fn broadcaster_session(&self, id: &str) -> Option<SessionId> {
@@ -456,19 +470,17 @@ fn with(transport_id: String, mut body: Value, names: &[&str]) -> Value {
     Value::Object(data)
 }
 
-/// What a peer would ask for to get this transport. Its direction shows with
-/// the first producer or consumer.
-fn transport_options(body: &Value) -> Result<Value, Error> {
-    match fields::string(body, "type")? {
-        "webrtc" => {}
-        "plain" => {
-            let text = "must be \"webrtc\": plain transports are not available yet";
-            return Err(Error::field("type", text));
-        }
-        _ => return Err(Error::field("type", "must be \"plain\" or \"webrtc\"")),
-    }
+/// What a peer would ask for to get this transport; `None` for a plain one, which
+/// peers do not have. Its direction shows with the first producer or consumer.
+fn transport_options(body: &Value) -> Result<Option<Value>, Error> {
+    let kind = fields::string(body, "type")?;
     fields::flag(body, "rtcpMux")?;
     fields::flag(body, "comedia")?;
+    match kind {
+        "webrtc" => {}
+        "plain" => return Ok(None),
+        _ => return Err(Error::field("type", "must be \"plain\" or \"webrtc\"")),
+    }
     let mut options = json!({ "forceTcp": false, "producing": false, "consuming": false });
     if let Some(sctp) = fields::optional(body, "sctpCapabilities")? {
         fields::object(body, "sctpCapabilities", usize::MAX)?;
@@ -476,7 +488,7 @@ fn transport_options(body: &Value) -> Result<Value, Error> {
             options.insert("sctpCapabilities".into(), sctp.clone());
         }
     }
-    Ok(options)
+    Ok(Some(options))
 }
 
 /// The device as peers get it; clients tell by its `flag` that it is no browser.
@@ -539,11 +551,14 @@ mod tests {
     fn transports() {
         let sctp = json!({ "numStreams": { "OS": 1, "MIS": 1 } });
         let good = json!({ "type": "webrtc", "rtcpMux": true, "sctpCapabilities": sctp });
-        assert_eq!(transport_options(&good).unwrap()["sctpCapabilities"], sctp);
+        let options = transport_options(&good).unwrap().unwrap();
+        assert_eq!(options["sctpCapabilities"], sctp);
+        let plain = json!({ "type": "plain" });
+        assert_eq!(transport_options(&plain).unwrap(), None);
         for (bad, field) in [
             (json!({}), "type is missing"),
             (json!({ "type": "pipe" }), "type must"),
-            (json!({ "type": "plain" }), "type must be \"webrtc\": plain"),
+            (json!({ "type": "plain", "rtcpMux": 1 }), "rtcpMux must"),
             (json!({ "type": "webrtc", "comedia": 1 }), "comedia must"),
             (json!({ "type": "webrtc", "rtcpMux": "" }), "rtcpMux must"),
             (

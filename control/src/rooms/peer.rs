@@ -84,13 +84,15 @@ pub(super) struct Joined {
     pub _counted: Option<Counted>,
 }
 
-/// A WebRtcTransport of a peer.
+/// A transport of a peer.
 #[derive(Debug)]
 pub(super) struct Transport {
     pub id: String,
     /// The client said that it receives on this one.
     pub consuming: bool,
-    /// connectWebRtcTransport has been accepted.
+    /// It is a PlainTransport, as broadcasters may have them.
+    pub plain: bool,
+    /// connectWebRtcTransport, or the like, has been accepted.
     pub connected: bool,
     /// CNAME of everything produced on it, so that audio and video of one
     /// client are one synchronisation group.
@@ -295,11 +297,20 @@ impl Transport {
         Self {
             id,
             consuming,
+            plain: false,
             connected: false,
             cname: None,
             mids: MidCounter::default(),
             receive_ids: ReceiveIds::default(),
             streams,
+        }
+    }
+
+    /// A PlainTransport, without data channels.
+    pub fn plain(id: String) -> Self {
+        Self {
+            plain: true,
+            ..Self::new(id, false, StreamIds::new(0, 0))
         }
     }
 }

@@ -5,6 +5,9 @@ use std::time::Duration;
 use proto::media_worker_client::MediaWorkerClient;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
+use tracing::{Instrument, info_span};
+
+use crate::traces;
 
 /// Longest time that a worker may take to answer a call. Its own work takes
 /// milliseconds; a worker that needs longer is stuck.
@@ -57,6 +60,13 @@ macro_rules! calls {
             let mut request = Request::new(request);
             request.set_timeout(CALL_DEADLINE);
             let call = async move { self.inner.clone().$name(request).await };
+            let span = info_span!(
+                target: traces::TARGET,
+                "worker",
+                otel.name = concat!("worker ", stringify!($name)),
+                otel.kind = "client",
+            );
+            let call = call.instrument(span);
             match tokio::time::timeout(CALL_DEADLINE, call).await {
                 Ok(answer) => Ok(answer?.into_inner()),
                 Err(_) => Err(WorkerError::Gone),
@@ -86,6 +96,10 @@ impl WorkerClient {
         create_web_rtc_transport(proto::CreateWebRtcTransportRequest) -> proto::CreateWebRtcTransportResponse;
         /// Gives a WebRtcTransport the remote's DTLS parameters.
         connect_web_rtc_transport(proto::ConnectWebRtcTransportRequest) -> proto::Empty;
+        /// Creates a PlainTransport.
+        create_plain_transport(proto::CreatePlainTransportRequest) -> proto::CreatePlainTransportResponse;
+        /// Says where the remote of a PlainTransport is, or how it encrypts.
+        connect_plain_transport(proto::ConnectPlainTransportRequest) -> proto::ConnectPlainTransportResponse;
         /// Mints new ICE credentials.
         restart_ice(proto::RestartIceRequest) -> proto::IceParameters;
         /// Closes a transport with everything on it.

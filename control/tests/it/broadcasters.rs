@@ -332,8 +332,8 @@ async fn bad_fields_are_named() {
         ("/b/transports", json!({}), "type is missing"),
         (
             "/b/transports",
-            json!({ "type": "plain", "comedia": true, "rtcpMux": false }),
-            "type must be \"webrtc\": plain transports are not available yet",
+            json!({ "type": "pipe" }),
+            "type must be \"plain\" or \"webrtc\"",
         ),
         (
             "/b/transports",

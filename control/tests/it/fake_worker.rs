@@ -27,6 +27,8 @@ pub enum Call {
     CloseRouter(CloseRouterRequest),
     CreateTransport(CreateWebRtcTransportRequest),
     ConnectTransport(ConnectWebRtcTransportRequest),
+    CreatePlainTransport(CreatePlainTransportRequest),
+    ConnectPlainTransport(ConnectPlainTransportRequest),
     RestartIce(RestartIceRequest),
     CloseTransport(CloseTransportRequest),
     Produce(ProduceRequest),
@@ -229,6 +231,10 @@ recorded! {
     create_web_rtc_transport: CreateTransport(CreateWebRtcTransportRequest)
         -> CreateWebRtcTransportResponse = transport();
     connect_web_rtc_transport: ConnectTransport(ConnectWebRtcTransportRequest) -> Empty = Empty {};
+    create_plain_transport: CreatePlainTransport(CreatePlainTransportRequest)
+        -> CreatePlainTransportResponse = plain_transport();
+    connect_plain_transport: ConnectPlainTransport(ConnectPlainTransportRequest)
+        -> ConnectPlainTransportResponse = ConnectPlainTransportResponse::default();
     restart_ice: RestartIce(RestartIceRequest) -> IceParameters = ice_parameters("restarted");
     close_transport: CloseTransport(CloseTransportRequest) -> Empty = Empty {};
     produce: Produce(ProduceRequest) -> Empty = Empty {};
@@ -274,6 +280,19 @@ recorded! {
         -> ExplainConsumersResponse = ExplainConsumersResponse::default();
     set_network_throttle: SetNetworkThrottle(SetNetworkThrottleRequest)
         -> Empty = Empty {};
+}
+
+/// As without `rtcpMux`, and with SRTP.
+fn plain_transport() -> CreatePlainTransportResponse {
+    CreatePlainTransportResponse {
+        address: "192.0.2.1".into(),
+        port: 40_002,
+        rtcp_port: Some(40_003),
+        srtp: Some(SrtpParameters {
+            crypto_suite: SrtpCryptoSuite::AesCm128HmacSha180.into(),
+            key: vec![0; 30],
+        }),
+    }
 }
 
 fn transport_stats() -> TransportStats {

@@ -27,6 +27,7 @@ mod newest_lost;
 mod newest_told;
 mod operations;
 mod patience;
+mod plain;
 mod quality;
 mod receiver;
 mod replicas;

@@ -226,22 +226,35 @@ async fn it_receives_what_it_finds() {
 }
 
 #[tokio::test]
-async fn plain_transports_are_refused_with_a_reason() {
+async fn transports_are_plain_unless_they_say_otherwise() {
     let server = TestServer::start().await;
     let mut alice = server.connect("room", "alice").await;
     alice.join("Alice").await;
     server.post(BASE, &body("film")).await;
-    let reason = "type must be \"webrtc\": plain transports are not available yet";
+    let sending = json!({ "direction": "producer" });
+    let made = posted(&server, "/film/transports", sending, 201).await;
+    let expected = json!({
+        "transportId": made["transportId"], "ip": "192.0.2.1", "port": 40_002, "rtcpPort": 40_003,
+        "srtpParameters": made["srtpParameters"],
+    });
+    assert_eq!(made, expected);
+    let receiving = json!({ "appData": { "direction": "consumer" }, "type": null });
+    let made = posted(&server, "/film/transports", receiving, 201).await;
+    let created = server
+        .worker
+        .calls()
+        .into_iter()
+        .filter_map(|call| match call {
+            Call::CreatePlainTransport(request) => Some((request.rtcp_mux, request.comedia)),
+            _ => None,
+        });
+    let created: Vec<_> = created.collect();
+    assert_eq!(created, [(false, true), (false, false)]);
+    let id = made["transportId"].as_str().unwrap();
+    let path = format!("/film/transports/{id}/connect");
+    let to = json!({ "ip": "192.0.2.7", "port": 5000, "rtcpPort": 5001 });
+    assert_eq!(posted(&server, &path, to, 200).await, json!({}));
     for (body, error) in [
-        (
-            json!({ "direction": "producer", "comedia": true, "rtcpMux": false }),
-            reason,
-        ),
-        (
-            json!({ "appData": { "direction": "consumer" }, "type": null }),
-            reason,
-        ),
-        (json!({ "direction": "producer", "type": "plain" }), reason),
         (json!({ "comedia": true }), "direction is missing"),
         (
             json!({ "direction": "up" }),

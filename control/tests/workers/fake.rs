@@ -186,6 +186,8 @@ macro_rules! fake_worker {
 
 fake_worker! {
     create_web_rtc_transport(proto::CreateWebRtcTransportRequest) -> proto::CreateWebRtcTransportResponse;
+    create_plain_transport(proto::CreatePlainTransportRequest) -> proto::CreatePlainTransportResponse;
+    connect_plain_transport(proto::ConnectPlainTransportRequest) -> proto::ConnectPlainTransportResponse;
     connect_web_rtc_transport(proto::ConnectWebRtcTransportRequest) -> proto::Empty;
     restart_ice(proto::RestartIceRequest) -> proto::IceParameters;
     close_transport(proto::CloseTransportRequest) -> proto::Empty;

@@ -5,6 +5,7 @@
 //! crate's allocator says which layers each consumer gets, and str0m is told what
 //! would be welcome, so that it probes for it. See `docs/bandwidth.md`.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use proto::event::Event;
@@ -129,6 +130,7 @@ impl Engine {
         let Scratch { consumers, costs } = &mut scratch;
         consumers.clear();
         costs.clear();
+        let mut broken = Vec::new();
         for (key, producer) in &room.producers {
             if producer.kind == MediaKind::Video {
                 costs.insert(key, room.graph.layer_costs(now, key));
@@ -144,8 +146,10 @@ impl Engine {
             let Some((key, _)) = own.first() else {
                 continue;
             };
-            if let Some(transport) = self.transports.get_mut(*key) {
-                share_transport(now, room, transport, own, costs);
+            if let Some(transport) = self.transports.get_mut(*key)
+                && !contain(|| share_transport(now, room, transport, own, costs))
+            {
+                broken.push(*key);
             }
         }
         if !consumers.is_empty() {
@@ -153,7 +157,19 @@ impl Engine {
             self.timers.set(Timer::Share(router), &mut room.share, next);
         }
         self.scratch = scratch;
+        self.note_broken(&broken);
         self.act(router);
+    }
+
+    /// Has transports closed with the next flush, because a call into them panicked.
+    fn note_broken(&mut self, broken: &[TransportKey]) {
+        for key in broken {
+            self.counters.panics += 1;
+            if let Some(entry) = self.transports.get_mut(*key) {
+                entry.broken = true;
+                self.mark_dirty(*key);
+            }
+        }
     }
 
     /// Shares what is available on one transport now, because what a consumer on it may start with
@@ -183,8 +199,11 @@ impl Engine {
                 costs.insert(producer, room.graph.layer_costs(now, producer));
             }
         }
-        share_transport(now, room, entry, consumers, costs);
+        let is_whole = contain(|| share_transport(now, room, entry, consumers, costs));
         self.scratch = scratch;
+        if !is_whole {
+            self.note_broken(&[transport]);
+        }
     }
 
     /// Tells the bitrates towards each client that consumes video, where they
@@ -222,6 +241,11 @@ impl Engine {
             self.event(router, Event::DownlinkBwe(told));
         }
     }
+}
+
+/// Runs what calls into a transport. False: it panicked.
+fn contain(call: impl FnOnce()) -> bool {
+    catch_unwind(AssertUnwindSafe(call)).is_ok()
 }
 
 /// Shares what is available on one transport; `own` are its video consumers.

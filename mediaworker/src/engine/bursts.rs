@@ -118,8 +118,8 @@ impl Burst {
         if !(is_same && has_room && self.is_fresh(now)) {
             return false;
         }
-        let sequence = received.packet.seq_no;
-        let is_before = |(_, other): &(Kept, Received)| other.packet.seq_no < sequence;
+        let sequence = received.packet.sequence;
+        let is_before = |(_, other): &(Kept, Received)| other.packet.sequence < sequence;
         // Almost always the last one; what is older than the keyframe is not for who starts there.
         if let Some(before) = self.packets.iter().rposition(is_before) {
             self.packets.insert(before + 1, (kept, received));
@@ -130,7 +130,7 @@ impl Burst {
     /// When what is newest was captured, or arrived.
     fn ends(&self, now: Instant) -> Instant {
         self.packets.back().map_or(now, |(_, received)| {
-            received.captured.unwrap_or(received.packet.timestamp)
+            received.captured.unwrap_or(received.packet.arrived)
         })
     }
 }

@@ -8,6 +8,7 @@ use router::{ConsumerKey, ProducerKey};
 use super::commands::not_found;
 use super::timers::Timer;
 use super::{CommandError, Engine, RouterKey, TransportKey};
+use crate::transport::webrtc::WebRtcTransport;
 
 /// What ended on other transports with a transport: ids.
 #[derive(Default)]
@@ -114,14 +115,18 @@ impl Engine {
             self.forget_throttle(key, &mut throttle);
         }
         self.transport_ids.remove(&entry.id);
-        for ufrag in entry.inner.ice().ufrags() {
+        if let Some(transport) = entry.inner.plain() {
+            self.plain.release(transport.remote().ports());
+        }
+        let ice = entry.inner.web_rtc().map(WebRtcTransport::ice);
+        for ufrag in ice.iter().flat_map(|ice| ice.ufrags()) {
             self.by_ufrag.remove(ufrag);
         }
         if entry.restarted {
             // A void one may still be in there.
             self.by_ufrag.retain(|_, owner| *owner != key);
         }
-        for tuple in entry.inner.ice().tuples() {
+        for tuple in ice.iter().flat_map(|ice| ice.tuples()) {
             self.forget_address(key, tuple.remote);
         }
         let data_users = entry.inner.data().users().collect();

@@ -9,34 +9,26 @@ use router::{ConsumerConfig, ProducerConfig, Router, Sink};
 use slotmap::SecondaryMap;
 use str0m::media::MediaKind;
 
-use super::bursts::{Backlog, Bursts};
+use super::bursts::Bursts;
 use super::packets::sink_of;
 use super::{
-    CommandError, ConsumerEntry, Engine, MAX_ROUTERS, MAX_TRANSPORTS, ProducerEntry, RouterEntry,
-    RouterKey, TransportEntry, TransportKey, convert, data, stats,
+    CommandError, ConsumerEntry, Engine, MAX_ROUTERS, ProducerEntry, RouterEntry, RouterKey,
+    TransportKey, convert, data, stats,
 };
 use crate::transport::TransportError;
 use crate::transport::bandwidth::BitrateLimits;
 use crate::transport::crypto::Fingerprint;
 use crate::transport::data::DataChannels;
 use crate::transport::ice;
+use crate::transport::kind::Transport;
 use crate::transport::slots::PayloadType;
 use crate::transport::webrtc::{Role, RouterMedia, WebRtcTransport};
-
-/// Type preference of host candidates in mediasoup's priorities; a whole 64 of
-/// the 126 that RFC 8445 §5.1.2.2 recommends, so that it never wins over one
-/// that the client has itself.
-const HOST_TYPE_PREFERENCE: u32 = 64;
-/// Local preference of the first announced address; each later one has
-/// `LOCAL_PREFERENCE_STEP` less.
-const FIRST_LOCAL_PREFERENCE: u32 = 10_000;
-const LOCAL_PREFERENCE_STEP: u32 = 100;
 
 /// Consent timeouts that can be asked for, seconds. Clients check every 5 seconds
 /// or so (RFC 7675 §5.1).
 const CONSENT_TIMEOUTS: RangeInclusive<u32> = 5..=300;
 
-type Result<T> = std::result::Result<T, CommandError>;
+pub(super) type Result<T> = std::result::Result<T, CommandError>;
 
 impl Engine {
     /// Creates a router.
@@ -97,18 +89,7 @@ impl Engine {
         &mut self,
         request: &proto::CreateWebRtcTransportRequest,
     ) -> Result<proto::CreateWebRtcTransportResponse> {
-        let router = self.router(&request.router_id)?;
-        if self.transport_ids.contains_key(&request.transport_id) {
-            return Err(exists("transport", &request.transport_id));
-        }
-        if self.transports.len() >= MAX_TRANSPORTS {
-            return Err(limit("transports", MAX_TRANSPORTS));
-        }
-        let media = self
-            .routers
-            .get(router)
-            .map(|entry| Rc::clone(&entry.media))
-            .unwrap_or_default();
+        let (router, media) = self.place_for(&request.router_id, &request.transport_id)?;
         let role = match (request.producing, request.consuming) {
             (true, false) => Some(Role::Producing),
             (false, true) => Some(Role::Consuming),
@@ -123,25 +104,10 @@ impl Engine {
         let consent_timeout = consent_timeout(request.ice_consent_timeout)?;
         let mut inner = WebRtcTransport::new(self.cert.clone(), media, role, channels, limits);
         inner.set_consent_timeout(consent_timeout);
+        inner.set_max_incoming_bitrate(request.max_incoming_bitrate);
         let credentials = inner.ice().credentials().clone();
-        let key = self.transports.insert(TransportEntry {
-            id: request.transport_id.clone(),
-            router,
-            inner,
-            timer: None,
-            dirty: false,
-            advance: false,
-            broken: false,
-            restarted: false,
-            throttle: None,
-            sharing: None,
-            backlog: Backlog::default(),
-        });
-        if let Some(entry) = self.transports.get_mut(key) {
-            let limit = request.max_incoming_bitrate;
-            entry.inner.set_max_incoming_bitrate(limit);
-        }
-        self.transport_ids.insert(request.transport_id.clone(), key);
+        let inner = Transport::WebRtc(Box::new(inner));
+        let key = self.insert_transport(&request.transport_id, router, inner);
         self.by_ufrag.insert(credentials.ufrag.clone(), key);
         Ok(proto::CreateWebRtcTransportResponse {
             ice_parameters: Some(proto::IceParameters {
@@ -158,26 +124,6 @@ impl Engine {
                 })
                 .collect(),
         })
-    }
-
-    fn candidates(&self) -> Vec<proto::IceCandidate> {
-        self.config
-            .announced
-            .iter()
-            .zip(0u32..)
-            .map(|(address, index)| {
-                let preference =
-                    FIRST_LOCAL_PREFERENCE.saturating_sub(index * LOCAL_PREFERENCE_STEP);
-                proto::IceCandidate {
-                    foundation: "udpcandidate".to_owned(),
-                    // RFC 8445 §5.1.2.1, component 1.
-                    priority: (HOST_TYPE_PREFERENCE << 24) + (preference << 8) + 255,
-                    address: address.0.clone(),
-                    port: self.config.udp_port.into(),
-                    protocol: "udp".to_owned(),
-                }
-            })
-            .collect()
     }
 
     /// Gives a transport the remote's DTLS parameters.
@@ -200,7 +146,10 @@ impl Engine {
         let active = !matches!(request.role(), proto::DtlsRole::Client);
         let mut result = Ok(());
         self.enter(now, key, |transport, out| {
-            result = transport.connect(now, fingerprint, active, out);
+            result = match transport.web_rtc_mut() {
+                Some(transport) => transport.connect(now, fingerprint, active, out),
+                None => Err(wrong_kind("WebRtcTransport")),
+            };
         });
         Ok(result?)
     }
@@ -214,9 +163,12 @@ impl Engine {
         let Some(entry) = self.transports.get_mut(key) else {
             return Err(not_found("transport", transport_id));
         };
-        let void = entry.inner.restart_ice();
+        let Some(inner) = entry.inner.web_rtc_mut() else {
+            return Err(wrong_kind("WebRtcTransport").into());
+        };
+        let void = inner.restart_ice();
+        let credentials = inner.ice().credentials().clone();
         entry.restarted = true;
-        let credentials = entry.inner.ice().credentials().clone();
         if let Some(ufrag) = void {
             self.by_ufrag.remove(&ufrag);
         }
@@ -500,8 +452,11 @@ impl Engine {
         let Some(entry) = self.transports.get(key) else {
             return;
         };
-        let ice_state = stats::ice_state(entry.inner.ice().state());
-        let dtls_state = stats::dtls_state(entry.inner.dtls_state());
+        let Some(transport) = entry.inner.web_rtc() else {
+            return;
+        };
+        let ice_state = stats::ice_state(transport.ice().state());
+        let dtls_state = stats::dtls_state(transport.dtls_state());
         let (id, router) = (entry.id.clone(), entry.router);
         self.event(
             router,
@@ -565,6 +520,11 @@ pub(super) fn exists(what: &'static str, id: &str) -> CommandError {
         what,
         id: id.to_owned(),
     }
+}
+
+/// A command to a transport of the other kind.
+pub(super) fn wrong_kind(needed: &str) -> TransportError {
+    TransportError::State(format!("transport is not a {needed}"))
 }
 
 pub(super) fn limit(what: &str, max: usize) -> CommandError {

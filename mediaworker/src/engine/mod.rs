@@ -18,10 +18,12 @@ mod close;
 mod commands;
 mod convert;
 mod data;
+mod entering;
 mod explain;
 mod feedback;
 mod orientation;
 mod packets;
+mod plain;
 mod quality;
 mod stats;
 mod throttle;
@@ -30,7 +32,7 @@ mod timers;
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use router::{ConsumerKey, Layers, ProducerKey, Router};
 use slotmap::{SecondaryMap, SlotMap, new_key_type};
@@ -38,8 +40,10 @@ use str0m::config::DtlsCert;
 use str0m::media::MediaKind;
 
 use crate::transport::crypto::{self, Fingerprint, FingerprintHash};
+use crate::transport::kind::Transport;
+use crate::transport::plain::WallClock;
 use crate::transport::receive::{EncodingScore, Orientation};
-use crate::transport::webrtc::{Output, RouterMedia, WebRtcTransport};
+use crate::transport::webrtc::{Output, RouterMedia};
 use crate::transport::{TransportError, Tuple};
 use throttle::Throttle;
 use timers::{Timer, Timers};
@@ -200,7 +204,7 @@ struct ConsumerEntry {
 struct TransportEntry {
     id: String,
     router: RouterKey,
-    inner: WebRtcTransport,
+    inner: Transport,
     timer: Option<Instant>,
     /// Has something queued that the next flush sends.
     dirty: bool,
@@ -235,6 +239,7 @@ pub struct Engine {
     data: data::Data,
     by_address: HashMap<SocketAddr, TransportKey>,
     by_ufrag: HashMap<String, TransportKey>,
+    plain: plain::Plain,
     timers: Timers,
     /// Transports with a throttle.
     throttled: usize,
@@ -276,6 +281,10 @@ impl Engine {
             data: data::Data::default(),
             by_address: HashMap::new(),
             by_ufrag: HashMap::new(),
+            plain: plain::Plain::new(WallClock {
+                at: Instant::now(),
+                wall: SystemTime::now(),
+            }),
             timers: Timers::default(),
             throttled: 0,
             dirty: Vec::new(),

@@ -11,9 +11,10 @@ use str0m::ice::StunMessage;
 use super::timers::Timer;
 use super::{Engine, RouterKey, TransportKey};
 use crate::transport::dependency_descriptor::DependencyDescriptor;
+use crate::transport::kind::Transport;
 use crate::transport::receive::Received;
-use crate::transport::webrtc::{Output, WebRtcTransport};
-use crate::transport::{PacketKind, Tuple, ice};
+use crate::transport::webrtc::Output;
+use crate::transport::{PacketKind, Protocol, Tuple, ice};
 
 /// Time after the last connectivity check from an address for which a transport
 /// keeps it. Clients check every few seconds; without this, a check for one
@@ -35,11 +36,17 @@ impl Engine {
 
     /// Takes in one datagram that nothing holds back.
     pub(super) fn admit(&mut self, now: Instant, tuple: Tuple, datagram: &[u8]) {
+        if let Protocol::OwnPort(port) = tuple.protocol {
+            self.admit_plain(now, port, tuple, datagram);
+            return;
+        }
         match PacketKind::of(datagram) {
             Some(PacketKind::Stun) => self.receive_stun(now, tuple, datagram),
             Some(kind) => match self.by_address.get(&tuple.remote).copied() {
                 Some(key) => self.enter(now, key, |transport, out| {
-                    transport.handle_datagram(now, kind, datagram, out);
+                    if let Some(transport) = transport.web_rtc_mut() {
+                        transport.handle_datagram(now, kind, datagram, out);
+                    }
                 }),
                 None => self.counters.dropped.unknown += 1,
             },
@@ -62,24 +69,27 @@ impl Engine {
             .get(&tuple.remote)
             .filter(|owner| **owner != key)
             .and_then(|owner| self.transports.get(*owner))
-            .is_some_and(|owner| {
-                let ice = owner.inner.ice();
-                ice.is_fresh(now, tuple.remote, ADDRESS_HELD)
-            });
+            .and_then(|owner| owner.inner.web_rtc())
+            .is_some_and(|owner| owner.ice().is_fresh(now, tuple.remote, ADDRESS_HELD));
         if held_by_another {
             self.counters.dropped.refused_checks += 1;
             return;
         }
         let mut checked = None;
         self.enter(now, key, |transport, out| {
-            checked = transport.handle_check(now, tuple, message, out);
+            let transport = transport.web_rtc_mut();
+            checked = transport.and_then(|it| it.handle_check(now, tuple, message, out));
         });
         let Some(checked) = checked else {
             self.counters.dropped.refused_checks += 1;
             return;
         };
         let (received, sent) = (datagram.len(), checked.response.len());
-        self.call(key, |t| t.count_check(now, received, sent));
+        self.call(key, |transport| {
+            if let Some(transport) = transport.web_rtc_mut() {
+                transport.count_check(now, received, sent);
+            }
+        });
         self.send(now, key, &mut vec![(tuple, checked.response)]);
         if let Some(forgotten) = checked.forgotten {
             self.forget_address(key, forgotten);
@@ -99,8 +109,11 @@ impl Engine {
         let Some(entry) = self.transports.get(key) else {
             return;
         };
-        if entry.restarted && entry.inner.ice().ufrags().count() == 1 {
-            let live: Vec<String> = entry.inner.ice().ufrags().map(str::to_owned).collect();
+        if entry.restarted
+            && let Some(transport) = entry.inner.web_rtc()
+            && transport.ice().ufrags().count() == 1
+        {
+            let live: Vec<String> = transport.ice().ufrags().map(str::to_owned).collect();
             self.by_ufrag
                 .retain(|ufrag, owner| *owner != key || live.contains(ufrag));
             if let Some(entry) = self.transports.get_mut(key) {
@@ -121,7 +134,7 @@ impl Engine {
         &mut self,
         now: Instant,
         key: TransportKey,
-        call: impl FnOnce(&mut WebRtcTransport, &mut Output),
+        call: impl FnOnce(&mut Transport, &mut Output),
     ) {
         // One that was closed earlier in this tick may still be listed to be
         // flushed.
@@ -152,7 +165,7 @@ impl Engine {
     fn contain<T>(
         &mut self,
         key: TransportKey,
-        call: impl FnOnce(&mut WebRtcTransport) -> T,
+        call: impl FnOnce(&mut Transport) -> T,
     ) -> Option<T> {
         let entry = self.transports.get_mut(key)?;
         let result = catch_unwind(AssertUnwindSafe(|| call(&mut entry.inner)));
@@ -167,7 +180,7 @@ impl Engine {
     pub(super) fn call<T>(
         &mut self,
         key: TransportKey,
-        call: impl FnOnce(&mut WebRtcTransport) -> T,
+        call: impl FnOnce(&mut Transport) -> T,
     ) -> Option<T> {
         let panics = self.counters.panics;
         let result = self.contain(key, call);
@@ -272,7 +285,7 @@ impl Engine {
         let kept = entry
             .graph
             .handle_rtp(now, received.producer, &input(&received), &mut forwards);
-        let at = received.captured.unwrap_or(received.packet.timestamp);
+        let at = received.captured.unwrap_or(received.packet.arrived);
         for forward in forwards.drain(..) {
             self.write(&forward, &received, at);
         }
@@ -393,13 +406,13 @@ pub(super) fn input(received: &Received) -> RtpIn<'_> {
     RtpIn {
         stream: received.stream,
         codec: received.codec,
-        sequence: *packet.seq_no,
-        timestamp: packet.header.timestamp,
-        marker: packet.header.marker,
+        sequence: packet.sequence,
+        timestamp: packet.timestamp,
+        marker: packet.marker,
         payload: &packet.payload,
         captured: received.captured,
-        audio_level: packet.header.ext_vals.audio_level,
-        dependency_descriptor: DependencyDescriptor::of(&packet.header.ext_vals),
+        audio_level: packet.extensions.audio_level,
+        dependency_descriptor: DependencyDescriptor::of(&packet.extensions),
     }
 }
 

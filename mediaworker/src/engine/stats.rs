@@ -7,11 +7,11 @@ use router::ProducerKey;
 use str0m::media::MediaKind;
 
 use super::{CommandError, Engine, RouterEntry};
-use crate::transport::Protocol;
 use crate::transport::data::SctpState;
 use crate::transport::ice::IceState;
+use crate::transport::kind::Transport;
 use crate::transport::stats::{Meter, StreamStats};
-use crate::transport::webrtc::DtlsState;
+use crate::transport::webrtc::{DtlsState, WebRtcTransport};
 
 use super::commands::not_found;
 
@@ -37,19 +37,14 @@ impl Engine {
                 bitrate: meter.bitrate(now),
             })
         };
+        let connection = match &entry.inner {
+            Transport::WebRtc(transport) => self.web_rtc_stats(transport),
+            Transport::Plain(transport) => proto::TransportStats {
+                plain: Some(self.plain_stats(transport)),
+                ..Default::default()
+            },
+        };
         Ok(proto::TransportStats {
-            ice_state: ice_state(transport.ice().state()).into(),
-            dtls_state: dtls_state(transport.dtls_state()).into(),
-            sctp_state: sctp_state(transport.sctp_state()).into(),
-            selected_tuple: transport.ice().selected().map(|tuple| proto::Tuple {
-                local_address: tuple.local.to_string(),
-                local_port: self.config.udp_port.into(),
-                remote_address: tuple.remote.ip().to_string(),
-                remote_port: tuple.remote.port().into(),
-                protocol: match tuple.protocol {
-                    Protocol::Udp => "udp".to_owned(),
-                },
-            }),
             received: flow(&traffic.received),
             sent: flow(&traffic.sent),
             rtp_received: flow(&traffic.rtp_received),
@@ -61,8 +56,24 @@ impl Engine {
             max_incoming_bitrate: transport.receiving().max_bitrate(),
             rtp_packet_loss_received: share(transport.receiving().loss()),
             rtp_packet_loss_sent: share(transport.sending().loss()),
-            ..Default::default()
+            ..connection
         })
+    }
+
+    fn web_rtc_stats(&self, transport: &WebRtcTransport) -> proto::TransportStats {
+        proto::TransportStats {
+            ice_state: ice_state(transport.ice().state()).into(),
+            dtls_state: dtls_state(transport.dtls_state()).into(),
+            sctp_state: sctp_state(transport.sctp_state()).into(),
+            selected_tuple: transport.ice().selected().map(|tuple| proto::Tuple {
+                local_address: tuple.local.to_string(),
+                local_port: self.config.udp_port.into(),
+                remote_address: tuple.remote.ip().to_string(),
+                remote_port: tuple.remote.port().into(),
+                protocol: "udp".to_owned(),
+            }),
+            ..Default::default()
+        }
     }
 
     /// Statistics of a producer's encodings that have been seen.

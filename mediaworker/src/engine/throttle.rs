@@ -7,7 +7,7 @@ use str0m::ice::StunMessage;
 use super::timers::Timer;
 use super::{CommandError, Engine, TransportKey};
 use crate::transport::throttle::{Conditions, Link};
-use crate::transport::{PacketKind, TransportError, Tuple, ice};
+use crate::transport::{PacketKind, Protocol, TransportError, Tuple, ice};
 
 /// Longest delay that can be added to a round trip.
 const MAX_RTT: Duration = Duration::from_secs(10);
@@ -101,14 +101,19 @@ impl Engine {
     /// Holds back a datagram for a throttled transport. False: it is for another
     /// one, and nothing was done.
     pub(super) fn hold_uplink(&mut self, now: Instant, tuple: Tuple, datagram: &[u8]) -> bool {
+        let own_port = match tuple.protocol {
+            Protocol::OwnPort(port) => self.plain.transport(port),
+            Protocol::Udp => None,
+        };
         let key = match PacketKind::of(datagram) {
+            _ if own_port.is_some() => own_port,
             Some(PacketKind::Stun) => StunMessage::parse(datagram)
                 .ok()
-                .and_then(|message| self.by_ufrag.get(ice::local_ufrag(&message)?)),
-            Some(_) => self.by_address.get(&tuple.remote),
+                .and_then(|message| self.by_ufrag.get(ice::local_ufrag(&message)?).copied()),
+            Some(_) => self.by_address.get(&tuple.remote).copied(),
             None => None,
         };
-        let Some(key) = key.copied() else {
+        let Some(key) = key else {
             return false;
         };
         let Some(throttle) = self

@@ -1,3 +1,4 @@
 //! Sockets.
 
+pub mod own;
 pub mod udp;

@@ -12,6 +12,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use quinn_udp::{BATCH_SIZE, RecvMeta, Transmit, UdpSockRef, UdpSocketState};
 use socket2::{Domain, SockRef, Socket, Type};
 
+use super::own::OwnSockets;
 use crate::transport::{Protocol, Tuple};
 
 /// What the kernel is asked to buffer, bytes: about 50 ms of a full gigabit.
@@ -40,18 +41,73 @@ pub struct NetCounters {
 }
 
 #[derive(Debug)]
-struct MediaSocket {
-    socket: UdpSocket,
+pub(super) struct MediaSocket {
+    pub(super) socket: UdpSocket,
     state: UdpSocketState,
     local: SocketAddr,
 }
 
-/// The sockets of one worker, all on the same port.
+/// Room for what one receive yields.
+pub(super) type Buffers = Vec<Vec<u8>>;
+
+/// Room for [`MediaSocket::receive`].
+pub(super) fn buffers() -> Buffers {
+    vec![vec![0; RECEIVE_BUFFER]; BATCH_SIZE]
+}
+
+impl MediaSocket {
+    /// Takes what has arrived, up to a bound, and gives each datagram to `sink`.
+    pub(super) fn receive(
+        &self,
+        protocol: Protocol,
+        buffers: &mut Buffers,
+        counters: &mut NetCounters,
+        sink: &mut impl FnMut(Tuple, &[u8]),
+    ) {
+        for _ in 0..MAX_RECEIVE_CALLS {
+            let mut slices: Vec<IoSliceMut<'_>> =
+                buffers.iter_mut().map(|b| IoSliceMut::new(b)).collect();
+            let mut metas = [RecvMeta::default(); BATCH_SIZE];
+            let result = self
+                .state
+                .recv(UdpSockRef::from(&self.socket), &mut slices, &mut metas);
+            let Ok(count) = result else {
+                // Nothing there, or an ICMP error of an earlier send.
+                break;
+            };
+            drop(slices);
+            for (buffer, meta) in buffers.iter().zip(&metas).take(count) {
+                let tuple = Tuple {
+                    remote: meta.addr,
+                    local: meta.dst_ip.unwrap_or(self.local.ip()),
+                    protocol,
+                };
+                let data = buffer.get(..meta.len).unwrap_or_default();
+                counters.bytes_received += octets(data.len());
+                for datagram in data.chunks(meta.stride.max(1)) {
+                    counters.received += 1;
+                    sink(tuple, datagram);
+                }
+            }
+            if count < BATCH_SIZE {
+                break;
+            }
+        }
+    }
+
+    pub(super) fn is_for(&self, remote: SocketAddr) -> bool {
+        self.local.is_ipv4() == remote.is_ipv4()
+    }
+}
+
+/// The sockets of one worker: those on the port that WebRTC transports share, and
+/// those of plain transports.
 #[derive(Debug)]
 pub struct MediaSockets {
     sockets: Vec<MediaSocket>,
     port: u16,
-    buffers: Vec<Vec<u8>>,
+    own: OwnSockets,
+    buffers: Buffers,
     segments: Vec<u8>,
     counters: NetCounters,
 }
@@ -64,13 +120,15 @@ impl MediaSockets {
     /// When no port of the slice can be bound: the last reason.
     pub fn bind(listen_ip: IpAddr, ports: RangeInclusive<u16>) -> io::Result<Self> {
         let mut last = io::Error::new(io::ErrorKind::AddrInUse, "the port slice is empty");
-        for port in ports {
-            match bind_port(listen_ip, port) {
+        for port in ports.clone() {
+            match bind_port(listen_ip, port, SOCKET_BUFFER) {
                 Ok(sockets) => {
+                    warn_of_small_buffers(&sockets);
                     return Ok(Self {
                         sockets,
                         port,
-                        buffers: vec![vec![0; RECEIVE_BUFFER]; BATCH_SIZE],
+                        own: OwnSockets::new(listen_ip, ports, port)?,
+                        buffers: buffers(),
                         segments: Vec::with_capacity(MAX_SEGMENTED),
                         counters: NetCounters::default(),
                     });
@@ -92,48 +150,34 @@ impl MediaSockets {
         self.counters
     }
 
+    /// The ports of plain transports.
+    pub fn own(&mut self) -> &mut OwnSockets {
+        &mut self.own
+    }
+
+    /// Ports of the slice that are taken.
+    pub fn ports_in_use(&self) -> usize {
+        1 + self.own.len()
+    }
+
+    /// Whether an address can be sent to at all.
+    pub fn can_reach(&self, remote: SocketAddr) -> bool {
+        self.sockets.iter().any(|socket| socket.is_for(remote))
+    }
+
     /// What to wait on for datagrams.
     pub fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.sockets.iter().map(|s| s.socket.as_fd())
+        let shared = self.sockets.iter().map(|s| s.socket.as_fd());
+        shared.chain([self.own.as_fd()])
     }
 
     /// Takes what has arrived, up to a bound, and gives each datagram to `sink`.
     pub fn receive(&mut self, mut sink: impl FnMut(Tuple, &[u8])) {
+        let (buffers, counters) = (&mut self.buffers, &mut self.counters);
         for socket in &self.sockets {
-            for _ in 0..MAX_RECEIVE_CALLS {
-                let mut slices: Vec<IoSliceMut<'_>> = self
-                    .buffers
-                    .iter_mut()
-                    .map(|b| IoSliceMut::new(b))
-                    .collect();
-                let mut metas = [RecvMeta::default(); BATCH_SIZE];
-                let result =
-                    socket
-                        .state
-                        .recv(UdpSockRef::from(&socket.socket), &mut slices, &mut metas);
-                let Ok(count) = result else {
-                    // Nothing there, or an ICMP error of an earlier send.
-                    break;
-                };
-                drop(slices);
-                for (buffer, meta) in self.buffers.iter().zip(&metas).take(count) {
-                    let tuple = Tuple {
-                        remote: meta.addr,
-                        local: meta.dst_ip.unwrap_or(socket.local.ip()),
-                        protocol: Protocol::Udp,
-                    };
-                    let data = buffer.get(..meta.len).unwrap_or_default();
-                    self.counters.bytes_received += octets(data.len());
-                    for datagram in data.chunks(meta.stride.max(1)) {
-                        self.counters.received += 1;
-                        sink(tuple, datagram);
-                    }
-                }
-                if count < BATCH_SIZE {
-                    break;
-                }
-            }
+            socket.receive(Protocol::Udp, buffers, counters, &mut sink);
         }
+        self.own.receive(buffers, counters, &mut sink);
     }
 
     /// Hands datagrams to the kernel, runs of the same size to the same address
@@ -141,11 +185,11 @@ impl MediaSockets {
     pub fn send(&mut self, datagrams: &mut Vec<(Tuple, Vec<u8>)>) {
         let mut rest = datagrams.as_slice();
         while let Some((tuple, first)) = rest.first() {
-            let Some(socket) = self
-                .sockets
-                .iter()
-                .find(|s| s.local.is_ipv4() == tuple.remote.is_ipv4())
-            else {
+            let sockets = match tuple.protocol {
+                Protocol::Udp => self.sockets.as_slice(),
+                Protocol::OwnPort(port) => self.own.of(port),
+            };
+            let Some(socket) = sockets.iter().find(|s| s.is_for(tuple.remote)) else {
                 rest = rest.get(1..).unwrap_or_default();
                 self.counters.send_errors += 1;
                 continue;
@@ -236,24 +280,32 @@ fn transmit(
     socket.state.try_send(socket_ref, &transmit)
 }
 
-fn bind_port(listen_ip: IpAddr, port: u16) -> io::Result<Vec<MediaSocket>> {
+/// Binds a port; `::` gets a socket for each IP version. `buffer`: what the kernel is
+/// asked to buffer each way, bytes; it caps that silently, at
+/// net.core.{r,w}mem_max.
+pub(super) fn bind_port(
+    listen_ip: IpAddr,
+    port: u16,
+    buffer: usize,
+) -> io::Result<Vec<MediaSocket>> {
     let mut ips = vec![listen_ip];
     if listen_ip == IpAddr::V6(Ipv6Addr::UNSPECIFIED) {
         ips.push(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
     }
     ips.into_iter()
-        .map(|ip| bind_one(SocketAddr::new(ip, port)))
+        .map(|ip| bind_one(SocketAddr::new(ip, port), buffer))
         .collect()
 }
 
-fn bind_one(local: SocketAddr) -> io::Result<MediaSocket> {
+fn bind_one(local: SocketAddr, buffer: usize) -> io::Result<MediaSocket> {
     let socket = Socket::new(Domain::for_address(local), Type::DGRAM, None)?;
     if local.is_ipv6() {
         socket.set_only_v6(true)?;
     }
     socket.bind(&local.into())?;
+    let _ = socket.set_recv_buffer_size(buffer);
+    let _ = socket.set_send_buffer_size(buffer);
     let socket: UdpSocket = socket.into();
-    enlarge_buffers(&socket, local);
     let state = UdpSocketState::new(UdpSockRef::from(&socket))?;
     Ok(MediaSocket {
         socket,
@@ -262,22 +314,21 @@ fn bind_one(local: SocketAddr) -> io::Result<MediaSocket> {
     })
 }
 
-/// The kernel caps buffers silently, at net.core.{r,w}mem_max.
-fn enlarge_buffers(socket: &UdpSocket, local: SocketAddr) {
-    let socket = SockRef::from(socket);
-    let _ = socket.set_recv_buffer_size(SOCKET_BUFFER);
-    let _ = socket.set_send_buffer_size(SOCKET_BUFFER);
-    for (name, size) in [
-        ("rmem", socket.recv_buffer_size()),
-        ("wmem", socket.send_buffer_size()),
-    ] {
-        // Linux answers twice of what it grants.
-        let granted = size.unwrap_or(0) / 2;
-        if granted < SOCKET_BUFFER {
-            tracing::warn!(
-                %local, granted, wanted = SOCKET_BUFFER,
-                "socket buffer capped; raise net.core.{name}_max"
-            );
+fn warn_of_small_buffers(sockets: &[MediaSocket]) {
+    for MediaSocket { socket, local, .. } in sockets {
+        let socket = SockRef::from(socket);
+        for (name, size) in [
+            ("rmem", socket.recv_buffer_size()),
+            ("wmem", socket.send_buffer_size()),
+        ] {
+            // Linux answers twice of what it grants.
+            let granted = size.unwrap_or(0) / 2;
+            if granted < SOCKET_BUFFER {
+                tracing::warn!(
+                    %local, granted, wanted = SOCKET_BUFFER,
+                    "socket buffer capped; raise net.core.{name}_max"
+                );
+            }
         }
     }
 }

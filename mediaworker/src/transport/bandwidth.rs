@@ -52,10 +52,10 @@ const HEAVY_LOSS_PERCENT: u32 = 10;
 const OVERFLOW_PERCENT: u32 = 40;
 /// When a queue overflows, this part of what arrives is taken for available at first.
 const COLLAPSE: u64 = 4;
-/// Time until feedback is about packets that were sent after a collapse was seen: a
-/// round trip with a full queue.
-const AFTER_COLLAPSE: Duration = Duration::from_millis(600);
-/// Time until the estimator knows of a collapse, too.
+/// Time between two reports of a client, at most.
+const REPORT_INTERVAL: Duration = Duration::from_millis(250);
+/// Time until the estimator knows of a collapse, too, and until reports are about
+/// packets that were sent afterwards, however many they name.
 const ESTIMATOR_LAG: Duration = Duration::from_millis(1500);
 /// Packets that a share is taken of, at least.
 const LOSS_SAMPLE: u32 = 20;
@@ -163,6 +163,10 @@ pub struct Bandwidth {
     /// The link has become much too narrow.
     collapsed: bool,
     collapsed_at: Option<Instant>,
+    /// The estimator says still what a collapse has refuted.
+    refuted: bool,
+    /// Packets that had left before, and that no report has named yet.
+    under_way: u32,
     /// Packets that arrived and that did not, by the last reports: as many of them as
     /// [`LOSS_SAMPLE`] takes.
     reports: VecDeque<(u32, u32)>,
@@ -203,6 +207,8 @@ impl Bandwidth {
             loss: None,
             collapsed: false,
             collapsed_at: None,
+            refuted: false,
+            under_way: 0,
             reports: VecDeque::new(),
             passage: Passage::default(),
             trial: Trial::default(),
@@ -281,9 +287,11 @@ impl Bandwidth {
             }
             self.raw = raw;
             let average = self.average(raw);
-            let distrusted = self.collapsed_at.is_some_and(|at| now < at + ESTIMATOR_LAG);
+            self.refuted &= before.is_some_and(|before| raw * 100 > before * TRY_PERCENT);
             self.estimate = match before {
-                Some(before) if distrusted => Some(average.min(before)),
+                Some(before) if self.refuted || self.has_just_collapsed(now) => {
+                    Some(average.min(before))
+                }
                 _ => Some(average),
             };
         }
@@ -304,10 +312,8 @@ impl Bandwidth {
         sent: u64,
     ) -> bool {
         // What was sent before something was done about it says nothing new.
-        if self
-            .collapsed_at
-            .is_some_and(|at| now < at + AFTER_COLLAPSE)
-        {
+        if self.under_way > 0 && self.has_just_collapsed(now) {
+            self.under_way = self.under_way.saturating_sub(arrived + lost);
             return false;
         }
         if let Some((arrived, left)) = self.passage.handle_report(now, arrived, self.shortest)
@@ -341,6 +347,9 @@ impl Bandwidth {
     /// The link has become much too narrow: this is what is left of it, bits per
     /// second. True: that is less than what was available.
     fn collapse(&mut self, now: Instant, arrives: u64) -> bool {
+        let round_trip = self.round_trip_time.unwrap_or_default();
+        let time = round_trip + REPORT_INTERVAL;
+        self.under_way = self.passage.left_within(now, time);
         self.reports.clear();
         self.passage.clear();
         if self.estimate.is_none_or(|estimate| estimate <= arrives) {
@@ -349,7 +358,12 @@ impl Bandwidth {
         self.estimate = Some(arrives);
         self.collapsed = true;
         self.collapsed_at = Some(now);
+        self.refuted = self.can_probe;
         true
+    }
+
+    fn has_just_collapsed(&self, now: Instant) -> bool {
+        self.collapsed_at.is_some_and(|at| now < at + ESTIMATOR_LAG)
     }
 
     /// A packet with a transport-cc number has left.
@@ -419,13 +433,17 @@ impl Bandwidth {
     /// Whether str0m's estimator has to start anew, and from what, bits per second.
     ///
     /// It remembers why it could not probe until its estimate changes, which without
-    /// probes it may never do.
+    /// probes it may never do. And what it made of a link that was never full, it
+    /// believes even when the link has become narrow, if that was noticed before it
+    /// was full for long.
     pub fn stalls(&mut self, now: Instant, wants_more: bool) -> Option<u64> {
         let since = |at: Instant| now.saturating_duration_since(at);
         let stalls = self.moved.is_some_and(|at| since(at) >= STALLED_AFTER);
-        if !wants_more || !self.can_probe || !stalls {
+        let is_wrong = self.refuted && !self.has_just_collapsed(now);
+        if !self.can_probe || !(is_wrong || wants_more && stalls) {
             return None;
         }
+        self.refuted = false;
         self.moved = Some(now);
         // Whatever is desired afterwards is more than before.
         self.asked = 0;
@@ -516,10 +534,9 @@ impl Bandwidth {
 
     /// Whether everything arrives, and in time.
     fn passes(&self, now: Instant) -> bool {
-        // str0m tells of loss a quarter of a second later.
-        let collapsed = self.collapsed_at.is_some_and(|at| now < at + ESTIMATOR_LAG);
         let is_whole = self.loss.is_some_and(|lost| lost <= HARMLESS_LOSS);
-        is_whole && !self.is_slow(HARMLESS_DELAY) && !collapsed
+        // str0m tells of loss a quarter of a second later.
+        is_whole && !self.is_slow(HARMLESS_DELAY) && !self.has_just_collapsed(now)
     }
 
     /// What an estimate stands for.
@@ -621,5 +638,47 @@ mod tests {
         assert_eq!(bandwidth.available(later, 0), Some(MAX_ESTIMATE));
         bandwidth.estimate = None;
         assert_eq!(bandwidth.available(later, 0), None);
+    }
+
+    #[test]
+    fn a_collapse_refutes_the_estimator() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let stats = |bps, ms| PeerStats {
+            peer_bytes_rx: 0,
+            peer_bytes_tx: 0,
+            bytes_rx: 0,
+            bytes_tx: 0,
+            timestamp: start,
+            bwe_tx: Some(Bitrate::bps(bps)),
+            egress_loss_fraction: Some(0.0),
+            ingress_loss_fraction: None,
+            rtt: Some(Duration::from_millis(ms)),
+            selected_candidate_pair: None,
+        };
+        let mut bandwidth = Bandwidth::new(BitrateLimits::default());
+        bandwidth.handle_estimate(&twcc(100_000_000, true));
+        let mut lower = Vec::new();
+        for ms in (0..4000).step_by(5) {
+            bandwidth.note_departure();
+            let narrow = ms > 1000;
+            if ms % 50 == 0 {
+                let arrived = if narrow { 2 } else { 10 };
+                if bandwidth.handle_feedback(at(ms), (arrived, 0), 1_000_000) {
+                    lower.push(ms);
+                }
+                // It goes on saying what it made of the wide link.
+                bandwidth.handle_stats(at(ms), &stats(100_000_000, if narrow { 250 } else { 50 }));
+            }
+        }
+        assert!(lower.first().is_some_and(|ms| *ms < 1300), "{lower:?}");
+        assert!(bandwidth.available(at(4000), 0) < Some(400_000));
+        let from = bandwidth.stalls(at(4000), false).unwrap();
+        assert!(from < 400_000, "{from}");
+        assert_eq!(bandwidth.stalls(at(4000), false), None, "once");
+        // Begun anew, it is believed.
+        bandwidth.handle_stats(at(4001), &stats(350_000, 50));
+        bandwidth.handle_stats(at(8000), &stats(900_000, 50));
+        assert!(bandwidth.available(at(8000), 0) > Some(900_000));
     }
 }

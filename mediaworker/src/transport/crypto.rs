@@ -18,8 +18,8 @@ use str0m::crypto::dtls::{DtlsImplError, DtlsInstance, DtlsOutput, DtlsProvider,
 use str0m::crypto::{CryptoError, CryptoProvider, from_feature_flags};
 
 use super::sctp::SctpGuard;
+use super::sealing::KeyMaterial;
 use super::srtcp::ListeningProvider;
-use super::srtp::KeyMaterial;
 
 thread_local! {
     /// Certificate (DER) that the last polled DTLS instance received. The

@@ -8,11 +8,15 @@ pub mod dependency_descriptor;
 pub mod extensions;
 mod guard;
 pub mod ice;
+pub mod kind;
 pub mod media;
 mod offer;
+pub mod packet;
+pub mod plain;
 pub mod receive;
 pub mod rtcp;
 pub mod sctp;
+pub mod sealing;
 pub mod send;
 pub mod slots;
 pub mod srtcp;
@@ -26,8 +30,10 @@ use std::net::{IpAddr, SocketAddr};
 /// Transport protocol of a tuple.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Protocol {
-    /// One datagram, one packet.
+    /// One datagram, one packet, over the port that all WebRTC transports share.
     Udp,
+    /// The same, over a port that a plain transport has for itself.
+    OwnPort(u16),
 }
 
 /// A way to reach a remote: its address, and ours that it talks to.

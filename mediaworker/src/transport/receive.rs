@@ -2,9 +2,11 @@
 //! send, and finds the producer that a packet belongs to.
 
 mod counting;
+mod delivering;
 mod inbound;
 mod limit;
 mod orientation;
+mod plain;
 
 use std::collections::{HashMap, HashSet};
 
@@ -19,11 +21,14 @@ use super::clock::{Report, SenderClock};
 use super::extensions;
 use super::guard::{self, TransportCcGuard};
 use super::offer::Lesson;
+use super::packet::MediaPacket;
 use super::slots::{PayloadType, SlotCodec, Slots};
 pub use counting::{Arriving, EncodingScore};
+use delivering::Origin;
 use inbound::Inbound;
 use limit::IncomingLimit;
 pub use orientation::Orientation;
+pub use plain::PlainArrival;
 
 /// Most producers on one transport. A browser has a handful.
 const MAX_PRODUCERS: usize = 64;
@@ -97,7 +102,7 @@ pub struct Received {
     /// When the sender captured it, on the local clock.
     pub captured: Option<std::time::Instant>,
     /// The packet, decrypted; retransmissions look like originals.
-    pub packet: RtpPacket,
+    pub packet: MediaPacket,
 }
 
 #[derive(Debug)]
@@ -502,46 +507,31 @@ impl Receiving {
         if let Some(number) = packet.header.ext_vals.transport_cc {
             self.transport_cc.took(number);
         }
-        let ssrc = *packet.header.ssrc;
-        let (bound, new_source) = match self.streams.get(&ssrc) {
+        let ssrc = packet.header.ssrc;
+        let (bound, new_source) = match self.streams.get(&*ssrc) {
             Some(&bound) => (bound, false),
-            None => self.bind(rtc, packet.header.ssrc)?,
+            None => self.bind(rtc, ssrc)?,
         };
-        let (producer, stream) = bound;
-        let entry = self.entries.iter_mut().find(|e| e.key == producer)?;
-        let pt = *packet.header.payload_type;
-        let types = entry.spec.codecs.first()?.payload_type;
-        if pt != types.pt && Some(pt) != types.rtx {
-            return None;
-        }
-        self.arriving.used = true;
-        entry.count(stream, &packet, self.arriving, new_source);
-        if entry.spec.kind.is_video() {
-            let ssrc = packet.header.ssrc;
-            self.limit.remind(packet.timestamp, rtc, ssrc);
-            entry.orientation = self.arriving.orientation.or(entry.orientation);
-        }
-        let codec = entry.spec.codecs.first()?;
-        let captured = packet.last_sender_info.and_then(|info| {
-            let report = Report {
-                ntp: info.ntp_time,
-                rtp: truncate(info.rtp_time.numer()),
-            };
-            self.clock.captured(
-                packet.timestamp,
-                report,
-                packet.header.timestamp,
-                codec.payload_type.clock_rate,
-            )
+        let report = packet.last_sender_info.map(|info| Report {
+            ntp: info.ntp_time,
+            rtp: truncate(info.rtp_time.numer()),
         });
-        Some(Received {
-            producer,
-            stream,
+        let origin = Origin {
+            bound,
             new_source,
-            codec: codec.codec,
-            captured,
-            packet,
-        })
+            pt: *packet.header.payload_type,
+            report,
+        };
+        let received = self.deliver(origin, packet.into())?;
+        if self.limit.get().is_some() && self.is_video(received.producer) {
+            self.limit.remind(received.packet.arrived, rtc, ssrc);
+        }
+        Some(received)
+    }
+
+    fn is_video(&self, producer: ProducerKey) -> bool {
+        let entry = self.entries.iter().find(|e| e.key == producer);
+        entry.is_some_and(|entry| entry.spec.kind.is_video())
     }
 
     /// Learns which encoding an SSRC carries from where str0m put it, and whether

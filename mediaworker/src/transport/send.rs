@@ -2,9 +2,10 @@
 //! and protect their packets ourselves; see [`departing`].
 
 mod departing;
-mod history;
+pub(super) mod history;
 mod outbound;
 mod packet;
+mod plain;
 mod resends;
 pub mod stand_in;
 
@@ -15,19 +16,20 @@ use std::time::Instant;
 use router::{ConsumerKey, Forward};
 use str0m::Rtc;
 use str0m::media::MediaKind;
-use str0m::rtp::RtpPacket;
 
 use super::TransportError;
 use super::extensions::Written;
 use super::media::RouterMedia;
+use super::packet::MediaPacket;
 use super::receive::is_token;
-use super::srtp::Sealer;
+use super::sealing::Sealer;
 use super::stats::{StreamStats, Totals};
 use departing::Waiting;
 pub use departing::{Asked, Departure};
 use history::History;
 use outbound::Outbound;
 use packet::{Body, Copied};
+pub use plain::PlainReport;
 use resends::Resends;
 use stand_in::StandIn;
 
@@ -107,6 +109,12 @@ pub struct Sending {
     next_report: Option<Instant>,
     /// Name of the streams in RTCP.
     cname: String,
+}
+
+impl Default for Sending {
+    fn default() -> Self {
+        Self::new(Rc::default())
+    }
 }
 
 impl Sending {
@@ -319,7 +327,7 @@ impl Sending {
         &mut self,
         rtc: &mut Rtc,
         forward: &Forward,
-        packet: &RtpPacket,
+        packet: &MediaPacket,
         at: Instant,
     ) -> bool {
         let slot = usize::try_from(forward.sink.slot).unwrap_or(usize::MAX);
@@ -327,7 +335,7 @@ impl Sending {
             return false;
         };
         stream.outbound.written(forward.sequence);
-        let values = &packet.header.ext_vals;
+        let values = &packet.extensions;
         let waiting = Waiting {
             slot,
             consumer: stream.consumer,

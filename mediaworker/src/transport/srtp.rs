@@ -1,176 +1,263 @@
-//! SRTP and SRTCP towards a client (RFC 3711, RFC 7714), for the packets that we write
-//! ourselves. The keys are those of the DTLS handshake that str0m runs.
-//!
-//! A nonce is made of SSRC and packet index, so no index of an SSRC is used twice: media
-//! packets have the router's extended sequence numbers, retransmissions, probes and RTCP
-//! a counter of their own, and str0m's own RTP and RTCP do not leave (see
-//! [`super::srtcp::mute`]).
+//! SRTP and SRTCP (RFC 3711, RFC 7714) for plain transports, with keys that signaling
+//! exchanges. WebRTC transports leave theirs to str0m.
+
+mod replay;
+
+use std::collections::HashMap;
 
 use aws_lc_rs::aead::{AES_128_GCM, AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use aws_lc_rs::cipher::{AES_128, AES_256, EncryptingKey, EncryptionContext, UnboundCipherKey};
+use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::hmac;
 use aws_lc_rs::iv::FixedLength;
-use str0m::crypto::dtls::SrtpProfile;
+use proto::SrtpCryptoSuite;
 
-/// Longest authentication tag, octets.
-pub const MAX_TAG: usize = 16;
+use super::{TransportError, guard};
+use replay::Window;
+
+/// Octets of a salt with AES-GCM (RFC 7714 §8.1) and in counter mode.
 const GCM_SALT: usize = 12;
-const COUNTER_SALT: usize = 14;
-/// Octets of an HMAC that AES_CM_128_HMAC_SHA1_80 sends.
-const HMAC_TAG: usize = 10;
-/// RTCP: header and sender SSRC stay in the clear.
+const CM_SALT: usize = 14;
+/// Octets of a tag with AES-GCM.
+const GCM_TAG: usize = 16;
+/// Octets of the key that authenticates in counter mode.
+const AUTH_KEY: usize = 20;
+/// RTCP: header and sender's SSRC stay in the clear.
 const RTCP_CLEAR: usize = 8;
-/// RTCP: what says that the packet is encrypted, in front of its index.
+/// RTCP: the E flag and the index at the end.
+const RTCP_INDEX: usize = 4;
 const ENCRYPTED: u32 = 1 << 31;
-/// Packet indices have 48 bits, those of RTCP 31.
-const INDEX_BITS: u64 = 0xFFFF_FFFF_FFFF;
+/// Streams of a remote whose packets are told from replayed ones. Only authentic
+/// ones count; more than a transport can have are not opened.
+const MAX_STREAMS: usize = 512;
 
-// Labels of the key derivation (RFC 3711 §4.3.1), and what is added to them for RTCP.
-const LABEL_KEY: u8 = 0;
-const LABEL_AUTHENTICATION: u8 = 1;
-const LABEL_SALT: u8 = 2;
-const LABEL_RTCP: u8 = 3;
-/// Where the label is in the input of the derivation.
-const LABEL_AT: usize = 7;
+// Labels of the key derivation (RFC 3711 §4.3.1).
+const LABEL_RTP_KEY: u8 = 0;
+const LABEL_RTP_AUTH: u8 = 1;
+const LABEL_RTP_SALT: u8 = 2;
+const LABEL_RTCP_KEY: u8 = 3;
+const LABEL_RTCP_AUTH: u8 = 4;
+const LABEL_RTCP_SALT: u8 = 5;
 
-/// What DTLS has exported (RFC 5764 §4.2).
-#[derive(Debug, Clone)]
-pub struct KeyMaterial {
-    /// The profile that was negotiated.
-    pub profile: SrtpProfile,
-    /// Keys of client and server, salts of client and server.
-    pub octets: Vec<u8>,
-    /// We were the DTLS client.
-    pub client: bool,
+/// How packets are encrypted and authenticated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Suite {
+    /// AES in Galois/counter mode; octets of the key.
+    Gcm {
+        /// 16 or 32.
+        key: usize,
+    },
+    /// AES-128 in counter mode with HMAC-SHA1; octets of the tag of RTP.
+    CounterMode {
+        /// 10 or 4. RTCP always has 10.
+        tag: usize,
+    },
 }
 
-/// Protects what is sent to one client.
-#[derive(Debug)]
-pub struct Sealer {
-    rtp: Cipher,
-    rtcp: Cipher,
-    /// Index of the next RTCP packet.
-    rtcp_index: u32,
+impl Suite {
+    /// The suite of a request.
+    ///
+    /// # Errors
+    /// [`TransportError::Invalid`] for none.
+    pub fn of(suite: SrtpCryptoSuite) -> Result<Self, TransportError> {
+        Ok(match suite {
+            SrtpCryptoSuite::AeadAes256Gcm => Self::Gcm { key: 32 },
+            SrtpCryptoSuite::AeadAes128Gcm => Self::Gcm { key: 16 },
+            SrtpCryptoSuite::AesCm128HmacSha180 => Self::CounterMode { tag: 10 },
+            SrtpCryptoSuite::AesCm128HmacSha132 => Self::CounterMode { tag: 4 },
+            SrtpCryptoSuite::Unspecified => {
+                let text = "srtpParameters.cryptoSuite: is missing";
+                return Err(TransportError::Invalid(text.into()));
+            }
+        })
+    }
+
+    fn key_len(self) -> usize {
+        match self {
+            Self::Gcm { key } => key,
+            Self::CounterMode { .. } => 16,
+        }
+    }
+
+    fn salt_len(self) -> usize {
+        match self {
+            Self::Gcm { .. } => GCM_SALT,
+            Self::CounterMode { .. } => CM_SALT,
+        }
+    }
+
+    /// Octets of master key and salt.
+    pub fn material_len(self) -> usize {
+        self.key_len() + self.salt_len()
+    }
 }
 
+/// The keys of one kind of packet in one direction.
 enum Cipher {
     Gcm {
-        key: LessSafeKey,
+        key: Box<LessSafeKey>,
         salt: [u8; GCM_SALT],
     },
-    /// In a box, for it is large and rare.
-    Counter(Box<Counter>),
-}
-
-/// AES in counter mode, and HMAC-SHA1.
-struct Counter {
-    key: EncryptingKey,
-    salt: [u8; COUNTER_SALT],
-    authentication: hmac::Key,
-}
-
-impl std::fmt::Debug for Cipher {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // No keys in logs.
-        f.write_str(match self {
-            Self::Gcm { .. } => "Gcm",
-            Self::Counter(_) => "Counter",
-        })
-    }
-}
-
-impl Sealer {
-    /// The sealer of our direction. `None` for a profile that WebRTC does not have, or
-    /// too little material.
-    pub fn new(material: &KeyMaterial) -> Option<Self> {
-        let (key, salt) = match material.profile {
-            SrtpProfile::AES128_CM_SHA1_80 => (16, COUNTER_SALT),
-            SrtpProfile::AEAD_AES_128_GCM => (16, GCM_SALT),
-            SrtpProfile::AEAD_AES_256_GCM => (32, GCM_SALT),
-            _ => return None,
-        };
-        let own = usize::from(!material.client);
-        let (keys, salts) = material.octets.split_at_checked(2 * key)?;
-        let master = keys.chunks_exact(key).nth(own)?;
-        let master_salt = salts.get(..2 * salt)?.chunks_exact(salt).nth(own)?;
-        Some(Self {
-            rtp: Cipher::new(master, master_salt, 0)?,
-            rtcp: Cipher::new(master, master_salt, LABEL_RTCP)?,
-            rtcp_index: 0,
-        })
-    }
-
-    /// Encrypts what follows the header, `header` octets, and appends the tag. `index`:
-    /// roll-over counter and sequence number, used for this SSRC once. False: the packet
-    /// must not be sent.
-    pub fn seal_rtp(&self, packet: &mut Vec<u8>, header: usize, ssrc: u32, index: u64) -> bool {
-        let roll_over = ((index >> 16) & 0xFFFF_FFFF).to_be_bytes();
-        let trailer = roll_over.get(4..).unwrap_or_default();
-        match &self.rtp {
-            Cipher::Gcm { key, salt } => {
-                seal_gcm(key, gcm_nonce(salt, ssrc, index), packet, header, None)
-            }
-            Cipher::Counter(counter) => {
-                counter.encrypt(ssrc, index, packet, header) && counter.sign(packet, trailer)
-            }
-        }
-    }
-
-    /// Encrypts a compound RTCP packet. False: it must not be sent.
-    pub fn seal_rtcp(&mut self, packet: &mut Vec<u8>) -> bool {
-        let index = self.rtcp_index;
-        let Some(ssrc) = packet.get(4..RTCP_CLEAR).and_then(|s| s.first_chunk()) else {
-            return false;
-        };
-        let ssrc = u32::from_be_bytes(*ssrc);
-        // 2^31 packets at one in a second are 68 years.
-        self.rtcp_index = index.saturating_add(1);
-        if index >= ENCRYPTED {
-            return false;
-        }
-        let mark = (ENCRYPTED | index).to_be_bytes();
-        match &self.rtcp {
-            Cipher::Gcm { key, salt } => {
-                let nonce = gcm_nonce(salt, ssrc, index.into());
-                let sealed = seal_gcm(key, nonce, packet, RTCP_CLEAR, Some(mark));
-                packet.extend_from_slice(&mark);
-                sealed
-            }
-            Cipher::Counter(counter) => {
-                let encrypted = counter.encrypt(ssrc, index.into(), packet, RTCP_CLEAR);
-                packet.extend_from_slice(&mark);
-                encrypted && counter.sign(packet, &[])
-            }
-        }
-    }
+    CounterMode {
+        key: Box<EncryptingKey>,
+        /// Shifted to where it belongs in the counter.
+        salt: u128,
+        auth: Box<hmac::Key>,
+        tag: usize,
+    },
 }
 
 impl Cipher {
-    /// `labels`: what is added to those of RTP.
-    fn new(master: &[u8], master_salt: &[u8], labels: u8) -> Option<Self> {
+    /// For RTP, or for RTCP, out of master key and salt.
+    fn derive(suite: Suite, master: &[u8], salt: &[u8], labels: [u8; 3]) -> Option<Self> {
+        let [key_label, auth_label, salt_label] = labels;
         let mut key = vec![0; master.len()];
-        derive(master, master_salt, labels + LABEL_KEY, &mut key)?;
-        let mut salt = [0; COUNTER_SALT];
-        let salt = salt.get_mut(..master_salt.len())?;
-        derive(master, master_salt, labels + LABEL_SALT, salt)?;
-        if let Ok(salt) = <[u8; GCM_SALT]>::try_from(&*salt) {
-            let algorithm = match master.len() {
-                16 => &AES_128_GCM,
-                _ => &AES_256_GCM,
-            };
-            let key = LessSafeKey::new(UnboundKey::new(algorithm, &key).ok()?);
-            return Some(Self::Gcm { key, salt });
-        }
-        let mut authentication = [0; 20];
-        let label = labels + LABEL_AUTHENTICATION;
-        derive(master, master_salt, label, &mut authentication)?;
-        let algorithm = hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY;
-        Some(Self::Counter(Box::new(Counter {
-            key: EncryptingKey::ctr(UnboundCipherKey::new(&AES_128, &key).ok()?).ok()?,
-            salt: (&*salt).try_into().ok()?,
-            authentication: hmac::Key::new(algorithm, &authentication),
-        })))
+        derive(master, salt, key_label, &mut key)?;
+        let mut session_salt = [0; 16];
+        let wanted = session_salt.get_mut(..salt.len())?;
+        derive(master, salt, salt_label, wanted)?;
+        Some(match suite {
+            Suite::Gcm { key: len } => {
+                let algorithm = if len == 16 {
+                    &AES_128_GCM
+                } else {
+                    &AES_256_GCM
+                };
+                Self::Gcm {
+                    key: Box::new(LessSafeKey::new(UnboundKey::new(algorithm, &key).ok()?)),
+                    salt: *session_salt.first_chunk()?,
+                }
+            }
+            Suite::CounterMode { tag } => {
+                let mut auth = [0; AUTH_KEY];
+                derive(master, salt, auth_label, &mut auth)?;
+                let key = UnboundCipherKey::new(&AES_128, &key).ok()?;
+                Self::CounterMode {
+                    key: Box::new(EncryptingKey::ctr(key).ok()?),
+                    salt: u128::from_be_bytes(session_salt),
+                    auth: Box::new(hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, &auth)),
+                    tag,
+                }
+            }
+        })
     }
+
+    /// Encrypts what follows `clear` octets of a packet, and appends the tag.
+    /// `authenticated`: what else is covered by it.
+    fn seal(
+        &self,
+        packet: &mut Vec<u8>,
+        clear: usize,
+        at: Place,
+        authenticated: &[u8],
+    ) -> Option<()> {
+        let (head, body) = packet.split_at_mut_checked(clear)?;
+        match self {
+            Self::Gcm { key, salt } => {
+                let nonce = at.nonce(salt);
+                let tag = match authenticated {
+                    [] => key.seal_in_place_separate_tag(nonce, Aad::from(&*head), body),
+                    more => {
+                        let all = [&*head, more].concat();
+                        key.seal_in_place_separate_tag(nonce, Aad::from(all), body)
+                    }
+                };
+                packet.extend_from_slice(tag.ok()?.as_ref());
+            }
+            Self::CounterMode {
+                key,
+                salt,
+                auth,
+                tag,
+            } => {
+                key_stream(key, at.counter(*salt), body)?;
+                let mac = sign(auth, packet, authenticated);
+                packet.extend_from_slice(mac.as_ref().get(..*tag)?);
+            }
+        }
+        Some(())
+    }
+
+    /// Decrypts what [`Cipher::seal`] has made, and takes the tag off. `None`: it is
+    /// forged.
+    fn open(
+        &self,
+        packet: &mut Vec<u8>,
+        clear: usize,
+        at: Place,
+        authenticated: &[u8],
+    ) -> Option<()> {
+        let len = match self {
+            Self::Gcm { key, salt } => {
+                let (head, body) = packet.split_at_mut_checked(clear)?;
+                let nonce = at.nonce(salt);
+                let opened = match authenticated {
+                    [] => key.open_in_place(nonce, Aad::from(&*head), body),
+                    more => {
+                        let all = [&*head, more].concat();
+                        key.open_in_place(nonce, Aad::from(all), body)
+                    }
+                };
+                opened.ok()?;
+                packet.len().checked_sub(GCM_TAG)?
+            }
+            Self::CounterMode {
+                key,
+                salt,
+                auth,
+                tag,
+            } => {
+                let len = packet.len().checked_sub(*tag)?;
+                let (signed, given) = packet.split_at_checked(len)?;
+                let mac = sign(auth, signed, authenticated);
+                verify_slices_are_equal(mac.as_ref().get(..*tag)?, given).ok()?;
+                key_stream(key, at.counter(*salt), packet.get_mut(clear..len)?)?;
+                len
+            }
+        };
+        packet.truncate(len);
+        Some(())
+    }
+}
+
+/// What a packet is encrypted under: no two of a key may have the same.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    ssrc: u32,
+    /// Roll-over counter and sequence number, or the index of RTCP.
+    index: u64,
+}
+
+impl Place {
+    /// RFC 7714 §8.1 and §9.1: two zero octets, SSRC, six octets of index, combined
+    /// with the salt.
+    fn nonce(self, salt: &[u8; GCM_SALT]) -> Nonce {
+        let number = u128::from(self.ssrc) << 48 | u128::from(self.index & 0xFFFF_FFFF_FFFF);
+        let mut bytes = [0; GCM_SALT];
+        let wide = number.to_be_bytes();
+        let low = wide.iter().skip(16 - GCM_SALT);
+        for ((to, from), salt) in bytes.iter_mut().zip(low).zip(salt) {
+            *to = from ^ salt;
+        }
+        Nonce::assume_unique_for_key(bytes)
+    }
+
+    /// RFC 3711 §4.1.1; the low 16 bits count blocks.
+    fn counter(self, salt: u128) -> u128 {
+        salt ^ (u128::from(self.ssrc) << 64) ^ (u128::from(self.index & 0xFFFF_FFFF_FFFF) << 16)
+    }
+}
+
+fn key_stream(key: &EncryptingKey, counter: u128, data: &mut [u8]) -> Option<()> {
+    let context = EncryptionContext::Iv128(FixedLength::from(counter.to_be_bytes()));
+    key.less_safe_encrypt(data, context).ok().map(drop)
+}
+
+fn sign(key: &hmac::Key, packet: &[u8], more: &[u8]) -> hmac::Tag {
+    let mut context = hmac::Context::with_key(key);
+    context.update(packet);
+    context.update(more);
+    context.sign()
 }
 
 /// AES in counter mode as the pseudo-random function (RFC 3711 §4.3.3).
@@ -182,219 +269,215 @@ fn derive(master: &[u8], salt: &[u8], label: u8, out: &mut [u8]) -> Option<()> {
     };
     let mut iv = [0u8; 16];
     iv.get_mut(..salt.len())?.copy_from_slice(salt);
-    *iv.get_mut(LABEL_AT)? ^= label;
+    let counter = u128::from_be_bytes(iv) ^ (u128::from(label) << 64);
     let key = EncryptingKey::ctr(UnboundCipherKey::new(algorithm, master).ok()?).ok()?;
     out.fill(0);
-    let context = EncryptionContext::Iv128(FixedLength::from(iv));
-    key.less_safe_encrypt(out, context).ok()?;
+    key_stream(&key, counter, out)
+}
+
+/// The keys of one direction.
+struct Keys {
+    suite: Suite,
+    rtp: Cipher,
+    rtcp: Cipher,
+}
+
+impl Keys {
+    /// `material`: master key and salt.
+    ///
+    /// # Errors
+    /// [`TransportError::Invalid`] when it has not the right length.
+    fn new(suite: Suite, material: &[u8]) -> Result<Self, TransportError> {
+        let wanted = suite.material_len();
+        if material.len() != wanted {
+            return Err(TransportError::Invalid(format!(
+                "srtpParameters.keyBase64: {} octets, not {wanted}",
+                material.len()
+            )));
+        }
+        let (master, salt) = material
+            .split_at_checked(suite.key_len())
+            .unwrap_or_default();
+        // RTCP has a tag of 80 bits with every suite in counter mode.
+        let for_rtcp = match suite {
+            Suite::CounterMode { .. } => Suite::CounterMode { tag: 10 },
+            gcm => gcm,
+        };
+        let rtp = [LABEL_RTP_KEY, LABEL_RTP_AUTH, LABEL_RTP_SALT];
+        let rtcp = [LABEL_RTCP_KEY, LABEL_RTCP_AUTH, LABEL_RTCP_SALT];
+        let rtp = Cipher::derive(suite, master, salt, rtp);
+        let rtcp = Cipher::derive(for_rtcp, master, salt, rtcp);
+        match (rtp, rtcp) {
+            (Some(rtp), Some(rtcp)) => Ok(Self { suite, rtp, rtcp }),
+            _ => Err(TransportError::Internal("SRTP keys".into())),
+        }
+    }
+
+    /// What is authenticated of RTP beside the packet.
+    fn roll_over(&self, index: u64) -> ([u8; 4], usize) {
+        let counter = u32::try_from((index >> 16) & 0xFFFF_FFFF).unwrap_or(0);
+        match self.suite {
+            Suite::Gcm { .. } => ([0; 4], 0),
+            Suite::CounterMode { .. } => (counter.to_be_bytes(), 4),
+        }
+    }
+}
+
+impl std::fmt::Debug for Keys {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:?}", self.suite)
+    }
+}
+
+/// Encrypts what we send.
+#[derive(Debug)]
+pub struct Sealer {
+    keys: Keys,
+    /// Index of the next RTCP packet, 31 bits.
+    rtcp_index: u32,
+}
+
+impl Sealer {
+    /// `material`: master key and salt.
+    ///
+    /// # Errors
+    /// [`TransportError::Invalid`] when it has not the right length.
+    pub fn new(suite: Suite, material: &[u8]) -> Result<Self, TransportError> {
+        let keys = Keys::new(suite, material)?;
+        Ok(Self {
+            keys,
+            rtcp_index: 0,
+        })
+    }
+
+    /// Encrypts an RTP packet. `index`: its sequence number, extended. `None`: it is
+    /// no RTP packet.
+    pub fn rtp(&self, packet: &mut Vec<u8>, index: u64) -> Option<()> {
+        let clear = header_len(packet)?;
+        let ssrc = guard::ssrc(packet)?;
+        let (counter, len) = self.keys.roll_over(index);
+        let more = counter.get(..len)?;
+        self.keys
+            .rtp
+            .seal(packet, clear, Place { ssrc, index }, more)
+    }
+
+    /// Encrypts a compound RTCP packet. `None`: it is none, or the indices are used
+    /// up.
+    pub fn rtcp(&mut self, packet: &mut Vec<u8>) -> Option<()> {
+        let index = self.rtcp_index;
+        if index >= ENCRYPTED {
+            return None;
+        }
+        self.rtcp_index += 1;
+        let ssrc = rtcp_ssrc(packet)?;
+        let mark = (ENCRYPTED | index).to_be_bytes();
+        let place = Place {
+            ssrc,
+            index: index.into(),
+        };
+        if let Suite::Gcm { .. } = self.keys.suite {
+            self.keys.rtcp.seal(packet, RTCP_CLEAR, place, &mark)?;
+            packet.extend_from_slice(&mark);
+            return Some(());
+        }
+        // In counter mode the tag comes last.
+        self.keys.rtcp.seal(packet, RTCP_CLEAR, place, &mark)?;
+        let tag = packet.split_off(packet.len().checked_sub(10)?);
+        packet.extend_from_slice(&mark);
+        packet.extend_from_slice(&tag);
+        Some(())
+    }
+}
+
+/// Decrypts what the remote sends.
+#[derive(Debug)]
+pub struct Opener {
+    keys: Keys,
+    rtp: HashMap<u32, Window>,
+    rtcp: HashMap<u32, Window>,
+}
+
+impl Opener {
+    /// `material`: master key and salt.
+    ///
+    /// # Errors
+    /// [`TransportError::Invalid`] when it has not the right length.
+    pub fn new(suite: Suite, material: &[u8]) -> Result<Self, TransportError> {
+        Ok(Self {
+            keys: Keys::new(suite, material)?,
+            rtp: HashMap::new(),
+            rtcp: HashMap::new(),
+        })
+    }
+
+    /// Decrypts an RTP packet in place. `None`: it is forged, or came before.
+    pub fn rtp(&mut self, packet: &mut Vec<u8>) -> Option<()> {
+        let clear = header_len(packet)?;
+        let ssrc = guard::ssrc(packet)?;
+        let number = guard::sequence(packet)?;
+        let known = self.rtp.get(&ssrc);
+        let index = known.map_or(u64::from(number), |window| window.extend(number));
+        if known.is_some_and(|window| !window.admits(index)) {
+            return None;
+        }
+        let (counter, len) = self.keys.roll_over(index);
+        let more = counter.get(..len)?;
+        self.keys
+            .rtp
+            .open(packet, clear, Place { ssrc, index }, more)?;
+        note(&mut self.rtp, ssrc, index)
+    }
+
+    /// Decrypts a compound RTCP packet in place. `None`: it is forged, or came before.
+    pub fn rtcp(&mut self, packet: &mut Vec<u8>) -> Option<()> {
+        let ssrc = rtcp_ssrc(packet)?;
+        let tag = match self.keys.suite {
+            Suite::Gcm { .. } => 0,
+            Suite::CounterMode { .. } => 10,
+        };
+        // The index stands before the tag of counter mode, and after that of GCM.
+        let end = packet.len().checked_sub(tag + RTCP_INDEX)?;
+        let mark: [u8; RTCP_INDEX] = *packet.get(end..)?.first_chunk()?;
+        packet.drain(end..end + RTCP_INDEX);
+        let word = u32::from_be_bytes(mark);
+        let index = u64::from(word & !ENCRYPTED);
+        let known = self.rtcp.get(&ssrc);
+        if word & ENCRYPTED == 0 || known.is_some_and(|window| !window.admits(index)) {
+            return None;
+        }
+        let place = Place { ssrc, index };
+        self.keys.rtcp.open(packet, RTCP_CLEAR, place, &mark)?;
+        note(&mut self.rtcp, ssrc, index)
+    }
+}
+
+/// An authentic packet has come.
+fn note(windows: &mut HashMap<u32, Window>, ssrc: u32, index: u64) -> Option<()> {
+    if windows.len() >= MAX_STREAMS && !windows.contains_key(&ssrc) {
+        return None;
+    }
+    windows.entry(ssrc).or_default().note(index);
     Some(())
 }
 
-/// RFC 7714 §8.1 and §9.1: two zero octets, SSRC, six octets of the packet's index,
-/// combined with the salt.
-fn gcm_nonce(salt: &[u8; GCM_SALT], ssrc: u32, index: u64) -> Nonce {
-    let number = (u128::from(ssrc) << 48) | u128::from(index & INDEX_BITS);
-    let [_, _, _, _, nonce @ ..] = number.to_be_bytes();
-    let mut bytes: [u8; GCM_SALT] = nonce;
-    for (byte, salt) in bytes.iter_mut().zip(salt) {
-        *byte ^= salt;
-    }
-    Nonce::assume_unique_for_key(bytes)
+/// Octets of an RTP header with its extension, which stay in the clear.
+fn header_len(rtp: &[u8]) -> Option<usize> {
+    let first = *rtp.first()?;
+    let fixed = 12 + usize::from(first & 0x0F) * 4;
+    let len = if first & 0x10 == 0 {
+        fixed
+    } else {
+        let words = *rtp.get(fixed + 2..)?.first_chunk()?;
+        fixed + 4 + usize::from(u16::from_be_bytes(words)) * 4
+    };
+    (rtp.len() >= len).then_some(len)
 }
 
-/// Encrypts what follows the first `clear` octets and appends the tag, which covers all
-/// and `more`.
-fn seal_gcm(
-    key: &LessSafeKey,
-    nonce: Nonce,
-    packet: &mut Vec<u8>,
-    clear: usize,
-    more: Option<[u8; 4]>,
-) -> bool {
-    let Some((header, body)) = packet.split_at_mut_checked(clear) else {
-        return false;
-    };
-    let sealed = match more {
-        None => key.seal_in_place_separate_tag(nonce, Aad::from(&*header), body),
-        Some(more) => {
-            let aad = [&*header, &more].concat();
-            key.seal_in_place_separate_tag(nonce, Aad::from(aad), body)
-        }
-    };
-    sealed
-        .map(|tag| packet.extend_from_slice(tag.as_ref()))
-        .is_ok()
-}
-
-impl Counter {
-    /// RFC 3711 §4.1.1.
-    fn encrypt(&self, ssrc: u32, index: u64, packet: &mut [u8], clear: usize) -> bool {
-        let number = (u128::from(ssrc) << 64) | (u128::from(index & INDEX_BITS) << 16);
-        let mut iv = number.to_be_bytes();
-        for (byte, salt) in iv.iter_mut().zip(&self.salt) {
-            *byte ^= salt;
-        }
-        let Some(body) = packet.get_mut(clear..) else {
-            return false;
-        };
-        let context = EncryptionContext::Iv128(FixedLength::from(iv));
-        self.key.less_safe_encrypt(body, context).is_ok()
-    }
-
-    /// Appends the tag of the packet and what follows it where it is computed.
-    fn sign(&self, packet: &mut Vec<u8>, trailer: &[u8]) -> bool {
-        let mut context = hmac::Context::with_key(&self.authentication);
-        context.update(packet);
-        context.update(trailer);
-        let tag = context.sign();
-        packet.extend_from_slice(tag.as_ref().get(..HMAC_TAG).unwrap_or_default());
-        true
-    }
+fn rtcp_ssrc(packet: &[u8]) -> Option<u32> {
+    let ssrc = packet.get(4..RTCP_CLEAR)?;
+    Some(u32::from_be_bytes(*ssrc.first_chunk()?))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use str0m::crypto::{AeadAes128Gcm, AeadAes256Gcm, Aes128CmSha1_80, from_feature_flags};
-
-    #[test]
-    fn keys_are_derived_as_rfc_3711_b_3_says() {
-        let master = 0xE1F9_7A0D_3E01_8BE0_D64F_A32C_06DE_4139_u128.to_be_bytes();
-        let salt = [
-            0x0E, 0xC6, 0x75, 0xAD, 0x49, 0x8A, 0xFE, 0xEB, 0xB6, 0x96, 0x0B, 0x3A, 0xAB, 0xE6,
-        ];
-        let mut key = [0; 16];
-        derive(&master, &salt, LABEL_KEY, &mut key).unwrap();
-        assert_eq!(
-            u128::from_be_bytes(key),
-            0xC61E_7A93_744F_39EE_1073_4AFE_3FF7_A087
-        );
-        let mut session_salt = [0; 14];
-        derive(&master, &salt, LABEL_SALT, &mut session_salt).unwrap();
-        assert_eq!(
-            session_salt,
-            [
-                0x30, 0xCB, 0xBC, 0x08, 0x86, 0x3D, 0x8C, 0x85, 0xD4, 0x9D, 0xB3, 0x4A, 0x9A, 0xE1
-            ]
-        );
-        let mut authentication = [0; 20];
-        derive(&master, &salt, LABEL_AUTHENTICATION, &mut authentication).unwrap();
-        assert_eq!(authentication[..4], [0xCE, 0xBE, 0x32, 0x1F]);
-    }
-
-    fn profiles() -> [(SrtpProfile, usize); 3] {
-        [
-            (SrtpProfile::AES128_CM_SHA1_80, 60),
-            (SrtpProfile::AEAD_AES_128_GCM, 56),
-            (SrtpProfile::AEAD_AES_256_GCM, 88),
-        ]
-    }
-
-    fn material(profile: SrtpProfile, len: usize, client: bool) -> KeyMaterial {
-        KeyMaterial {
-            profile,
-            octets: (0..u8::try_from(len).unwrap()).collect(),
-            client,
-        }
-    }
-
-    /// The session key of a direction, as another implementation needs it.
-    fn session<const N: usize>(material: &KeyMaterial, labels: u8) -> ([u8; N], [u8; 14]) {
-        let salt_len = if material.octets.len() == 60 { 14 } else { 12 };
-        let own = usize::from(!material.client);
-        let master = &material.octets[own * N..][..N];
-        let salt = &material.octets[2 * N + own * salt_len..][..salt_len];
-        let (mut key, mut session_salt) = ([0; N], [0; 14]);
-        derive(master, salt, labels, &mut key).unwrap();
-        derive(master, salt, labels + 2, &mut session_salt[..salt_len]).unwrap();
-        (key, session_salt)
-    }
-
-    /// The HMAC of a direction, by str0m's provider.
-    fn hmac_of(material: &KeyMaterial, labels: u8, signed: &[&[u8]]) -> [u8; 20] {
-        let own = usize::from(!material.client);
-        let master = &material.octets[own * 16..][..16];
-        let salt = &material.octets[32 + own * 14..][..14];
-        let mut key = [0; 20];
-        derive(master, salt, labels + LABEL_AUTHENTICATION, &mut key).unwrap();
-        let provider = from_feature_flags().sha1_hmac_provider;
-        provider.sha1_hmac(&key, signed)
-    }
-
-    #[test]
-    fn str0m_s_ciphers_open_what_is_sealed() {
-        let provider = from_feature_flags().srtp_provider;
-        let (ssrc, index) = (0x0102_0304, 0x0003_FFFE_u64);
-        let header = [0x80, 96, 0xFF, 0xFE, 0, 0, 0, 1, 1, 2, 3, 4];
-        for (profile, len) in profiles() {
-            for client in [true, false] {
-                let material = material(profile, len, client);
-                let sealer = Sealer::new(&material).unwrap();
-                let mut packet = [&header[..], b"a payload of some length"].concat();
-                assert!(sealer.seal_rtp(&mut packet, 12, ssrc, index));
-                let body = &packet[12..];
-                let mut plain = vec![0; body.len() + 16];
-                match profile {
-                    SrtpProfile::AEAD_AES_128_GCM => {
-                        let (key, salt) = session::<16>(&material, 0);
-                        let iv =
-                            AeadAes128Gcm::rtp_iv(salt[..12].try_into().unwrap(), ssrc, 3, 0xFFFE);
-                        let mut open = provider.aead_aes_128_gcm().create_cipher(key, false);
-                        open.decrypt(&iv, &[&header], body, &mut plain).unwrap();
-                    }
-                    SrtpProfile::AEAD_AES_256_GCM => {
-                        let (key, salt) = session::<32>(&material, 0);
-                        let iv =
-                            AeadAes256Gcm::rtp_iv(salt[..12].try_into().unwrap(), ssrc, 3, 0xFFFE);
-                        let mut open = provider.aead_aes_256_gcm().create_cipher(key, false);
-                        open.decrypt(&iv, &[&header], body, &mut plain).unwrap();
-                    }
-                    _ => {
-                        let (key, salt) = session::<16>(&material, 0);
-                        let iv = Aes128CmSha1_80::rtp_iv(salt, ssrc, index);
-                        let mut open = provider.aes_128_cm_sha1_80().create_cipher(key, false);
-                        let (signed, tag) = packet.split_at(packet.len() - HMAC_TAG);
-                        open.decrypt(&iv, &signed[12..], &mut plain).unwrap();
-                        let hmac = hmac_of(&material, 0, &[signed, &[0, 0, 0, 3]]);
-                        assert_eq!(tag, &hmac[..HMAC_TAG]);
-                    }
-                }
-                assert_eq!(&plain[..24], b"a payload of some length");
-            }
-        }
-    }
-
-    #[test]
-    fn rtcp_has_an_index_of_its_own_each_time() {
-        for (profile, len) in profiles() {
-            let mut sealer = Sealer::new(&material(profile, len, false)).unwrap();
-            let plain: Vec<u8> = (0..40).collect();
-            let tag = if len == 60 { HMAC_TAG } else { MAX_TAG };
-            for index in 0..3u32 {
-                let mut packet = plain.clone();
-                assert!(sealer.seal_rtcp(&mut packet));
-                assert_eq!(packet.len(), plain.len() + tag + 4);
-                assert_eq!(packet[..8], plain[..8]);
-                assert_ne!(packet[8..40], plain[8..]);
-                let mark = (ENCRYPTED | index).to_be_bytes();
-                let at = if len == 60 { 40 } else { 40 + tag };
-                assert_eq!(packet[at..at + 4], mark);
-                if len == 60 {
-                    let material = material(profile, len, false);
-                    let hmac = hmac_of(&material, LABEL_RTCP, &[&packet[..44]]);
-                    assert_eq!(packet[44..], hmac[..HMAC_TAG]);
-                }
-            }
-            sealer.rtcp_index = ENCRYPTED;
-            assert!(!sealer.seal_rtcp(&mut plain.clone()), "all are used up");
-            assert!(!sealer.seal_rtcp(&mut vec![0x80, 200]));
-        }
-    }
-
-    #[test]
-    fn too_little_material_makes_no_sealer() {
-        for (profile, len) in profiles() {
-            assert!(Sealer::new(&material(profile, len - 1, true)).is_none());
-        }
-    }
-}
+mod tests;

@@ -15,7 +15,6 @@ use std::time::{Duration, Instant};
 use router::{ConsumerKey, Forward, ProducerKey};
 use str0m::config::DtlsCert;
 use str0m::ice::StunMessage;
-use str0m::rtp::RtpPacket;
 use str0m::{Event, Output as RtcOutput, Rtc};
 
 use super::bandwidth::{Bandwidth, BitrateLimits};
@@ -23,9 +22,10 @@ use super::crypto::{self, Fingerprint};
 use super::data::{DataChannels, DataReceived};
 use super::guard::{ReplayGuard, ResendBudget};
 use super::ice::{Checked, IceAgent, IceState};
+use super::packet::MediaPacket;
 use super::receive::{ProducerSpec, Received, Receiving};
+use super::sealing::Sealer;
 use super::send::{ConsumerSpec, Sending};
-use super::srtp::Sealer;
 use super::stats::Traffic;
 use super::{PacketKind, TransportError, Tuple, sctp, srtcp};
 use advancing::{Drained, Progress};
@@ -415,7 +415,7 @@ impl WebRtcTransport {
 
     /// Queues a packet for a consumer; it leaves with the next flush. `at`: when
     /// it was captured, on the local clock.
-    pub fn write(&mut self, forward: &Forward, packet: &RtpPacket, at: Instant) -> bool {
+    pub fn write(&mut self, forward: &Forward, packet: &MediaPacket, at: Instant) -> bool {
         // Nobody receives it, and before the keys are there str0m would queue it.
         if !self.is_connected() {
             return false;

@@ -20,6 +20,7 @@ mod late;
 mod layers;
 mod media;
 mod network;
+mod plain;
 mod receiving;
 mod remb;
 mod resend;

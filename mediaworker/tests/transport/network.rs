@@ -121,6 +121,8 @@ pub struct Network {
     pub data_loss: [f64; 2],
     /// RTP packets that the network lost on the way to the server.
     pub lost: usize,
+    /// What plain transports have sent.
+    pub plain: Vec<(Tuple, Vec<u8>)>,
     /// Ticks go by [`measured_tick`].
     pub measured: bool,
     under_way: BTreeMap<(Instant, u64), (To, Vec<u8>)>,
@@ -145,6 +147,7 @@ impl Network {
             events: Vec::new(),
             data_loss: [0.0; 2],
             lost: 0,
+            plain: Vec::new(),
             measured: false,
             under_way: BTreeMap::new(),
             order: 0,
@@ -296,6 +299,10 @@ impl Network {
         let tick = if self.measured { measured_tick } else { tick };
         tick(&mut self.engine, now, &arrived, &mut datagrams);
         for (tuple, datagram) in datagrams {
+            if tuple.protocol != Protocol::Udp {
+                self.plain.push((tuple, datagram));
+                continue;
+            }
             assert_eq!(tuple.local, server_address().ip());
             let client = self
                 .clients

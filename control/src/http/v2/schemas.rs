@@ -5,7 +5,9 @@
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use crate::http::schemas::{Kind, RtpCapabilitiesBody, TransportType};
+use crate::http::schemas::{
+    Kind, RtpCapabilitiesBody, SrtpCryptoSuite, SrtpParametersBody, TransportType,
+};
 
 /// The router's RTP capabilities.
 #[derive(ToSchema)]
@@ -47,10 +49,13 @@ pub(super) struct NewestTransportBody {
     app_data: Option<DirectionBody>,
     /// `plain` when absent; `webrtc` is this server's own addition.
     r#type: Option<TransportType>,
-    /// Of plain transports.
+    /// Of plain transports. No when absent.
     rtcp_mux: Option<bool>,
-    /// Of plain transports.
+    /// Of plain transports. When absent, yes for those that send.
     comedia: Option<bool>,
+    /// Of plain transports, as is the next.
+    enable_srtp: Option<bool>,
+    srtp_crypto_suite: Option<SrtpCryptoSuite>,
     /// Of webrtc transports.
     #[schema(value_type = Option<Object>)]
     sctp_capabilities: Option<Value>,
@@ -77,12 +82,20 @@ pub(super) enum Direction {
 #[schema(rename_all = "camelCase")]
 pub(super) struct NewestTransportMade {
     transport_id: String,
-    #[schema(value_type = Object)]
-    ice_parameters: Value,
-    #[schema(value_type = Vec<Object>)]
-    ice_candidates: Value,
-    #[schema(value_type = Object)]
-    dtls_parameters: Value,
+    /// Of plain transports: where to send to.
+    ip: Option<String>,
+    port: Option<u16>,
+    /// Without `rtcpMux`.
+    rtcp_port: Option<u16>,
+    /// Of plain transports that are encrypted.
+    srtp_parameters: Option<SrtpParametersBody>,
+    /// Of webrtc transports, like the next three.
+    #[schema(value_type = Option<Object>)]
+    ice_parameters: Option<Value>,
+    #[schema(value_type = Option<Vec<Object>>)]
+    ice_candidates: Option<Value>,
+    #[schema(value_type = Option<Object>)]
+    dtls_parameters: Option<Value>,
     #[schema(value_type = Option<Object>)]
     sctp_parameters: Option<Value>,
 }
@@ -92,12 +105,13 @@ pub(super) struct NewestTransportMade {
 #[schema(rename_all = "camelCase")]
 pub(super) struct NewestConnectBody {
     /// Of webrtc transports: `role` and `fingerprints`.
-    #[schema(value_type = Object)]
-    dtls_parameters: Value,
-    /// Of plain transports, as are the ports.
+    #[schema(value_type = Option<Object>)]
+    dtls_parameters: Option<Value>,
+    /// Of plain transports, as are the others.
     ip: Option<String>,
     port: Option<u16>,
     rtcp_port: Option<u16>,
+    srtp_parameters: Option<SrtpParametersBody>,
 }
 
 /// A stream that the broadcaster sends.

@@ -41,7 +41,10 @@ pub(in crate::rooms) fn flag(data: &Value, name: &str) -> Result<bool, Error> {
 }
 
 /// An object, if the client gave one.
-pub(super) fn optional_object<'a>(data: &'a Value, name: &str) -> Result<Option<&'a Value>, Error> {
+pub(in crate::rooms) fn optional_object<'a>(
+    data: &'a Value,
+    name: &str,
+) -> Result<Option<&'a Value>, Error> {
     match optional(data, name)? {
         Some(Value::Object(_)) | None => optional(data, name),
         Some(_) => Err(Error::field(name, "must be an object")),
@@ -50,7 +53,7 @@ pub(super) fn optional_object<'a>(data: &'a Value, name: &str) -> Result<Option<
 
 /// A whole number in a range, if the client gave one. JavaScript and Python may
 /// write it with a decimal point.
-pub(super) fn integer<T: TryFrom<u64>>(
+pub(in crate::rooms) fn integer<T: TryFrom<u64>>(
     data: &Value,
     name: &str,
     range: RangeInclusive<u64>,
@@ -84,7 +87,7 @@ pub(super) fn number(data: &Value, name: &str, max: f64) -> Result<f64, Error> {
 }
 
 /// Puts the name of the object that a field is in before an error's text.
-pub(super) fn within(parent: &str) -> impl Fn(Error) -> Error {
+pub(in crate::rooms) fn within(parent: &str) -> impl Fn(Error) -> Error {
     move |error| match error {
         Error::BadField(text) => Error::BadField(format!("{parent}.{text}")),
         other => other,

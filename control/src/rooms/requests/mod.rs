@@ -17,13 +17,16 @@ pub(super) use peer::{display_name, introduce, rtp_capabilities};
 
 use serde_json::{Value, json};
 use tokio::time::Instant;
-use tracing::debug;
+use tracing::field::Empty;
+use tracing::{Instrument, debug, info_span};
 
 use super::data::Sender;
 use super::room::{Departure, Room};
 use crate::error::Error;
+use crate::metrics::known;
 use crate::protoo::connection::{Close, SessionId};
 use crate::protoo::message::Request;
+use crate::traces;
 
 /// What a method comes to.
 struct Reply {
@@ -93,8 +96,21 @@ pub(super) async fn serve(
     respond: impl FnOnce(Result<Value, Error>),
 ) {
     let begin = Instant::now();
-    let served = dispatch(room, session, method, data).await;
+    let span = info_span!(
+        target: traces::TARGET,
+        "protoo",
+        otel.name = known(method),
+        otel.kind = "server",
+        room = %room.id,
+        ?session,
+        error.code = Empty,
+    );
+    let dispatched = dispatch(room, session, method, data).instrument(span.clone());
+    let served = dispatched.await;
     let outcome = served.as_ref().map(drop).map_err(Error::protoo_code);
+    if let Err(code) = outcome {
+        span.record("error.code", code);
+    }
     room.metrics.requested(method, outcome, begin.elapsed());
     let (result, then) = match served {
         Ok(reply) => (Ok(reply.data), reply.then),

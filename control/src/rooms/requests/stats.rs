@@ -23,7 +23,7 @@ pub(super) async fn transport(
     let id = named_transport(room, session, data)?;
     let request = GetStatsRequest { id: id.clone() };
     let answer = room.worker.client.get_transport_stats(request).await?;
-    Ok(Reply::new(stats::webrtc_transport(&id, &answer, now())))
+    Ok(Reply::new(stats::transport(&id, &answer, now())))
 }
 
 pub(super) async fn producer(

@@ -61,7 +61,7 @@ impl Passage {
         let begin = self.marks.iter().rfind(|(at, ..)| *at <= start)?;
         let arrived = self.arrived.wrapping_sub(begin.2);
         let left = self
-            .left_by(now - delay)?
+            .left_by(now.checked_sub(delay)?)?
             .wrapping_sub(self.left_by(begin.0.checked_sub(delay)?)?);
         let passes = left < PASSAGE_SAMPLE || arrived * 100 >= left * STARVED_PERCENT;
         if passes {
@@ -70,6 +70,13 @@ impl Passage {
         }
         let since = *self.starved.get_or_insert(now);
         (now.saturating_duration_since(since) >= STARVED_FOR).then_some((arrived, left))
+    }
+
+    /// Packets that have left within this time, as far as that is remembered.
+    pub(super) fn left_within(&self, now: Instant, time: Duration) -> u32 {
+        let then = now.checked_sub(time).and_then(|then| self.left_by(then));
+        let oldest = self.marks.front().map_or(self.left, |mark| mark.1);
+        self.left.wrapping_sub(then.unwrap_or(oldest))
     }
 
     /// Packets that had left by then; between two reports, in proportion.

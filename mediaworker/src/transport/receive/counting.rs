@@ -3,11 +3,11 @@
 use std::time::Instant;
 
 use router::ProducerKey;
-use str0m::rtp::RtpPacket;
 use str0m::stats::MediaIngressStats;
 
 use super::inbound::Inbound;
 use super::{Entry, Orientation, Receiving, guard};
+use crate::transport::packet::MediaPacket;
 use crate::transport::stats::{Feedback, StreamStats, Totals};
 
 /// The datagram that str0m is being given.
@@ -41,7 +41,7 @@ impl Entry {
     pub(super) fn count(
         &mut self,
         stream: usize,
-        packet: &RtpPacket,
+        packet: &MediaPacket,
         arriving: Arriving,
         new_source: bool,
     ) {
@@ -52,9 +52,9 @@ impl Entry {
             return;
         };
         let inbound = place.get_or_insert_with(|| {
-            let mut inbound = Inbound::new(packet.timestamp, kind, clock_rate);
+            let mut inbound = Inbound::new(packet.arrived, kind, clock_rate);
             if paused {
-                inbound.set_paused(packet.timestamp, true);
+                inbound.set_paused(packet.arrived, true);
             }
             inbound
         });
@@ -109,7 +109,11 @@ impl Receiving {
         self.repair_types = types.fold(0, |set, pt| set | 1 << (pt & 0x7f));
     }
 
-    fn inbound_mut(&mut self, producer: ProducerKey, stream: usize) -> Option<&mut Inbound> {
+    pub(super) fn inbound_mut(
+        &mut self,
+        producer: ProducerKey,
+        stream: usize,
+    ) -> Option<&mut Inbound> {
         let entry = self.entries.iter_mut().find(|e| e.key == producer)?;
         entry.inbound.get_mut(stream)?.as_mut()
     }

@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 
 use router::score::{Interval, StreamScore};
 use str0m::media::MediaKind;
-use str0m::rtp::RtpPacket;
 
 use super::Arriving;
+use crate::transport::packet::MediaPacket;
 use crate::transport::stats::{Feedback, Meter, StreamStats, Totals};
 
 /// Silence after which an encoding counts as gone. Audio gets longer: Opus with
@@ -68,26 +68,25 @@ impl Inbound {
 
     /// Takes note of a packet. `new_source`: it has another SSRC than those
     /// before.
-    pub fn receive(&mut self, packet: &RtpPacket, arriving: Arriving, new_source: bool) {
-        let now = packet.timestamp;
+    pub fn receive(&mut self, packet: &MediaPacket, arriving: Arriving, new_source: bool) {
+        let now = packet.arrived;
         if new_source {
             self.expected_before = self.expected();
             self.range = None;
             self.jitter = Jitter::default();
         }
-        self.ssrc = *packet.header.ssrc;
+        self.ssrc = packet.ssrc;
         self.meter.add(now, arriving.len);
         self.packets += 1;
         self.score.touch(now);
-        let sequence = *packet.seq_no;
+        let sequence = packet.sequence;
         let (first, highest) = self.range.unwrap_or((sequence, sequence));
         self.range = Some((first, highest.max(sequence)));
         if arriving.repair {
             self.repaired += 1;
         } else {
             self.by_themselves += 1;
-            self.jitter
-                .receive(now, packet.header.timestamp, self.clock_rate);
+            self.jitter.receive(now, packet.timestamp, self.clock_rate);
         }
     }
 

@@ -11,21 +11,36 @@ use crate::transport::guard;
 const KEPT: usize = 32;
 
 /// The packets of one stream, each at the place that its sequence number gives.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct History {
     packets: Vec<Vec<u8>>,
+    kept: usize,
+}
+
+impl Default for History {
+    fn default() -> Self {
+        Self::of(KEPT)
+    }
 }
 
 impl History {
+    /// Keeps this many packets, at least one.
+    pub fn of(kept: usize) -> Self {
+        Self {
+            packets: Vec::new(),
+            kept: kept.max(1),
+        }
+    }
+
     /// Keeps an SRTP packet, in the memory of the one that it takes the place of.
     pub fn keep(&mut self, rtp: &[u8]) {
         let Some(sequence) = guard::sequence(rtp) else {
             return;
         };
         if self.packets.is_empty() {
-            self.packets.resize_with(KEPT, Vec::new);
+            self.packets.resize_with(self.kept, Vec::new);
         }
-        if let Some(place) = self.packets.get_mut(usize::from(sequence) % KEPT) {
+        if let Some(place) = self.packets.get_mut(usize::from(sequence) % self.kept) {
             place.clear();
             place.extend_from_slice(rtp);
         }
@@ -33,7 +48,7 @@ impl History {
 
     /// The packet with a sequence number.
     pub fn packet(&self, sequence: u16) -> Option<&[u8]> {
-        let place = self.packets.get(usize::from(sequence) % KEPT)?;
+        let place = self.packets.get(usize::from(sequence) % self.kept)?;
         (guard::sequence(place) == Some(sequence)).then_some(place)
     }
 }

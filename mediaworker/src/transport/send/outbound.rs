@@ -37,6 +37,19 @@ pub struct Outbound {
 }
 
 impl Outbound {
+    /// Takes in everything but the packets that NACKs name.
+    pub fn set_feedback(&mut self, feedback: Feedback) {
+        self.feedback = Feedback {
+            nack_packets: self.feedback.nack_packets,
+            ..feedback
+        };
+    }
+
+    /// Takes in the jitter of a receiver report, units of the RTP clock.
+    pub fn set_jitter(&mut self, jitter: u32) {
+        self.jitter = jitter;
+    }
+
     /// The packet with this sequence number is on its way.
     pub fn written(&mut self, sequence: u64) {
         let before = sequence.saturating_sub(1);
@@ -89,7 +102,9 @@ impl Outbound {
         self.highest.saturating_add_signed(ahead)
     }
 
-    fn end_interval(&mut self, highest: u64, lost: u64) {
+    /// Takes in a receiver report, which ends an interval: the highest sequence
+    /// number, extended, and the packets that are lost, 24 bits with a sign.
+    pub fn end_interval(&mut self, highest: u64, lost: u64) {
         let Some((before, lost_before, resent_before)) = self.reported else {
             return;
         };

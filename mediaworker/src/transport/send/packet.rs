@@ -11,7 +11,7 @@ use str0m::rtp::ExtensionValues;
 use crate::transport::dependency_descriptor::DependencyDescriptor;
 use crate::transport::extensions::{Ids, Written};
 use crate::transport::rtcp;
-use crate::transport::srtp::MAX_TAG;
+use crate::transport::sealing::MAX_TAG;
 
 /// Highest id, and most octets, of an extension in the one-byte form.
 const MAX_ONE_BYTE_ID: u8 = 14;

@@ -1,0 +1,385 @@
+//! The RTCP of a plain transport (RFC 3550 §6, RFC 4585, RFC 5104): what is made of
+//! the remote's packets, and how ours are written. Every packet of ours is a whole
+//! compound one, as a remote that knows no reduced-size RTCP (RFC 5506) wants it.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rtcp_types::{
+    Bye, Compound, Fir, Nack, Packet, PayloadFeedback, Pli, ReceiverReport, ReportBlock,
+    RtcpPacketWriter, RtcpPacketWriterExt, RtcpParseError, Sdes, SdesChunk, SdesItem, SenderReport,
+    TransportFeedback,
+};
+
+/// Seconds between the NTP epoch and 1970.
+const NTP_OFFSET: u64 = 2_208_988_800;
+/// Most report blocks of one packet: the count has five bits.
+pub const MAX_BLOCKS: usize = 31;
+/// Most that the remote's packets are heeded for in one datagram. It would take more
+/// of them than a datagram has room for to exceed this.
+const MAX_HEARD: usize = 512;
+
+/// What the remote says that is heeded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Heard {
+    /// A sender report: its stream, wall clock (NTP) and RTP timestamp.
+    Sender {
+        /// Stream.
+        ssrc: u32,
+        /// Wall clock, 32.32 fixed point since 1900.
+        ntp: u64,
+        /// RTP timestamp of that moment.
+        timestamp: u32,
+    },
+    /// How one of our streams arrives.
+    Report {
+        /// Stream.
+        ssrc: u32,
+        /// Packets lost in all, 24 bits with a sign.
+        lost: u32,
+        /// Highest sequence number, extended.
+        highest: u32,
+        /// Units of the RTP clock.
+        jitter: u32,
+        /// Middle of the wall clock of our last sender report; 0 without one.
+        last_report: u32,
+        /// Time since that, 65,536ths of a second.
+        delay: u32,
+    },
+    /// Packets of one of our streams are missing.
+    Nack {
+        /// Stream.
+        ssrc: u32,
+        /// Which.
+        sequences: Vec<u16>,
+    },
+    /// A Picture Loss Indication.
+    Pli {
+        /// Stream.
+        ssrc: u32,
+    },
+    /// A Full Intra Request.
+    Fir {
+        /// Stream.
+        ssrc: u32,
+    },
+}
+
+/// Reads a compound packet.
+///
+/// # Errors
+/// It is none, as a whole.
+pub fn read(datagram: &[u8]) -> Result<Vec<Heard>, RtcpParseError> {
+    let mut heard = Vec::new();
+    for packet in Compound::parse(datagram)? {
+        match packet? {
+            Packet::Sr(report) => {
+                heard.push(Heard::Sender {
+                    ssrc: report.ssrc(),
+                    ntp: report.ntp_timestamp(),
+                    timestamp: report.rtp_timestamp(),
+                });
+                heard.extend(report.report_blocks().map(block));
+            }
+            Packet::Rr(report) => heard.extend(report.report_blocks().map(block)),
+            Packet::TransportFeedback(feedback) => {
+                if let Ok(nack) = feedback.parse_fci::<Nack<'_>>() {
+                    heard.push(Heard::Nack {
+                        ssrc: feedback.media_ssrc(),
+                        sequences: nack.entries().collect(),
+                    });
+                }
+            }
+            Packet::PayloadFeedback(feedback) => {
+                if feedback.parse_fci::<Pli<'_>>().is_ok() {
+                    let ssrc = feedback.media_ssrc();
+                    heard.push(Heard::Pli { ssrc });
+                } else if let Ok(fir) = feedback.parse_fci::<Fir<'_>>() {
+                    heard.extend(fir.entries().map(|entry| Heard::Fir { ssrc: entry.ssrc() }));
+                }
+            }
+            // Names, goodbyes and extended reports change nothing.
+            _ => {}
+        }
+    }
+    heard.truncate(MAX_HEARD);
+    Ok(heard)
+}
+
+fn block(block: ReportBlock<'_>) -> Heard {
+    Heard::Report {
+        ssrc: block.ssrc(),
+        lost: block.cumulative_lost(),
+        highest: block.extended_sequence_number(),
+        jitter: block.interarrival_jitter(),
+        last_report: block.last_sender_report_timestamp(),
+        delay: block.delay_since_last_sender_report_timestamp(),
+    }
+}
+
+/// How a stream of the remote arrives.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Block {
+    /// Stream.
+    pub ssrc: u32,
+    /// Share lost since the last report, in 256ths.
+    pub fraction_lost: u8,
+    /// Packets lost in all.
+    pub lost: u64,
+    /// Highest sequence number, extended.
+    pub highest: u32,
+    /// Units of the RTP clock.
+    pub jitter: u32,
+    /// Middle of the wall clock of its last sender report; 0 without one.
+    pub last_report: u32,
+    /// Time since that came.
+    pub delay: Duration,
+}
+
+/// What is asked of the remote.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Request {
+    /// Packets again.
+    Nack {
+        /// Stream.
+        ssrc: u32,
+        /// Which.
+        sequences: Vec<u16>,
+    },
+    /// A keyframe, by a Picture Loss Indication.
+    Pli {
+        /// Stream.
+        ssrc: u32,
+    },
+    /// A keyframe, by a Full Intra Request with this number.
+    Fir {
+        /// Stream.
+        ssrc: u32,
+        /// One more than in the last one.
+        number: u8,
+    },
+}
+
+/// A receiver report with what is asked for; `from` and `name` are ours.
+pub fn receiver_report(from: u32, name: &str, blocks: &[Block], ask: &[Request]) -> Vec<u8> {
+    let mut report = ReceiverReport::builder(from);
+    for one in blocks.iter().take(MAX_BLOCKS) {
+        report = report.add_report_block(written(one));
+    }
+    let mut compound = Compound::builder()
+        .add_packet(report)
+        .add_packet(description(from, name));
+    for request in ask {
+        compound = match request {
+            Request::Nack { ssrc, sequences } => {
+                let each = sequences.iter().copied();
+                let nack = each.fold(Nack::builder(), |nack, it| nack.add_rtp_sequence(it));
+                let feedback = TransportFeedback::builder_owned(nack);
+                compound.add_packet(feedback.sender_ssrc(from).media_ssrc(*ssrc))
+            }
+            Request::Pli { ssrc } => {
+                let feedback = PayloadFeedback::builder_owned(Pli::builder());
+                compound.add_packet(feedback.sender_ssrc(from).media_ssrc(*ssrc))
+            }
+            // RFC 5104 §4.3.1.2: the stream is named within.
+            Request::Fir { ssrc, number } => {
+                let fir = Fir::builder().add_ssrc(*ssrc, *number);
+                let feedback = PayloadFeedback::builder_owned(fir);
+                compound.add_packet(feedback.sender_ssrc(from).media_ssrc(0))
+            }
+        };
+    }
+    bytes(&compound)
+}
+
+/// What a sender report says.
+#[derive(Debug, Clone, Copy)]
+pub struct SenderInfo {
+    /// Stream.
+    pub ssrc: u32,
+    /// Wall clock, 32.32 fixed point since 1900.
+    pub ntp: u64,
+    /// The RTP timestamp of that moment.
+    pub timestamp: u32,
+    /// Packets sent.
+    pub packets: u32,
+    /// Octets of payload sent.
+    pub octets: u32,
+}
+
+/// A sender report of one stream.
+pub fn sender_report(info: &SenderInfo, name: &str) -> Vec<u8> {
+    let report = SenderReport::builder(info.ssrc)
+        .ntp_timestamp(info.ntp)
+        .rtp_timestamp(info.timestamp)
+        .packet_count(info.packets)
+        .octet_count(info.octets);
+    let compound = Compound::builder()
+        .add_packet(report)
+        .add_packet(description(info.ssrc, name));
+    bytes(&compound)
+}
+
+/// A stream of ours has ended.
+pub fn goodbye(ssrc: u32, name: &str) -> Vec<u8> {
+    let compound = Compound::builder()
+        .add_packet(ReceiverReport::builder(ssrc))
+        .add_packet(description(ssrc, name))
+        .add_packet(Bye::builder().add_source(ssrc));
+    bytes(&compound)
+}
+
+fn written(block: &Block) -> rtcp_types::ReportBlockBuilder {
+    // The sum has 24 bits with a sign.
+    let lost = u32::try_from(block.lost.min(0x7F_FFFF)).unwrap_or(0);
+    let delay = block.delay.as_micros().saturating_mul(65_536) / 1_000_000;
+    ReportBlock::builder(block.ssrc)
+        .fraction_lost(block.fraction_lost)
+        .cumulative_lost(lost)
+        .extended_sequence_number(block.highest)
+        .interarrival_jitter(block.jitter)
+        .last_sender_report_timestamp(block.last_report)
+        .delay_since_last_sender_report_timestamp(u32::try_from(delay).unwrap_or(u32::MAX))
+}
+
+fn description(ssrc: u32, name: &str) -> rtcp_types::SdesBuilder<'_> {
+    let item = SdesItem::builder(SdesItem::CNAME, name);
+    Sdes::builder().add_chunk(SdesChunk::builder(ssrc).add_item(item))
+}
+
+fn bytes(compound: &rtcp_types::CompoundBuilder<'_>) -> Vec<u8> {
+    let mut bytes = vec![0; compound.calculate_size().unwrap_or(0)];
+    // What is written here always fits its own size.
+    let len = compound.write_into(&mut bytes).unwrap_or(0);
+    bytes.truncate(len);
+    bytes
+}
+
+/// NTP format of a wall clock.
+pub fn ntp(wall: SystemTime) -> u64 {
+    let since = wall.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let fraction = (u64::from(since.subsec_nanos()) << 32) / 1_000_000_000;
+    ((since.as_secs() + NTP_OFFSET) << 32) | fraction
+}
+
+/// The wall clock of an NTP time; `None` for 0, with which a sender says that it has
+/// none. Seconds start anew in 2036 (RFC 4330 §3).
+pub fn wall(ntp: u64) -> Option<SystemTime> {
+    if ntp == 0 {
+        return None;
+    }
+    let era = if ntp >> 63 == 1 { 0 } else { 1 << 32 };
+    let seconds = ((ntp >> 32) + era).checked_sub(NTP_OFFSET)?;
+    let nanos = ((ntp & 0xFFFF_FFFF) * 1_000_000_000) >> 32;
+    UNIX_EPOCH.checked_add(Duration::new(seconds, u32::try_from(nanos).ok()?))
+}
+
+/// The middle 32 bits of an NTP time, as report blocks name sender reports.
+pub fn middle(ntp: u64) -> u32 {
+    u32::try_from((ntp >> 16) & 0xFFFF_FFFF).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_heard() {
+        let now = UNIX_EPOCH + Duration::from_micros(1_700_000_000_250_000);
+        let info = SenderInfo {
+            ssrc: 7,
+            ntp: ntp(now),
+            timestamp: 9,
+            packets: 3,
+            octets: 300,
+        };
+        let heard = read(&sender_report(&info, "name")).unwrap();
+        let sender = Heard::Sender {
+            ssrc: 7,
+            ntp: info.ntp,
+            timestamp: 9,
+        };
+        assert_eq!(heard, [sender]);
+        assert_eq!(wall(info.ntp), Some(now));
+        assert_eq!(read(&goodbye(7, "name")).unwrap(), []);
+        assert_eq!(wall(0), None);
+        let later = UNIX_EPOCH + Duration::from_secs(2_500_000_000);
+        assert_eq!(wall(ntp(later)), Some(later));
+
+        let block = Block {
+            ssrc: 5,
+            fraction_lost: 1,
+            lost: 1 << 40,
+            highest: 70_000,
+            jitter: 4,
+            last_report: middle(info.ntp),
+            delay: Duration::from_millis(500),
+        };
+        let sequences = vec![3, 4, 20, 65_535];
+        let ask = [
+            Request::Nack {
+                ssrc: 5,
+                sequences: sequences.clone(),
+            },
+            Request::Pli { ssrc: 6 },
+            Request::Fir { ssrc: 8, number: 1 },
+        ];
+        for blocks in [&[block][..], &[block; 40]] {
+            let heard = read(&receiver_report(1, "name", blocks, &ask)).unwrap();
+            let report = Heard::Report {
+                ssrc: 5,
+                lost: 0x7F_FFFF,
+                highest: 70_000,
+                jitter: 4,
+                last_report: block.last_report,
+                delay: 32_768,
+            };
+            let mut expected = vec![report; blocks.len().min(MAX_BLOCKS)];
+            expected.push(Heard::Nack {
+                ssrc: 5,
+                sequences: sequences.clone(),
+            });
+            expected.extend([Heard::Pli { ssrc: 6 }, Heard::Fir { ssrc: 8 }]);
+            assert_eq!(heard, expected);
+        }
+        assert!(
+            read(&receiver_report(1, "name", &[], &[]))
+                .unwrap()
+                .is_empty()
+        );
+    }
+
+    #[test]
+    fn nothing_that_comes_makes_it_panic() {
+        let ask = [Request::Nack {
+            ssrc: 5,
+            sequences: (0..100).collect(),
+        }];
+        let good = receiver_report(1, "name", &[Block::default(); 3], &ask);
+        for len in 0..good.len() {
+            let _ = read(&good[..len]);
+        }
+        for at in 0..good.len() {
+            for bits in 0..=255 {
+                let mut bad = good.clone();
+                bad[at] ^= bits;
+                let _ = read(&bad);
+            }
+        }
+        let mut random = 1u64;
+        for _ in 0..200_000 {
+            let noise: Vec<u8> = (0..random % 64)
+                .map(|_| {
+                    random ^= random << 13;
+                    random ^= random >> 7;
+                    random ^= random << 17;
+                    u8::try_from(random & 0xFF).unwrap()
+                })
+                .collect();
+            let kind = 200 + u8::try_from(random % 8).unwrap();
+            let head = [0x80 | u8::try_from(random % 32).unwrap(), kind];
+            let words = u16::try_from(noise.len() / 4).unwrap();
+            let packet = [&head[..], &words.to_be_bytes(), &noise].concat();
+            let _ = read(&packet[..4 + usize::from(words) * 4]);
+        }
+    }
+}

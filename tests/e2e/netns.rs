@@ -1,0 +1,87 @@
+//! A network namespace of a test's own, with a link to this machine whose rate
+//! towards the namespace can be limited. Needs root, as a router does.
+
+use std::net::Ipv4Addr;
+use std::process::Command;
+
+/// A network namespace and the pair of interfaces that leads to it; gone when this
+/// value is.
+pub struct Namespace {
+    name: String,
+    /// This machine's end of the link.
+    interface: String,
+    /// This machine's address on it.
+    pub address: Ipv4Addr,
+}
+
+impl Namespace {
+    /// A namespace that reaches this machine, and nothing else.
+    pub fn new() -> Self {
+        let id = std::process::id();
+        // A part of the range for benchmarks of networks (RFC 2544).
+        let [_, _, high, low] = id.to_be_bytes();
+        let address = |end: u8| Ipv4Addr::new(198, 18 + (high & 1), low, end);
+        let namespace = Self {
+            name: format!("wst-{id}"),
+            interface: format!("wst{id}h"),
+            address: address(1),
+        };
+        let (name, interface) = (&namespace.name, &namespace.interface);
+        let inside = format!("wst{id}n");
+        run(&format!("ip netns add {name}"));
+        run(&format!(
+            "ip link add {interface} type veth peer name {inside} netns {name}"
+        ));
+        run(&format!("ip address add {}/30 dev {interface}", address(1)));
+        run(&format!("ip link set {interface} up"));
+        run(&format!(
+            "ip -n {name} address add {}/30 dev {inside}",
+            address(2)
+        ));
+        run(&format!("ip -n {name} link set {inside} up"));
+        run(&format!("ip -n {name} link set lo up"));
+        namespace
+    }
+
+    /// A command that runs inside.
+    pub fn command(&self, program: &str) -> Command {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.name, program]);
+        command
+    }
+
+    /// Limits what goes in to this rate, as `tc` writes it, with a queue of 200 ms.
+    pub fn limit(&self, rate: &str) {
+        run(&format!(
+            "tc qdisc replace dev {} root tbf rate {rate} burst 16kbit latency 200ms",
+            self.interface
+        ));
+    }
+
+    /// Lets everything in again.
+    pub fn unlimit(&self) {
+        run(&format!("tc qdisc del dev {} root", self.interface));
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        // The interfaces go with either of their ends.
+        try_run(&format!("ip link del {}", self.interface));
+        try_run(&format!("ip netns del {}", self.name));
+    }
+}
+
+fn try_run(line: &str) -> bool {
+    let mut words = line.split(' ');
+    let mut command = Command::new(words.next().unwrap());
+    let status = command.args(words).status();
+    status.is_ok_and(|status| status.success())
+}
+
+fn run(line: &str) {
+    assert!(
+        try_run(line),
+        "{line}: root may do this, and tests/run installs iproute2"
+    );
+}
