@@ -339,7 +339,7 @@ impl Engine {
             }
             Command::Aggregate(on) => {
                 self.aggregate = on;
-                self.receiver.reset();
+                self.receiver.aggregate(on);
                 for transport in self.transports.values() {
                     if let Err(error) = transport.socket.aggregate(on) {
                         self.window.fail(format!("UDP_GRO: {error}"));

@@ -88,14 +88,18 @@ pub fn write_video(to: &mut Vec<u8>, part: FramePart, len: usize, stamp: Stamp) 
     }
 }
 
-/// Payload lengths of the packets of a frame at a bitrate (bits per second).
+/// Payload lengths of the packets of a frame at a bitrate (bits per second): about
+/// equal, and the last ones a byte longer than the others, as Chromium's packetizers
+/// for VP8, VP9, H264 and AV1 split a frame.
 pub fn frame_lengths(bitrate: u32, frames_per_second: u32, key: bool) -> Vec<usize> {
     let bits = bitrate / frames_per_second.max(1);
     let bytes = usize::try_from(bits / 8).unwrap_or(usize::MAX);
     let bytes = bytes.max(1) * if key { KEY_FRAME_FACTOR } else { 1 };
     let packets = bytes.div_ceil(MAX_VIDEO_PAYLOAD);
+    let (each, longer) = (bytes / packets, bytes % packets);
+    let first_longer = packets - longer;
     (0..packets)
-        .map(|i| bytes * (i + 1) / packets - bytes * i / packets)
+        .map(|i| each + usize::from(i >= first_longer))
         .collect()
 }
 

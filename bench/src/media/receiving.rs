@@ -296,12 +296,18 @@ impl Receiving {
         let last = stream.rtx_highest.unwrap_or(header.sequence.into());
         let number = rtp::extend(last, header.sequence);
         stream.rtx_highest = Some(last.max(number));
+        let padded = datagram.first().is_some_and(|first| first & 0x20 != 0);
         let Some(payload) = keys.open_rtp(datagram, header.len, header.ssrc, number) else {
             window.undecryptable += 1;
             return;
         };
         // Padding that probes for bandwidth has no original.
-        let Some(original) = payload.first_chunk() else {
+        let padding = match payload.last() {
+            Some(&octets) if padded => usize::from(octets),
+            _ => 0,
+        };
+        let media = payload.len().saturating_sub(padding);
+        let Some(original) = payload.get(..media).and_then(|media| media.first_chunk()) else {
             return;
         };
         let number = stream.number(u16::from_be_bytes(*original));
@@ -443,6 +449,22 @@ mod tests {
             receiving.handle_rtp(later, 4_000_000, packet, &keys, &mut window);
         }
         assert_eq!(window.recovered, 2);
+        // Padding on the stream for retransmissions is no packet of long ago.
+        let written = rtp::Written {
+            payload_type: 97,
+            marker: false,
+            sequence: 40_000,
+            timestamp: 0,
+            ssrc: 11,
+            extensions: &[],
+        };
+        let mut padding = Vec::new();
+        let len = rtp::write(&mut padding, &written);
+        padding[0] |= 0x20;
+        padding.extend_from_slice(&[[0; 99].as_slice(), &[100]].concat());
+        assert!(keys.seal_rtp(&mut padding, len, 11, 40_000));
+        receiving.handle_rtp(later, 4_000_000, &mut padding, &keys, &mut window);
+        assert_eq!((window.recovered, window.gaps), (2, 3));
         receiving.take_window(&mut window);
         assert_eq!((window.expected, window.unique), (48, 47));
         let mut reports = Vec::new();

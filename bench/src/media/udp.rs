@@ -77,6 +77,8 @@ impl Socket {
 pub struct Receiver {
     headers: MultiHeaders<()>,
     buffers: Vec<Vec<u8>>,
+    /// Sockets hand over aggregates.
+    aggregates: bool,
 }
 
 impl Receiver {
@@ -85,6 +87,7 @@ impl Receiver {
         Self {
             headers: Self::headers(),
             buffers: vec![vec![0; BUFFER]; BATCH],
+            aggregates: false,
         }
     }
 
@@ -92,9 +95,14 @@ impl Receiver {
         MultiHeaders::preallocate(BATCH, Some(cmsg_space!(TimeSpec, i32)))
     }
 
-    /// The kernel shrinks the space for control messages to what it used last:
-    /// after a change of the options of sockets there must be fresh space.
-    pub fn reset(&mut self) {
+    /// Sockets hand over aggregates from now on, or do not.
+    ///
+    /// The kernel shrinks the space for the control messages of a header to what it
+    /// used last. One datagram that came alone would hide the segment length of the
+    /// next aggregate, which would be taken for one large datagram: so where there are
+    /// any, there is fresh space for each call.
+    pub fn aggregate(&mut self, on: bool) {
+        self.aggregates = on;
         self.headers = Self::headers();
     }
 
@@ -125,6 +133,9 @@ impl Receiver {
     /// The system call. Fills in length, segment length and receive time of each
     /// message; answers how many there are.
     fn call(&mut self, socket: &Socket, metas: &mut [(usize, usize, u64); BATCH]) -> Option<usize> {
+        if self.aggregates {
+            self.headers = Self::headers();
+        }
         let mut slices: Vec<[IoSliceMut<'_>; 1]> = self
             .buffers
             .iter_mut()
@@ -236,13 +247,25 @@ mod tests {
         setsockopt(&server, sockopt::UdpGsoSegment, &100).unwrap();
         server.send_to(&[7; 350], from).unwrap();
         server.send_to(&[8; 100], from).unwrap();
-        let (mut runs, mut lens) = (Vec::new(), Vec::new());
-        Receiver::new().receive(
-            &socket,
-            |datagram, _| lens.push(datagram.len()),
-            |run, len| runs.push((run, len)),
-        );
-        assert_eq!(runs, [(4, 350), (1, 100)]);
-        assert_eq!(lens, [100, 100, 100, 50, 100]);
+        let mut receiver = Receiver::new();
+        receiver.aggregate(true);
+        let mut received = || {
+            let (mut runs, mut lens) = (Vec::new(), Vec::new());
+            receiver.receive(
+                &socket,
+                |datagram, _| lens.push(datagram.len()),
+                |run, len| runs.push((run, len)),
+            );
+            (runs, lens)
+        };
+        let both = (vec![(4, 350), (1, 100)], vec![100, 100, 100, 50, 100]);
+        assert_eq!(received(), both);
+        // What came alone leaves no mark on what comes after it.
+        for _ in 0..2 {
+            server.send_to(&[8; 100], from).unwrap();
+            assert_eq!(received(), (vec![(1, 100)], vec![100]));
+            server.send_to(&[7; 200], from).unwrap();
+            assert_eq!(received(), (vec![(2, 200)], vec![100, 100]));
+        }
     }
 }

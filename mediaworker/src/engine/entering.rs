@@ -53,6 +53,7 @@ impl Engine {
             inner,
             timer: None,
             dirty: false,
+            advance: false,
             broken: false,
             restarted: false,
             throttle: None,

@@ -208,6 +208,8 @@ struct TransportEntry {
     timer: Option<Instant>,
     /// Has something queued that the next flush sends.
     dirty: bool,
+    /// There is more than packets.
+    advance: bool,
     /// It panicked; the next flush closes it.
     broken: bool,
     /// ICE was restarted: a second username fragment is valid until the new one
@@ -363,6 +365,14 @@ impl Engine {
     }
 
     fn mark_dirty(&mut self, key: TransportKey) {
+        if let Some(entry) = self.transports.get_mut(key) {
+            entry.advance = true;
+        }
+        self.mark_sending(key);
+    }
+
+    /// Packets are queued on a transport, and nothing else has happened to it.
+    fn mark_sending(&mut self, key: TransportKey) {
         if let Some(entry) = self.transports.get_mut(key)
             && !entry.dirty
         {

@@ -303,7 +303,7 @@ impl Engine {
         let written = self.call(key, |t| t.write(forward, &received.packet, at));
         if written == Some(true) {
             self.counters.rtp_forwarded += 1;
-            self.mark_dirty(key);
+            self.mark_sending(key);
         }
     }
 
@@ -376,16 +376,19 @@ impl Engine {
                 return;
             }
             for key in dirty.drain(..) {
-                let mut broken = false;
+                let (mut broken, mut advance) = (false, false);
                 if let Some(entry) = self.transports.get_mut(key) {
                     entry.dirty = false;
+                    advance = std::mem::take(&mut entry.advance);
                     broken = entry.broken;
                 }
                 self.enter(now, key, |transport, out| {
                     if broken {
                         out.failed = Some("internal error".into());
-                    } else {
+                    } else if advance {
                         transport.flush(now, out);
+                    } else {
+                        transport.flush_packets(now, out);
                     }
                 });
             }

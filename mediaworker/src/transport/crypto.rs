@@ -4,7 +4,8 @@
 //! str0m verifies sha-256 and sha-1 fingerprints only, and clients announce
 //! others (aiortc: sha-512). So the DTLS instance is wrapped: the certificate
 //! that the remote presents is kept, and the transport compares it itself,
-//! with any of the five hashes, before it lets anything through. SCTP passes
+//! with any of the five hashes, before it lets anything through. The SRTP keys are
+//! kept for what consuming transports write themselves. SCTP passes
 //! through the same wrapper, where `sctp.rs` looks at it.
 
 use std::cell::{Cell, RefCell};
@@ -17,12 +18,15 @@ use str0m::crypto::dtls::{DtlsImplError, DtlsInstance, DtlsOutput, DtlsProvider,
 use str0m::crypto::{CryptoError, CryptoProvider, from_feature_flags};
 
 use super::sctp::SctpGuard;
+use super::sealing::KeyMaterial;
 use super::srtcp::ListeningProvider;
 
 thread_local! {
     /// Certificate (DER) that the last polled DTLS instance received. The
     /// engine runs on one thread and takes it right after polling a transport.
     static PEER_CERTIFICATE: RefCell<Option<Vec<u8>>> = const { RefCell::new(None) };
+    /// Keys that the last polled DTLS instance has agreed on.
+    static KEY_MATERIAL: RefCell<Option<KeyMaterial>> = const { RefCell::new(None) };
     /// SCTP streams that the DTLS instance built next lets through.
     static SCTP_STREAMS: Cell<u16> = const { Cell::new(u16::MAX) };
     /// The association of the DTLS instance that was polled last is established.
@@ -44,6 +48,11 @@ pub fn provider() -> &'static CryptoProvider {
 /// Takes the certificate that the transport polled last has just received.
 pub fn take_peer_certificate() -> Option<Vec<u8>> {
     PEER_CERTIFICATE.take()
+}
+
+/// Takes the keys that the transport polled last has just agreed on.
+pub fn take_key_material() -> Option<KeyMaterial> {
+    KEY_MATERIAL.take()
 }
 
 /// Runs what builds an `Rtc` whose client may send on SCTP stream ids below
@@ -213,6 +222,13 @@ impl DtlsInstance for CapturingInstance {
         let output = self.inner.poll_output(buf);
         match &output {
             DtlsOutput::PeerCert(der) => PEER_CERTIFICATE.set(Some(der.to_vec())),
+            DtlsOutput::KeyingMaterial(keys, profile) => {
+                KEY_MATERIAL.set(Some(KeyMaterial {
+                    profile: *profile,
+                    octets: keys.as_ref().to_vec(),
+                    client: self.inner.is_active(),
+                }));
+            }
             DtlsOutput::ApplicationData(packet) => {
                 let admitted = self.sctp.admits(packet);
                 SCTP_ESTABLISHED.set(self.sctp.is_established());

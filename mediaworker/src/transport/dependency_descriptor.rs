@@ -7,7 +7,7 @@ use str0m::rtp::{Extension, ExtensionSerializer, ExtensionValues};
 pub const URI: &str =
     "https://aomediacodec.github.io/av1-rtp-spec/#dependency-descriptor-rtp-header-extension";
 
-/// Bytes of the fields that every descriptor begins with; the last two are the frame number.
+/// Bytes of the fields that every descriptor begins with.
 const LEAST: usize = 3;
 /// Most bytes of an extension (RFC 8285 §4.3).
 const MOST: usize = 255;
@@ -31,20 +31,9 @@ impl DependencyDescriptor {
         Some(&found.0)
     }
 
-    /// Copies the descriptor of a packet, with another frame number if there is one.
-    pub fn copy(from: &ExtensionValues, to: &mut ExtensionValues, frame_number: Option<u16>) {
-        let Some(descriptor) = from.user_values.get_arc::<Self>() else {
-            return;
-        };
-        let Some(number) = frame_number else {
-            to.user_values.set_arc(descriptor);
-            return;
-        };
-        let mut own = (*descriptor).clone();
-        if let Some(place) = own.0.get_mut(1..LEAST) {
-            place.copy_from_slice(&number.to_be_bytes());
-        }
-        to.user_values.set(own);
+    /// Its octets.
+    pub fn octets(&self) -> &[u8] {
+        &self.0
     }
 }
 
@@ -100,24 +89,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bytes_pass_and_the_frame_number_may_change() {
+    fn bytes_pass() {
         let mut values = ExtensionValues::default();
         for len in [0, 2, 256] {
             assert!(!Serializer.parse_value(&vec![7; len], &mut values));
         }
-        let mut to = ExtensionValues::default();
-        DependencyDescriptor::copy(&values, &mut to, Some(1));
-        assert_eq!(DependencyDescriptor::of(&to), None);
+        assert_eq!(DependencyDescriptor::of(&values), None);
         assert!(Serializer.parse_value(&[0xc1, 2, 3, 4], &mut values));
-        DependencyDescriptor::copy(&values, &mut to, None);
-        assert_eq!(DependencyDescriptor::of(&to), Some(&[0xc1, 2, 3, 4][..]));
-        DependencyDescriptor::copy(&values, &mut to, Some(0x1234));
+        let descriptor = DependencyDescriptor::of(&values);
+        assert_eq!(descriptor, Some(&[0xc1, 2, 3, 4][..]));
         let mut buffer = [0; 8];
-        assert_eq!(Serializer.write_to(&mut buffer, &to), 4);
-        assert_eq!(buffer[..4], [0xc1, 0x12, 0x34, 4]);
-        assert_eq!(Serializer.write_to(&mut buffer[..3], &to), 0);
-        assert!(!Serializer.requires_two_byte_form(&to));
-        assert!(Serializer.parse_value(&[1; 17], &mut to));
-        assert!(Serializer.requires_two_byte_form(&to));
+        assert_eq!(Serializer.write_to(&mut buffer, &values), 4);
+        assert_eq!(buffer[..4], [0xc1, 2, 3, 4]);
+        assert_eq!(Serializer.write_to(&mut buffer[..3], &values), 0);
+        assert!(!Serializer.requires_two_byte_form(&values));
+        assert!(Serializer.parse_value(&[1; 17], &mut values));
+        assert!(Serializer.requires_two_byte_form(&values));
     }
 }

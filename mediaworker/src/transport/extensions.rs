@@ -1,9 +1,9 @@
 //! RTP header extensions (RFC 8285): which ones the worker knows, and which of
 //! them a consumer's packets may carry.
 
-use str0m::rtp::{Extension, ExtensionMap, ExtensionValues};
+use str0m::rtp::{Extension, ExtensionMap};
 
-use super::dependency_descriptor::{self, DependencyDescriptor};
+use super::dependency_descriptor;
 
 /// `urn:ietf:params:rtp-hdrext:sdes:mid` (RFC 9143 §15).
 pub const MID: &str = "urn:ietf:params:rtp-hdrext:sdes:mid";
@@ -12,7 +12,8 @@ pub const MID: &str = "urn:ietf:params:rtp-hdrext:sdes:mid";
 pub const ABS_CAPTURE_TIME: &str = "http://www.webrtc.org/experiments/rtp-hdrext/abs-capture-time";
 const RTP_STREAM_ID: &str = "urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id";
 const REPAIRED_RTP_STREAM_ID: &str = "urn:ietf:params:rtp-hdrext:sdes:repaired-rtp-stream-id";
-const ABS_SEND_TIME: &str = "http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time";
+/// `abs-send-time`.
+pub const ABS_SEND_TIME: &str = "http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time";
 /// Transport-wide congestion control sequence number.
 pub const TRANSPORT_CC: &str =
     "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01";
@@ -20,8 +21,10 @@ pub const TRANSPORT_CC: &str =
 pub const AUDIO_LEVEL: &str = "urn:ietf:params:rtp-hdrext:ssrc-audio-level";
 /// Coordination of video orientation (3GPP TS 26.114 §7.4.5).
 pub const VIDEO_ORIENTATION: &str = "urn:3gpp:video-orientation";
-const TRANSMISSION_OFFSET: &str = "urn:ietf:params:rtp-hdrext:toffset";
-const PLAYOUT_DELAY: &str = "http://www.webrtc.org/experiments/rtp-hdrext/playout-delay";
+/// RFC 5450.
+pub const TRANSMISSION_OFFSET: &str = "urn:ietf:params:rtp-hdrext:toffset";
+/// `playout-delay`.
+pub const PLAYOUT_DELAY: &str = "http://www.webrtc.org/experiments/rtp-hdrext/playout-delay";
 
 /// Every URI that [`known`] knows.
 const URIS: [&str; 11] = [
@@ -88,36 +91,7 @@ pub fn receiving_map() -> ExtensionMap {
     map
 }
 
-/// The router's extensions in the packets of one consumer.
-///
-/// str0m writes MID, abs-send-time and transport-cc wherever the map of a media
-/// has them, so they are in there only when they were negotiated: an estimator
-/// takes what it cannot see for loss. The rest is written only where a value is
-/// given, see [`Written::values`].
-pub fn sending_map<'a>(
-    router: impl Iterator<Item = (u32, &'a str)>,
-    automatic: Automatic,
-) -> ExtensionMap {
-    let mut map = ExtensionMap::empty();
-    for (id, uri) in router {
-        let (Ok(id), Some(ext)) = (u8::try_from(id), known(uri)) else {
-            continue;
-        };
-        let wanted = match uri {
-            TRANSPORT_CC => automatic.transport_cc,
-            ABS_SEND_TIME => automatic.abs_send_time,
-            RTP_STREAM_ID | REPAIRED_RTP_STREAM_ID => false,
-            MID => automatic.mid,
-            _ => true,
-        };
-        if wanted {
-            map.set(id, ext);
-        }
-    }
-    map
-}
-
-/// The extensions that str0m writes by itself into the packets of one consumer.
+/// The extensions of the packets of one consumer whose values are not its producer's.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Automatic {
     /// RFC 9143.
@@ -129,17 +103,72 @@ pub struct Automatic {
 }
 
 /// The extensions of the packets of one consumer: those that are copied from its
-/// producer's, and those that str0m adds.
+/// producer's, and those that are not. Only what was negotiated is written: an estimator
+/// takes what it cannot see for loss.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Written {
-    /// What str0m adds to them.
+    /// Those that are not copied.
     pub automatic: Automatic,
-    audio_level: bool,
-    video_orientation: bool,
-    transmission_offset: bool,
-    abs_capture_time: bool,
-    playout_delay: bool,
-    dependency_descriptor: bool,
+    pub(super) audio_level: bool,
+    pub(super) video_orientation: bool,
+    pub(super) transmission_offset: bool,
+    pub(super) abs_capture_time: bool,
+    pub(super) playout_delay: bool,
+    pub(super) dependency_descriptor: bool,
+}
+
+/// Ids of the extensions of a router's consumers; 0 where it has none.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Ids {
+    pub(super) mid: u8,
+    pub(super) abs_send_time: u8,
+    pub(super) transport_cc: u8,
+    pub(super) audio_level: u8,
+    pub(super) video_orientation: u8,
+    pub(super) transmission_offset: u8,
+    pub(super) abs_capture_time: u8,
+    pub(super) playout_delay: u8,
+    pub(super) dependency_descriptor: u8,
+}
+
+impl Ids {
+    /// The ids of a list of ids and URIs. What is not known is left out.
+    pub fn of(list: &[(u32, String)]) -> Self {
+        let mut ids = Self::default();
+        for (id, uri) in list {
+            let place = match uri.as_str() {
+                MID => &mut ids.mid,
+                ABS_SEND_TIME => &mut ids.abs_send_time,
+                TRANSPORT_CC => &mut ids.transport_cc,
+                AUDIO_LEVEL => &mut ids.audio_level,
+                VIDEO_ORIENTATION => &mut ids.video_orientation,
+                TRANSMISSION_OFFSET => &mut ids.transmission_offset,
+                ABS_CAPTURE_TIME => &mut ids.abs_capture_time,
+                PLAYOUT_DELAY => &mut ids.playout_delay,
+                dependency_descriptor::URI => &mut ids.dependency_descriptor,
+                _ => continue,
+            };
+            *place = u8::try_from(*id).unwrap_or(0);
+        }
+        ids
+    }
+
+    /// The greatest of them.
+    pub fn highest(&self) -> u8 {
+        [
+            self.mid,
+            self.abs_send_time,
+            self.transport_cc,
+            self.audio_level,
+            self.video_orientation,
+            self.transmission_offset,
+            self.abs_capture_time,
+            self.playout_delay,
+            self.dependency_descriptor,
+        ]
+        .into_iter()
+        .fold(0, u8::max)
+    }
 }
 
 impl Written {
@@ -161,32 +190,5 @@ impl Written {
             }
         }
         written
-    }
-
-    /// The values of a producer's packet that this consumer's packet carries, with
-    /// another frame number in the dependency descriptor if there is one.
-    pub fn values(self, from: &ExtensionValues, frame_number: Option<u16>) -> ExtensionValues {
-        let mut to = ExtensionValues::default();
-        if self.audio_level {
-            to.audio_level = from.audio_level;
-            to.voice_activity = from.voice_activity;
-        }
-        if self.video_orientation {
-            to.video_orientation = from.video_orientation;
-        }
-        if self.transmission_offset {
-            to.tx_time_offs = from.tx_time_offs;
-        }
-        if self.abs_capture_time {
-            to.abs_capture_time = from.abs_capture_time;
-        }
-        if self.playout_delay {
-            to.play_delay_min = from.play_delay_min;
-            to.play_delay_max = from.play_delay_max;
-        }
-        if self.dependency_descriptor {
-            DependencyDescriptor::copy(from, &mut to, frame_number);
-        }
-        to
     }
 }

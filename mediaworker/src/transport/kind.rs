@@ -101,6 +101,14 @@ impl Transport {
         both!(self, t => t.flush(now, out));
     }
 
+    /// Sends what was queued, where nothing but packets was.
+    pub fn flush_packets(&mut self, now: Instant, out: &mut Output) {
+        match self {
+            Self::WebRtc(transport) => transport.flush_packets(now, out),
+            Self::Plain(transport) => transport.flush(now, out),
+        }
+    }
+
     /// Says goodbye to the remote.
     pub fn close(&mut self, now: Instant, out: &mut Output) {
         both!(self, t => t.close(now, out));

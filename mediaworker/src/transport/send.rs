@@ -1,45 +1,51 @@
-//! The consuming side of a WebRtcTransport: the streams that a client receives.
+//! The consuming side of a WebRtcTransport: the streams that a client receives. We write
+//! and protect their packets ourselves; see [`departing`].
 
+mod departing;
 pub(super) mod history;
 mod outbound;
+mod packet;
 mod plain;
-mod rewrite;
+mod resends;
+pub mod stand_in;
 
-use std::collections::HashMap;
-use std::time::{Duration, Instant};
+use std::collections::{HashMap, VecDeque};
+use std::rc::Rc;
+use std::time::Instant;
 
 use router::{ConsumerKey, Forward};
 use str0m::Rtc;
-use str0m::config::DtlsCert;
-use str0m::media::{MediaKind, Mid, Pt};
-use str0m::rtp::{RtpWrite, Ssrc};
-use str0m::stats::MediaEgressStats;
+use str0m::media::MediaKind;
 
 use super::TransportError;
 use super::extensions::Written;
-use super::guard;
+use super::media::RouterMedia;
 use super::packet::MediaPacket;
 use super::receive::is_token;
+use super::sealing::Sealer;
 use super::stats::{StreamStats, Totals};
-use super::webrtc::RouterMedia;
+use departing::Waiting;
+pub use departing::{Asked, Departure};
 use history::History;
 use outbound::Outbound;
+use packet::{Body, Copied};
 pub use plain::PlainReport;
+use resends::Resends;
+use stand_in::StandIn;
 
 /// Most consumers on one transport.
 const MAX_CONSUMERS: usize = 1024;
-/// Packets kept for retransmission, for each stream, and for how long.
-const RTX_CACHE_PACKETS: usize = 1024;
-const RTX_CACHE_AGE: Duration = Duration::from_secs(3);
-/// Largest share of retransmissions in what is sent, above which str0m drops what it
-/// still has to resend. Half is what a client asks for that loses every second packet.
-const RESEND_CAP: Option<f32> = Some(0.5);
-/// Packets that NACKs may name on one transport, less half of them in each second;
-/// str0m keeps each in a queue. A client with some lost seconds names 2,000.
+/// Packets that NACKs may name on one transport, less half of them in each second. A
+/// client with some lost seconds names 2,000.
 const MAX_OWED: usize = 8192;
+/// Packets that wait for the next flush. More than that come in one tick only when
+/// everything is asked for again; what does not fit is not sent.
+const MAX_WAITING: usize = 4096;
 /// SSRC and payload type of the clients' hidden probing section; never media.
 const PROBATOR_SSRC: u32 = 1234;
 const PROBATOR_PT: u8 = 127;
+/// Octets that make up the name of a transport's streams in RTCP.
+const CNAME_LEN: usize = 16;
 
 /// What a client will receive.
 #[derive(Debug, Clone)]
@@ -62,42 +68,88 @@ pub struct ConsumerSpec {
 #[derive(Debug)]
 struct SendStream {
     consumer: ConsumerKey,
-    mid: Mid,
-    pt: Pt,
-    ssrc: Ssrc,
-    rtx: Option<Ssrc>,
+    mid: String,
+    pt: u8,
+    ssrc: u32,
+    /// SSRC and payload type of retransmissions.
+    rtx: Option<(u32, u8)>,
+    clock_rate: u32,
     written: Written,
     kind: MediaKind,
-    /// str0m has its media.
-    known: bool,
-    /// str0m has the stream. It gets it with the first packet, so that no sender
-    /// report with an RTP time of zero goes out before, and idle streams cost
-    /// nothing.
-    declared: bool,
     outbound: Outbound,
-    /// Without RTX: what may be asked for again.
+    /// Index of the next packet on the stream for retransmissions.
+    rtx_index: u64,
+    /// RTP timestamp of the last packet, and when that was captured.
+    last: Option<(u32, Instant)>,
+    /// With RTX: what may be asked for again.
+    resends: Resends,
+    /// Without RTX: the same.
     history: History,
 }
 
 /// The consumers of one transport, by slot.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Sending {
+    media: Rc<RouterMedia>,
     slots: Vec<Option<SendStream>>,
     /// Slot of each SSRC, media and RTX.
     by_ssrc: HashMap<u32, usize>,
-    by_mid: HashMap<Mid, usize>,
     /// Packets that NACKs have named lately.
     owed: usize,
+    /// What protects packets, once the keys are there.
+    sealer: Option<Sealer>,
+    stand_in: StandIn,
+    /// Packets for the next flush that the client does not count.
+    plain: VecDeque<Waiting>,
+    /// Those that it counts, by the number of what stands for them.
+    numbered: VecDeque<(u16, Waiting)>,
+    /// Index of the next probe on SSRC 0.
+    probe_index: u64,
+    /// Time of the next sender reports, while there is something to report.
+    next_report: Option<Instant>,
+    /// Name of the streams in RTCP.
+    cname: String,
+}
+
+impl Default for Sending {
+    fn default() -> Self {
+        Self::new(Rc::default())
+    }
 }
 
 impl Sending {
+    /// Streams for the client of a transport, of a router's media.
+    pub fn new(media: Rc<RouterMedia>) -> Self {
+        let name: [u8; CNAME_LEN / 2] = rand::random();
+        Self {
+            media,
+            slots: Vec::new(),
+            by_ssrc: HashMap::new(),
+            owed: 0,
+            sealer: None,
+            stand_in: StandIn::default(),
+            plain: VecDeque::new(),
+            numbered: VecDeque::new(),
+            probe_index: random_index(),
+            next_report: None,
+            cname: name.map(|octet| format!("{octet:02x}")).concat(),
+        }
+    }
+
+    /// Takes what protects packets, once: another sealer with the same keys would use
+    /// numbers again.
+    pub fn protect(&mut self, make: impl FnOnce() -> Option<Sealer>) {
+        if self.sealer.is_none() {
+            self.sealer = make();
+        }
+    }
+
     /// Forgets what was sent to the consumer in a slot, so that it is not sent again.
-    pub fn forget_sent(&mut self, rtc: &mut Rtc, slot: u32) {
-        let Some(stream) = self.stream(slot).filter(|s| s.declared) else {
-            return;
-        };
-        if let Some(tx) = rtc.direct_api().stream_tx(&stream.ssrc) {
-            tx.set_rtx_cache(RTX_CACHE_PACKETS, RTX_CACHE_AGE, RESEND_CAP);
+    pub fn forget_sent(&mut self, slot: u32) {
+        let place = usize::try_from(slot).ok();
+        let stream = place.and_then(|slot| self.slots.get_mut(slot)?.as_mut());
+        if let Some(stream) = stream {
+            stream.resends.clear();
         }
     }
 
@@ -124,7 +176,7 @@ impl Sending {
                 "more than {MAX_CONSUMERS} consumers on one transport"
             )));
         }
-        if !is_token(&spec.mid, 16) || self.streams().any(|s| *s.mid == *spec.mid) {
+        if !is_token(&spec.mid, 16) || self.streams().any(|s| s.mid == spec.mid) {
             return invalid(format!(
                 "mid: {:?} is malformed or already in use",
                 spec.mid
@@ -136,7 +188,7 @@ impl Sending {
         for ssrc in [Some(spec.ssrc), spec.rtx_ssrc].into_iter().flatten() {
             let taken = self
                 .streams()
-                .any(|s| *s.ssrc == ssrc || s.rtx.is_some_and(|rtx| *rtx == ssrc));
+                .any(|s| s.ssrc == ssrc || s.rtx.is_some_and(|(rtx, _)| rtx == ssrc));
             if ssrc == 0 || ssrc == PROBATOR_SSRC || taken {
                 return invalid(format!("ssrc: {ssrc} is reserved or already in use"));
             }
@@ -157,95 +209,62 @@ impl Sending {
         u32::try_from(at.unwrap_or(self.slots.len())).unwrap_or(u32::MAX)
     }
 
-    /// Adds a checked consumer at [`Sending::next_slot`]. str0m does not know it
-    /// before [`Sending::declare`].
+    /// Adds a checked consumer at [`Sending::next_slot`].
     pub fn add(&mut self, consumer: ConsumerKey, spec: &ConsumerSpec) {
+        let codec = self.media.codec(spec.pt);
+        let rtx_pt = codec.and_then(|codec| codec.rtx);
         let stream = SendStream {
             consumer,
-            mid: Mid::from(spec.mid.as_str()),
-            pt: spec.pt.into(),
-            ssrc: spec.ssrc.into(),
-            rtx: spec.rtx_ssrc.map(Into::into),
+            mid: spec.mid.clone(),
+            pt: spec.pt,
+            ssrc: spec.ssrc,
+            rtx: spec.rtx_ssrc.zip(rtx_pt),
+            clock_rate: codec.map_or(90_000, |codec| codec.clock_rate),
             written: spec.written,
             kind: spec.kind,
-            known: false,
-            declared: false,
             outbound: Outbound::default(),
+            rtx_index: random_index(),
+            last: None,
+            resends: Resends::default(),
             history: History::default(),
         };
         let free = self.slots.iter().position(Option::is_none);
         let slot = free.unwrap_or(self.slots.len());
-        for ssrc in std::iter::once(stream.ssrc).chain(stream.rtx) {
-            self.by_ssrc.insert(*ssrc, slot);
+        let rtx = stream.rtx.map(|(ssrc, _)| ssrc);
+        for ssrc in std::iter::once(stream.ssrc).chain(rtx) {
+            self.by_ssrc.insert(ssrc, slot);
         }
-        self.by_mid.insert(stream.mid, slot);
         match self.slots.get_mut(slot) {
             Some(place) => *place = Some(stream),
             None => self.slots.push(Some(stream)),
         }
     }
 
-    /// Tells str0m about the consumers that it does not know.
-    pub fn declare(&mut self, rtc: &mut Rtc, router: &RouterMedia, cert: &DtlsCert) {
-        for stream in self.slots.iter_mut().flatten().filter(|s| !s.known) {
-            let media = (stream.mid, stream.kind);
-            router.declare(rtc, cert, stream.written.automatic, media);
-            stream.known = true;
-        }
+    /// Has str0m estimate as long as there is a consumer whose packets the client counts.
+    pub fn settle(&mut self, rtc: &mut Rtc) {
+        let counted = self.streams().any(|s| s.written.automatic.transport_cc);
+        self.stand_in.keep(rtc, counted, &self.media.codecs);
     }
 
     /// Removes the consumer in a slot.
-    pub fn remove(&mut self, rtc: Option<&mut Rtc>, slot: u32) {
+    pub fn remove(&mut self, slot: u32) {
         let place = usize::try_from(slot)
             .ok()
             .and_then(|slot| self.slots.get_mut(slot));
         let Some(stream) = place.and_then(Option::take) else {
             return;
         };
-        for ssrc in std::iter::once(stream.ssrc).chain(stream.rtx) {
-            self.by_ssrc.remove(&*ssrc);
-        }
-        self.by_mid.remove(&stream.mid);
-        if stream.known
-            && let Some(rtc) = rtc
-        {
-            rtc.direct_api().remove_media(stream.mid);
+        let rtx = stream.rtx.map(|(ssrc, _)| ssrc);
+        for ssrc in std::iter::once(stream.ssrc).chain(rtx) {
+            self.by_ssrc.remove(&ssrc);
         }
     }
 
-    /// The consumer whose packets carry this MID.
-    pub fn consumer(&self, mid: Mid) -> Option<ConsumerKey> {
-        let slot = *self.by_mid.get(&mid)?;
-        Some(self.slots.get(slot)?.as_ref()?.consumer)
-    }
-
-    /// Counts an RTP packet that leaves. True: its arrival will be reported.
-    pub fn sent(&mut self, now: Instant, rtp: &[u8], retransmission: bool) -> bool {
-        let ssrc = guard::ssrc(rtp);
-        let Some(stream) = ssrc.and_then(|ssrc| self.by_ssrc_mut(ssrc)) else {
-            return false;
-        };
-        stream.outbound.sent(now, rtp.len(), retransmission);
-        if stream.rtx.is_none() && !retransmission {
-            stream.history.keep(rtp);
-        }
-        // What is sent again as it was has the number that it had.
-        stream.written.automatic.transport_cc && (stream.rtx.is_some() || !retransmission)
-    }
-
-    /// The client asks for a packet again: counts that, and answers the packet as
-    /// it left if that is there and its stream has no RTX. For one with RTX str0m
-    /// answers the client.
-    pub fn nacked(&mut self, ssrc: u32, sequence: u16) -> Option<&[u8]> {
-        let stream = self.by_ssrc_mut(ssrc)?;
-        stream.outbound.nacked();
-        stream.history.packet(sequence)
-    }
-
-    /// Whether a packet on a stream for retransmissions answers a NACK.
-    pub fn pay_back(&mut self, rtp: &[u8]) -> bool {
-        let stream = guard::ssrc(rtp).and_then(|ssrc| self.by_ssrc_mut(ssrc));
-        stream.is_some_and(|stream| stream.outbound.pay_back())
+    /// The consumer that a client's request is about.
+    pub fn consumer(&self, ssrc: u32) -> Option<ConsumerKey> {
+        let slot = *self.by_ssrc.get(&ssrc)?;
+        let stream = self.slots.get(slot)?.as_ref()?;
+        (stream.ssrc == ssrc).then_some(stream.consumer)
     }
 
     fn by_ssrc_mut(&mut self, ssrc: u32) -> Option<&mut SendStream> {
@@ -256,15 +275,6 @@ impl Sending {
     /// A second or a part of it is over.
     pub fn forget_nacks(&mut self) {
         self.owed -= self.owed / 8;
-    }
-
-    /// Takes in what str0m counts of a stream.
-    pub fn handle_stats(&mut self, stats: &MediaEgressStats) {
-        let slot = self.by_mid.get(&stats.mid).copied();
-        let place = slot.and_then(|slot| self.slots.get_mut(slot));
-        if let Some(stream) = place.and_then(Option::as_mut) {
-            stream.outbound.handle_stats(stats);
-        }
     }
 
     /// What audio takes, bits per second.
@@ -286,8 +296,8 @@ impl Sending {
     pub fn stats(&self, now: Instant, slot: u32) -> Option<StreamStats> {
         let stream = self.stream(slot)?;
         Some(StreamStats {
-            ssrc: *stream.ssrc,
-            rtx_ssrc: stream.rtx.map(|ssrc| *ssrc),
+            ssrc: stream.ssrc,
+            rtx_ssrc: stream.rtx.map(|(ssrc, _)| ssrc),
             ..stream.outbound.stats(now)
         })
     }
@@ -311,45 +321,48 @@ impl Sending {
             .fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
     }
 
-    /// Queues a packet for its consumer; it leaves with the next flush.
-    pub fn write(&mut self, rtc: &mut Rtc, forward: &Forward, packet: &MediaPacket, at: Instant) {
+    /// Queues a packet for its consumer; it leaves with the next flush. `at`: when it was
+    /// captured, on the local clock.
+    pub fn write(
+        &mut self,
+        rtc: &mut Rtc,
+        forward: &Forward,
+        packet: &MediaPacket,
+        at: Instant,
+    ) -> bool {
         let slot = usize::try_from(forward.sink.slot).unwrap_or(usize::MAX);
         let Some(stream) = self.slots.get_mut(slot).and_then(Option::as_mut) else {
-            return;
-        };
-        let mut api = rtc.direct_api();
-        if !stream.declared {
-            let tx = api.declare_stream_tx(stream.ssrc, stream.rtx, stream.mid, None);
-            tx.set_rtx_cache(RTX_CACHE_PACKETS, RTX_CACHE_AGE, RESEND_CAP);
-            // What the bandwidth does not allow is not written, and what it does has
-            // been paced by who sent it. In a pacer's queue it would be late, and in
-            // the way of what follows when the bandwidth falls.
-            tx.set_unpaced(true);
-            stream.outbound.begin(forward.sequence);
-            stream.declared = true;
-        }
-        let Some(tx) = api.stream_tx(&stream.ssrc) else {
-            return;
+            return false;
         };
         stream.outbound.written(forward.sequence);
-        let (payload, patch) = rewrite::payload(&forward.payload, &packet.payload);
-        let mut write = RtpWrite::new(
-            stream.pt,
-            forward.sequence.into(),
-            forward.timestamp,
-            at,
-            payload,
-        )
-        .marker(forward.marker)
-        .ext_vals(
-            stream
-                .written
-                .values(&packet.extensions, forward.frame_number),
-        )
-        .nackable(stream.rtx.is_some());
-        if let Some(patch) = patch {
-            write = write.vp8_patch(patch);
-        }
-        tx.write_rtp(write);
+        let values = &packet.extensions;
+        let waiting = Waiting {
+            slot,
+            consumer: stream.consumer,
+            sequence: forward.sequence,
+            timestamp: forward.timestamp,
+            marker: forward.marker,
+            captured: at,
+            body: Body {
+                shared: packet.payload.clone(),
+                what: forward.payload,
+            },
+            copied: Copied::of(
+                stream.written,
+                &self.media.ids,
+                values,
+                forward.frame_number,
+            ),
+            again: false,
+            probe: false,
+        };
+        let counted = stream.written.automatic.transport_cc;
+        self.queue(rtc, at, waiting, counted)
     }
+}
+
+/// Where the numbers of a stream of our own begin (RFC 3711 §3.3.1: low enough that the
+/// first packet may be lost).
+fn random_index() -> u64 {
+    u64::from(rand::random::<u16>() & 0x7fff) + 1
 }

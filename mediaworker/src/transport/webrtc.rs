@@ -24,12 +24,14 @@ use super::guard::{ReplayGuard, ResendBudget};
 use super::ice::{Checked, IceAgent, IceState};
 use super::packet::MediaPacket;
 use super::receive::{ProducerSpec, Received, Receiving};
+use super::sealing::Sealer;
 use super::send::{ConsumerSpec, Sending};
 use super::stats::Traffic;
 use super::{PacketKind, TransportError, Tuple, sctp, srtcp};
+use advancing::{Drained, Progress};
 use building::{build, feed, remote_ice};
 
-pub use super::templates::RouterMedia;
+pub use super::media::RouterMedia;
 
 /// DTLS records held while the connect command is under way. A ClientHello
 /// takes two.
@@ -107,9 +109,7 @@ pub struct WebRtcTransport {
     pub(super) data: DataChannels,
     early: Vec<Vec<u8>>,
     rtc_timeout: Option<Instant>,
-    /// The time that str0m was advanced to: a packet or so ahead of the clock,
-    /// microseconds.
-    advanced: Option<Instant>,
+    progress: Progress,
     /// The handshake to start once ICE knows where the client is, and whether as
     /// DTLS client. A handshake that nobody can receive would only time out.
     pending: Option<Handshake>,
@@ -132,6 +132,7 @@ impl WebRtcTransport {
     ) -> Self {
         Self {
             cert,
+            sending: Sending::new(media.clone()),
             media,
             ice: IceAgent::new(),
             role,
@@ -140,11 +141,10 @@ impl WebRtcTransport {
             verified: false,
             rtc: None,
             receiving: Receiving::default(),
-            sending: Sending::default(),
             data,
             early: Vec::new(),
             rtc_timeout: None,
-            advanced: None,
+            progress: Progress::default(),
             pending: None,
             replay: ReplayGuard::default(),
             resends: ResendBudget::default(),
@@ -170,7 +170,8 @@ impl WebRtcTransport {
 
     /// When [`WebRtcTransport::handle_timeout`] wants to be called.
     pub fn next_timeout(&self) -> Option<Instant> {
-        [self.rtc_timeout, self.ice.consent_deadline()]
+        let reports = self.sending.next_report();
+        [self.rtc_timeout, self.ice.consent_deadline(), reports]
             .into_iter()
             .flatten()
             .min()
@@ -235,6 +236,9 @@ impl WebRtcTransport {
             out.dropped += 1;
             return;
         };
+        if kind == PacketKind::Rtcp {
+            self.progress.stir();
+        }
         let fed = match kind {
             PacketKind::Rtcp => srtcp::listen(|| feed(rtc, at, datagram)),
             _ => feed(rtc, at, datagram),
@@ -245,7 +249,12 @@ impl WebRtcTransport {
         if kind == PacketKind::Rtcp && !self.look_at_rtcp(now, datagram, out) {
             return;
         }
-        self.drain(now, out);
+        if self.sending.awaits_numbers() {
+            // The client has asked for something again.
+            self.flush(now, out);
+        } else {
+            self.drain(now, out, false);
+        }
         if kind == PacketKind::Rtp {
             self.count_arrival(now, datagram);
         }
@@ -306,7 +315,7 @@ impl WebRtcTransport {
             out.failed = Some(error.to_string());
             return;
         }
-        self.sending.declare(rtc, &self.media, &self.cert);
+        self.sending.settle(rtc);
         if let Err(error) = self.receiving.teach(rtc, remote_ice()) {
             out.failed = Some(error.to_string());
         }
@@ -392,13 +401,16 @@ impl WebRtcTransport {
         self.role = Some(Role::Consuming);
         self.sending.add(key, spec);
         if let Some(rtc) = self.rtc.as_deref_mut() {
-            self.sending.declare(rtc, &self.media, &self.cert);
+            self.sending.settle(rtc);
         }
     }
 
     /// Removes the consumer in a slot.
     pub fn close_consumer(&mut self, slot: u32) {
-        self.sending.remove(self.rtc.as_deref_mut(), slot);
+        self.sending.remove(slot);
+        if let Some(rtc) = self.rtc.as_deref_mut() {
+            self.sending.settle(rtc);
+        }
     }
 
     /// Queues a packet for a consumer; it leaves with the next flush. `at`: when
@@ -411,31 +423,39 @@ impl WebRtcTransport {
         let Some(rtc) = self.rtc.as_deref_mut() else {
             return false;
         };
-        self.sending.write(rtc, forward, packet, at);
-        true
+        self.sending.write(rtc, forward, packet, at)
     }
 
     /// Says goodbye to the client: RTCP BYE and DTLS close_notify.
     pub fn close(&mut self, now: Instant, out: &mut Output) {
+        if self.dtls == DtlsState::Connected {
+            for goodbye in self.sending.goodbyes() {
+                self.leave(now, goodbye, out);
+            }
+        }
         if self.dtls == DtlsState::Connected
             && let Some(rtc) = self.rtc.as_deref_mut()
             && rtc.close().is_ok()
         {
-            self.drain(now, out);
+            self.drain(now, out, false);
         }
         self.dtls = DtlsState::Closed;
     }
 
-    /// Takes everything out of str0m, up to its next timeout.
-    fn drain(&mut self, now: Instant, out: &mut Output) {
+    /// Takes everything out of str0m, up to its next timeout; with `by_packet`, up to a
+    /// media packet that has another one behind it.
+    fn drain(&mut self, now: Instant, out: &mut Output, by_packet: bool) -> Drained {
+        let mut drained = Drained::Empty;
         // What another transport left behind when it failed.
+        let _ = crypto::take_key_material();
         let _ = crypto::take_peer_certificate();
         let _ = crypto::take_sctp_established();
         while let Some(rtc) = self.rtc.as_deref_mut() {
-            // A transport for producing sends RTCP only.
+            // A transport for producing sends RTCP only; what comes out of another one
+            // stands for what leaves, see `send::stand_in`.
             let polled = match self.role {
                 Some(Role::Producing) => srtcp::listen(|| rtc.poll_output()),
-                _ => rtc.poll_output(),
+                _ => srtcp::mute(|| rtc.poll_output()),
             };
             let output = match polled {
                 Ok(output) => output,
@@ -443,14 +463,19 @@ impl WebRtcTransport {
                     self.dtls = DtlsState::Failed;
                     out.failed = Some(error.to_string());
                     self.rtc_timeout = None;
-                    return;
+                    return drained;
                 }
             };
+            if let Some(keys) = crypto::take_key_material()
+                && self.role == Some(Role::Consuming)
+            {
+                self.sending.protect(|| Sealer::new(&keys));
+            }
             if !self.verified && !verify(self.remote.as_ref(), &mut self.verified) {
                 self.dtls = DtlsState::Failed;
                 out.failed = Some("the certificate does not match the fingerprint".into());
                 self.rtc_timeout = None;
-                return;
+                return drained;
             }
             match output {
                 RtcOutput::Timeout(at) => {
@@ -464,7 +489,11 @@ impl WebRtcTransport {
                 }
                 RtcOutput::Transmit(transmit) => {
                     if !self.transmit(now, transmit.contents.into(), out) {
-                        return;
+                        return drained;
+                    }
+                    if by_packet && self.sending.awaits_numbers() {
+                        drained = Drained::NextPacket;
+                        break;
                     }
                 }
                 RtcOutput::Event(Event::RtpPacket(packet)) => {
@@ -474,21 +503,14 @@ impl WebRtcTransport {
                     }
                     if self.receiving.is_abused() {
                         out.failed = Some("changes its SSRCs too often".into());
-                        return;
+                        return drained;
                     }
-                }
-                RtcOutput::Event(Event::KeyframeRequest(request)) => {
-                    out.key_frame_requests
-                        .extend(self.sending.consumer(request.mid));
                 }
                 RtcOutput::Event(Event::SenderFeedback(feedback)) => {
                     self.receiving.handle_report(&feedback);
                 }
                 RtcOutput::Event(Event::MediaIngressStats(stats)) => {
                     self.receiving.handle_stats(&stats);
-                }
-                RtcOutput::Event(Event::MediaEgressStats(stats)) => {
-                    self.sending.handle_stats(&stats);
                 }
                 RtcOutput::Event(Event::EgressBitrateEstimate(estimate)) => {
                     out.bandwidth_changed |= self.bandwidth.handle_estimate(&estimate);
@@ -526,6 +548,7 @@ impl WebRtcTransport {
         if crypto::take_sctp_established() {
             self.data.set_established();
         }
+        drained
     }
 
     /// True when ICE and DTLS let media flow.

@@ -264,7 +264,7 @@ fn receiver(network: &mut Network) -> usize {
 }
 
 fn sending_room(ports: OwnPorts, rtx: bool) -> (Network, usize) {
-    let mut network = Network::new(7);
+    let mut network = Network::new(2);
     create_router(&mut network);
     create(&mut network, "plain", ports, true);
     for request in [audio_request(), video_request(rtx)] {

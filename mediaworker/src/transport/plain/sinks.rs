@@ -183,7 +183,6 @@ impl Sinks {
         for outgoing in queue.iter().filter(|it| !it.again) {
             if let Some(sink) = self.by_slot(outgoing.slot) {
                 if sink.packets == 0 {
-                    books.begin_plain(sink.slot, outgoing.index);
                     sink.next_report = Some(now + sink.interval());
                     reports.extend(sink.info(now, wall));
                 }

@@ -4,8 +4,9 @@
 use std::time::Instant;
 
 use router::score::{Interval, ScoreHistory};
-use str0m::stats::MediaEgressStats;
 
+use super::departing::Count;
+use crate::transport::rtcp::ReportBlock;
 use crate::transport::stats::{Feedback, Meter, StreamStats, Totals};
 
 /// Cumulative losses are 24 bits with a sign; reports of duplicates make them
@@ -16,12 +17,10 @@ const NEGATIVE: u64 = 0x80_0000;
 #[derive(Debug, Default)]
 pub struct Outbound {
     meter: Meter,
-    /// Packets named by NACKs that have not been resent yet.
-    owed: u32,
-    /// Those among them that had been named at the last look.
-    owed_before: u32,
     packets: u64,
     retransmitted: u64,
+    /// Octets of payload in media packets.
+    octets: u64,
     /// Highest sequence number, losses and retransmissions up to the last
     /// receiver report.
     reported: Option<(u64, u64, u64)>,
@@ -38,57 +37,6 @@ pub struct Outbound {
 }
 
 impl Outbound {
-    /// The first packet will have this sequence number.
-    pub fn begin(&mut self, sequence: u64) {
-        self.reported = Some((sequence.saturating_sub(1), 0, 0));
-    }
-
-    /// The packet with this sequence number is on its way.
-    pub fn written(&mut self, sequence: u64) {
-        self.highest = self.highest.max(sequence);
-    }
-
-    /// A packet leaves.
-    pub fn sent(&mut self, now: Instant, len: usize, retransmission: bool) {
-        self.meter.add(now, len);
-        self.packets += 1;
-        self.retransmitted += u64::from(retransmission);
-    }
-
-    /// The client asks for one of its packets again.
-    pub fn nacked(&mut self) {
-        self.feedback.nack_packets += 1;
-        self.owed += 1;
-    }
-
-    /// Whether a packet on the stream for retransmissions answers a NACK. str0m
-    /// resends at once, so what is not owed was sent to probe the bandwidth.
-    pub fn pay_back(&mut self) -> bool {
-        let is_owed = self.owed > 0;
-        self.owed = self.owed.saturating_sub(1);
-        self.owed_before = self.owed_before.saturating_sub(1);
-        is_owed
-    }
-
-    /// Takes in what str0m counts. A new receiver report in there ends an
-    /// interval.
-    pub fn handle_stats(&mut self, stats: &MediaEgressStats) {
-        // What has not been resent by the second look was too old.
-        self.owed -= self.owed_before.min(self.owed);
-        self.owed_before = self.owed;
-        self.set_feedback(Feedback {
-            nacks: stats.nacks,
-            nack_packets: 0,
-            plis: stats.plis,
-            firs: stats.firs,
-            round_trip_time: stats.rtt,
-        });
-        if let Some(remote) = &stats.remote {
-            self.jitter = remote.jitter;
-            self.handle_report(*remote.maximum_sequence_number, remote.packets_lost);
-        }
-    }
-
     /// Takes in everything but the packets that NACKs name.
     pub fn set_feedback(&mut self, feedback: Feedback) {
         self.feedback = Feedback {
@@ -102,9 +50,61 @@ impl Outbound {
         self.jitter = jitter;
     }
 
+    /// The packet with this sequence number is on its way.
+    pub fn written(&mut self, sequence: u64) {
+        let before = sequence.saturating_sub(1);
+        self.reported.get_or_insert((before, 0, 0));
+        self.highest = self.highest.max(sequence);
+    }
+
+    /// A packet leaves; `payload`: octets of media in it.
+    pub fn sent(&mut self, now: Instant, len: usize, payload: usize, retransmission: bool) {
+        self.meter.add(now, len);
+        self.packets += 1;
+        if retransmission {
+            self.retransmitted += 1;
+        } else {
+            self.octets += u64::try_from(payload).unwrap_or(0);
+        }
+    }
+
+    /// Media packets that have left, and the octets of payload in them.
+    pub fn media(&self) -> (u64, u64) {
+        (self.packets - self.retransmitted, self.octets)
+    }
+
+    /// The client asks for one of its packets again.
+    pub fn nacked(&mut self) {
+        self.feedback.nack_packets += 1;
+    }
+
+    /// The client has sent a request.
+    pub fn requested(&mut self, what: Count) {
+        let count = match what {
+            Count::Nack => &mut self.feedback.nacks,
+            Count::Pli => &mut self.feedback.plis,
+            Count::Fir => &mut self.feedback.firs,
+        };
+        *count += 1;
+    }
+
+    /// Takes in a report of the client, which ends an interval.
+    pub fn handle_report(&mut self, now: Instant, block: &ReportBlock) {
+        self.jitter = block.jitter;
+        self.feedback.round_trip_time = block.round_trip(now);
+        self.end_interval(self.extended(block.highest), block.lost.into());
+    }
+
+    /// The sequence number nearest to the highest that was sent.
+    fn extended(&self, highest: u32) -> u64 {
+        let low = u32::try_from(self.highest & 0xffff_ffff).unwrap_or(0);
+        let ahead = i64::from(highest.wrapping_sub(low).cast_signed());
+        self.highest.saturating_add_signed(ahead)
+    }
+
     /// Takes in a receiver report, which ends an interval: the highest sequence
     /// number, extended, and the packets that are lost, 24 bits with a sign.
-    pub fn handle_report(&mut self, highest: u64, lost: u64) {
+    pub fn end_interval(&mut self, highest: u64, lost: u64) {
         let Some((before, lost_before, resent_before)) = self.reported else {
             return;
         };
@@ -192,13 +192,13 @@ mod tests {
         ];
         let now = Instant::now();
         let mut stream = Outbound::default();
-        stream.handle_report(5, 5);
+        stream.end_interval(5, 5);
         assert_eq!(stream.score(), 10, "nothing was sent");
-        stream.begin(1001);
+        stream.written(1001);
         for (index, (highest, lost, resent, fraction, score)) in cases.into_iter().enumerate() {
-            (0..resent).for_each(|_| stream.sent(now, 100, true));
+            (0..resent).for_each(|_| stream.sent(now, 100, 90, true));
             stream.written(highest);
-            stream.handle_report(highest, lost);
+            stream.end_interval(highest, lost);
             let stats = stream.stats(now);
             assert_eq!(stats.fraction_lost, fraction, "case {index}");
             assert_eq!(stats.score, score, "case {index}");
@@ -211,12 +211,12 @@ mod tests {
     #[test]
     fn a_report_of_what_was_never_sent_does_not_hold_for_ever() {
         let mut stream = Outbound::default();
-        stream.begin(1001);
+        stream.written(1001);
         stream.written(1100);
-        stream.handle_report(1_000_000, 0);
+        stream.end_interval(1_000_000, 0);
         assert_eq!(stream.interval(), (100, 0), "what was sent at most");
         stream.written(1200);
-        stream.handle_report(1200, 50);
+        stream.end_interval(1200, 50);
         assert_eq!(stream.interval(), (100, 50));
         assert!(stream.score() < 10, "{}", stream.score());
     }

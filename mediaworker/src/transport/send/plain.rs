@@ -18,25 +18,18 @@ pub struct PlainReport {
 }
 
 impl Sending {
-    /// The first packet of a slot will have this sequence number.
-    pub fn begin_plain(&mut self, slot: u32, sequence: u64) {
-        if let Some(outbound) = self.outbound(slot) {
-            outbound.begin(sequence);
-        }
-    }
-
     /// Counts a media packet of a slot.
     pub fn written_plain(&mut self, now: Instant, slot: u32, sequence: u64, len: usize) {
         if let Some(outbound) = self.outbound(slot) {
             outbound.written(sequence);
-            outbound.sent(now, len, false);
+            outbound.sent(now, len, len, false);
         }
     }
 
     /// Counts a retransmission of a slot.
     pub fn resent_plain(&mut self, now: Instant, slot: u32, len: usize) {
         if let Some(outbound) = self.outbound(slot) {
-            outbound.sent(now, len, true);
+            outbound.sent(now, len, 0, true);
         }
     }
 
@@ -44,8 +37,6 @@ impl Sending {
     pub fn nacked_plain(&mut self, slot: u32) {
         if let Some(outbound) = self.outbound(slot) {
             outbound.nacked();
-            // It is resent, or not, at once.
-            outbound.pay_back();
         }
     }
 
@@ -60,7 +51,7 @@ impl Sending {
             outbound.set_feedback(feedback);
             if let Some(report) = report {
                 outbound.set_jitter(report.jitter);
-                outbound.handle_report(report.highest.into(), report.lost.into());
+                outbound.end_interval(report.highest.into(), report.lost.into());
             }
         }
     }

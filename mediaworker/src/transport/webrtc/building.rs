@@ -8,11 +8,11 @@ use str0m::bwe::Bitrate;
 use str0m::config::{DtlsCert, Fingerprint as Str0mFingerprint};
 use str0m::ice::{StunMessage, TransId};
 use str0m::net::{Protocol as Str0mProtocol, Receive};
-use str0m::rtp::ExtensionMap;
 use str0m::{Candidate, IceCreds, Input, Rtc};
 
 use super::{Role, RouterMedia};
 use crate::transport::receive::RemoteIce;
+use crate::transport::send::stand_in;
 use crate::transport::{crypto, data, extensions, ice, slots};
 
 /// The pair of addresses that str0m sees (RFC 5737 documentation range).
@@ -61,9 +61,8 @@ pub(super) fn build(
         }
         Role::Consuming => {
             slots::sending_codecs(config.codec_config(), &media.codecs);
-            // Each media brings its own; see `templates`.
             config = config
-                .set_extension_map(ExtensionMap::empty())
+                .set_extension_map(stand_in::extension_map())
                 .enable_bwe(Some(Bitrate::bps(initial)))
                 .set_stats_interval(Some(ESTIMATE_INTERVAL));
         }

@@ -3,13 +3,14 @@
 use std::time::Instant;
 
 use router::ProducerKey;
-use str0m::bwe::Bitrate;
+use str0m::bwe::{Bitrate, BweKind};
+use str0m::media::Mid;
 
-use super::{Output, WebRtcTransport};
+use super::{Output, Role, WebRtcTransport};
 use crate::transport::PacketKind;
-use crate::transport::guard::{self, Resend, ResendBudget};
+use crate::transport::guard::Resend;
 use crate::transport::receive::Receiving;
-use crate::transport::send::Sending;
+use crate::transport::send::{Asked, Departure, Sending};
 use crate::transport::srtcp;
 use crate::transport::stats::Traffic;
 
@@ -53,9 +54,7 @@ impl WebRtcTransport {
 
     /// Forgets what was sent to a consumer: something else is from now on.
     pub fn forget_sent(&mut self, slot: u32) {
-        if let Some(rtc) = self.rtc.as_deref_mut() {
-            self.sending.forget_sent(rtc, slot);
-        }
+        self.sending.forget_sent(slot);
     }
 
     /// No video is wanted any more.
@@ -83,12 +82,15 @@ impl WebRtcTransport {
         };
         if let Some(from) = self.bandwidth.set_idle(desired == 0) {
             rtc.bwe().reset(Bitrate::bps(from));
+            self.progress.stir();
         }
         if let Some(from) = self.bandwidth.stalls(now, wants_more) {
             rtc.bwe().reset(Bitrate::bps(from));
+            self.progress.stir();
         }
         if let Some(desired) = self.bandwidth.want(now, desired, wants_more) {
             rtc.bwe().set_bitrate(Bitrate::ZERO, Bitrate::bps(desired));
+            self.progress.stir();
         }
     }
 
@@ -114,30 +116,49 @@ impl WebRtcTransport {
         self.receiving.set_paused(now, producer, paused);
     }
 
-    /// Lets a datagram of str0m leave. False: the client asks for more than it may,
-    /// and the transport has failed.
+    /// Lets a datagram of str0m leave, or what it stands for. False: the client asks for
+    /// more than it may, and the transport has failed.
     pub(super) fn transmit(&mut self, now: Instant, datagram: Vec<u8>, out: &mut Output) -> bool {
+        let producing = self.role == Some(Role::Producing);
         match PacketKind::of(&datagram) {
             // str0m's own checks are for the pair of addresses that is not real.
             Some(PacketKind::Stun) => {}
-            Some(PacketKind::Rtp) => {
-                let sent = self.departure(&datagram);
-                return self.transmit_rtp(now, datagram, sent, out);
-            }
-            Some(PacketKind::Rtcp) => {
+            Some(PacketKind::Rtcp) if producing => {
                 for (ssrc, _) in srtcp::heard(&datagram).nacks {
                     self.receiving.nacked(ssrc);
                 }
                 self.leave(now, datagram, out);
+            }
+            // Not encrypted; about the stand-in, of which the client knows nothing.
+            Some(PacketKind::Rtcp) => {}
+            Some(PacketKind::Rtp) => {
+                if let Some((packet, kind)) = self.sending.stands_for(now, &datagram) {
+                    self.bandwidth.note_departure();
+                    return self.transmit_rtp(now, packet, kind, out);
+                }
             }
             _ => self.leave(now, datagram, out),
         }
         true
     }
 
-    /// Looks at an RTCP packet that str0m has been given: counts what its NACKs name,
-    /// and sends that again where str0m would not; notes what was lost. False as
-    /// for [`WebRtcTransport::transmit`].
+    /// Sends packets that need no number.
+    pub(super) fn send_plain(&mut self, now: Instant, out: &mut Output) {
+        while let Some((packet, kind)) = self.sending.next_plain(now) {
+            self.transmit_rtp(now, packet, kind, out);
+        }
+    }
+
+    /// Sends the reports that are due.
+    pub(super) fn report(&mut self, now: Instant, out: &mut Output) {
+        for report in self.sending.reports(now) {
+            self.leave(now, report, out);
+        }
+    }
+
+    /// Looks at an RTCP packet that str0m has been given: takes in what the client
+    /// reports and requests, sends again what it asks for, and notes what was lost. False
+    /// as for [`WebRtcTransport::transmit`].
     pub(super) fn look_at_rtcp(&mut self, now: Instant, rtcp: &[u8], out: &mut Output) -> bool {
         let heard = srtcp::heard(rtcp);
         if heard.arrived + heard.lost > 0 {
@@ -145,43 +166,48 @@ impl WebRtcTransport {
             let loss = (heard.arrived, heard.lost);
             out.bandwidth_changed |= self.bandwidth.handle_feedback(now, loss, sent);
         }
+        if let Some(bitrate) = heard.bitrate {
+            let estimate = BweKind::Remb {
+                estimate: Bitrate::bps(bitrate),
+                mid: Mid::new(),
+            };
+            out.bandwidth_changed |= self.bandwidth.handle_estimate(&estimate);
+        }
+        self.sending.handle(now, &heard);
+        for ssrc in heard.plis.iter().chain(&heard.firs) {
+            out.key_frame_requests.extend(self.sending.consumer(*ssrc));
+        }
         if !self.sending.expects_nacks(heard.nacks.len()) {
             out.failed = Some("asks for too many retransmissions".into());
             return false;
         }
-        heard.nacks.into_iter().all(|(ssrc, sequence)| {
-            match self.sending.nacked(ssrc, sequence).map(<[u8]>::to_vec) {
-                Some(packet) => self.transmit_rtp(now, packet, Departure::Resend, out),
-                None => true,
-            }
-        })
+        heard
+            .nacks
+            .into_iter()
+            .all(|(ssrc, sequence)| self.resend(now, ssrc, sequence, out))
     }
 
-    /// What an RTP packet of str0m is.
-    fn departure(&mut self, rtp: &[u8]) -> Departure {
-        if guard::ssrc(rtp) == Some(PROBE_SSRC) {
-            Departure::Probe
-        } else if !guard::payload_type(rtp).is_some_and(|pt| self.media.is_resend(pt)) {
-            Departure::Media
-        } else if self.sending.pay_back(rtp) {
-            Departure::Resend
-        } else {
-            Departure::Probe
-        }
-    }
-
-    fn transmit_rtp(
-        &mut self,
-        now: Instant,
-        rtp: Vec<u8>,
-        kind: Departure,
-        out: &mut Output,
-    ) -> bool {
-        match pay(&mut self.resends, kind) {
-            Resend::Send => {
-                self.count_departure(now, &rtp, kind);
-                self.leave(now, rtp, out);
-            }
+    /// Sends a packet again, if it is kept. False as for [`WebRtcTransport::transmit`].
+    fn resend(&mut self, now: Instant, ssrc: u32, sequence: u16, out: &mut Output) -> bool {
+        let as_it_was = match self.sending.nacked(ssrc, sequence) {
+            Asked::Gone => return true,
+            Asked::Kept => None,
+            Asked::AsItWas(packet) => Some(packet.to_vec()),
+        };
+        match self.resends.resend() {
+            Resend::Send if as_it_was.is_none() && self.resends_too_much(now) => out.dropped += 1,
+            Resend::Send => match (as_it_was, self.rtc.as_deref_mut()) {
+                (Some(packet), _) => {
+                    self.sending.sent_again(now, ssrc, packet.len());
+                    self.transmit_rtp(now, packet, Departure::Resend, out);
+                }
+                (None, Some(rtc)) => {
+                    if !self.sending.resend(rtc, now, ssrc, sequence) {
+                        out.dropped += 1;
+                    }
+                }
+                (None, None) => {}
+            },
             Resend::Drop => out.dropped += 1,
             Resend::Close => {
                 out.failed = Some("asks for too many retransmissions".into());
@@ -191,7 +217,34 @@ impl WebRtcTransport {
         true
     }
 
-    fn leave(&mut self, now: Instant, datagram: Vec<u8>, out: &mut Output) {
+    /// Whether half of what is sent are retransmissions, as a client asks for that loses
+    /// every second packet.
+    fn resends_too_much(&self, now: Instant) -> bool {
+        let again = self.traffic.rtx_sent.recent_bitrate(now);
+        again > RESEND_FLOOR && again > self.traffic.rtp_sent.recent_bitrate(now)
+    }
+
+    fn transmit_rtp(
+        &mut self,
+        now: Instant,
+        rtp: Vec<u8>,
+        kind: Departure,
+        out: &mut Output,
+    ) -> bool {
+        let meter = match kind {
+            Departure::Media => {
+                self.resends.media();
+                &mut self.traffic.rtp_sent
+            }
+            Departure::Resend => &mut self.traffic.rtx_sent,
+            Departure::Probe => &mut self.traffic.probation_sent,
+        };
+        meter.add(now, rtp.len());
+        self.leave(now, rtp, out);
+        true
+    }
+
+    pub(super) fn leave(&mut self, now: Instant, datagram: Vec<u8>, out: &mut Output) {
         match self.ice.selected() {
             Some(tuple) => {
                 self.traffic.sent.add(now, datagram.len());
@@ -200,44 +253,7 @@ impl WebRtcTransport {
             None => out.dropped += 1,
         }
     }
-
-    fn count_departure(&mut self, now: Instant, rtp: &[u8], kind: Departure) {
-        let traffic = &mut self.traffic;
-        let meter = match kind {
-            Departure::Media => &mut traffic.rtp_sent,
-            Departure::Resend => &mut traffic.rtx_sent,
-            Departure::Probe => {
-                self.bandwidth.note_departure();
-                return traffic.probation_sent.add(now, rtp.len());
-            }
-        };
-        meter.add(now, rtp.len());
-        if self.sending.sent(now, rtp, kind == Departure::Resend) {
-            self.bandwidth.note_departure();
-        }
-    }
 }
 
-/// SSRC of probes on a transport that has no stream for retransmissions.
-const PROBE_SSRC: u32 = 0;
-
-/// What an RTP packet to the client is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Departure {
-    Media,
-    Resend,
-    /// It only finds out whether it passes.
-    Probe,
-}
-
-/// Charges a packet to the budget of retransmissions; media packets fill it up.
-/// Probes are not what the client asks for.
-fn pay(budget: &mut ResendBudget, kind: Departure) -> Resend {
-    match kind {
-        Departure::Resend => return budget.resend(),
-        Departure::Media => budget.media(),
-        // What is not asked for is str0m's own, and bounded by its estimate.
-        Departure::Probe => {}
-    }
-    Resend::Send
-}
+/// Bitrate of retransmissions that is never too much, bits per second.
+const RESEND_FLOOR: u64 = 100_000;

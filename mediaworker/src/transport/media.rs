@@ -1,0 +1,31 @@
+//! What a router's consumers have in common.
+
+use super::extensions::Ids;
+use super::slots::PayloadType;
+
+/// What the router's consumers receive: fixed for all its transports.
+#[derive(Debug, Default)]
+pub struct RouterMedia {
+    /// Payload types.
+    pub codecs: Vec<PayloadType>,
+    /// Extension ids and URIs.
+    pub extensions: Vec<(u32, String)>,
+    /// The ids of those that are written.
+    pub ids: Ids,
+}
+
+impl RouterMedia {
+    /// Payload types, extension ids and URIs.
+    pub fn new(codecs: Vec<PayloadType>, extensions: Vec<(u32, String)>) -> Self {
+        Self {
+            ids: Ids::of(&extensions),
+            codecs,
+            extensions,
+        }
+    }
+
+    /// The payload type with its clock rate and that of its retransmissions.
+    pub fn codec(&self, pt: u8) -> Option<&PayloadType> {
+        self.codecs.iter().find(|codec| codec.pt == pt)
+    }
+}

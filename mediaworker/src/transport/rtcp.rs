@@ -1,0 +1,444 @@
+//! RTCP (RFC 3550, RFC 4585, RFC 5104) with a client that receives: what its reports and
+//! requests say, and the sender reports that it gets. Transport-cc feedback is only
+//! counted here; str0m's estimator reads it.
+
+use std::sync::LazyLock;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+const SENDER_REPORT: u8 = 200;
+const RECEIVER_REPORT: u8 = 201;
+const SOURCE_DESCRIPTION: u8 = 202;
+const GOODBYE: u8 = 203;
+const TRANSPORT_FEEDBACK: u8 = 205;
+const PAYLOAD_FEEDBACK: u8 = 206;
+// Formats of transport feedback: generic NACK (RFC 4585 §6.2.1) and transport-cc.
+const NACK: u8 = 1;
+const TRANSPORT_CC: u8 = 15;
+// Formats of payload-specific feedback: PLI, FIR and REMB (application layer feedback).
+const PLI: u8 = 1;
+const FIR: u8 = 4;
+const APPLICATION: u8 = 15;
+const REMB: &[u8] = b"REMB";
+const CNAME: u8 = 1;
+/// Most SSRCs of one goodbye: the count has five bits.
+const MAX_SOURCES: usize = 31;
+/// Most sender reports in one datagram, so that it passes any network.
+const MAX_REPORTS: usize = 16;
+/// Seconds between the NTP epoch and 1970.
+const NTP_OFFSET: u64 = 2_208_988_800;
+
+/// One stream in a receiver report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReportBlock {
+    /// The stream.
+    pub ssrc: u32,
+    /// Packets lost in all, 24 bits with a sign.
+    pub lost: u32,
+    /// Highest sequence number, with the number of its cycles in the upper half.
+    pub highest: u32,
+    /// Units of the RTP clock.
+    pub jitter: u32,
+    /// Middle of the NTP time of the last sender report; 0 without one.
+    pub last_report: u32,
+    /// Since that report, in 65,536ths of a second.
+    pub delay: u32,
+}
+
+/// What an RTCP packet says.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Heard {
+    /// Blocks of sender and receiver reports.
+    pub reports: Vec<ReportBlock>,
+    /// NACK messages: their SSRCs.
+    pub nack_messages: Vec<u32>,
+    /// Packets that NACKs name: SSRC and sequence number.
+    pub nacks: Vec<(u32, u16)>,
+    /// Picture loss indications: their SSRCs.
+    pub plis: Vec<u32>,
+    /// Full intra requests: their SSRCs.
+    pub firs: Vec<u32>,
+    /// What the client can receive, bits per second.
+    pub bitrate: Option<u64>,
+    /// Packets that transport-cc feedback lists as arrived.
+    pub arrived: u32,
+    /// Packets that it lists as not arrived.
+    pub lost: u32,
+}
+
+/// Reads a compound packet up to the first malformed part.
+pub fn read(mut compound: &[u8], said: &mut Heard) {
+    while let &[first, kind, high, low, ..] = compound {
+        let len = (usize::from(u16::from_be_bytes([high, low])) + 1) * 4;
+        let Some((packet, rest)) = compound.split_at_checked(len) else {
+            return;
+        };
+        compound = rest;
+        match kind {
+            SENDER_REPORT => read_blocks(packet.get(28..), first & 0x1f, said),
+            RECEIVER_REPORT => read_blocks(packet.get(8..), first & 0x1f, said),
+            TRANSPORT_FEEDBACK | PAYLOAD_FEEDBACK => {
+                let (Some(ssrc), Some(body)) = (word(packet, 8), packet.get(12..)) else {
+                    continue;
+                };
+                read_feedback(kind, first & 0x1f, ssrc, body, said);
+            }
+            _ => {}
+        }
+    }
+}
+
+fn word(packet: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_be_bytes(*packet.get(at..)?.first_chunk()?))
+}
+
+fn read_blocks(blocks: Option<&[u8]>, count: u8, said: &mut Heard) {
+    let blocks = blocks.unwrap_or_default().chunks_exact(24);
+    let read = |block: &[u8]| {
+        Some(ReportBlock {
+            ssrc: word(block, 0)?,
+            lost: word(block, 4)? & 0xFF_FFFF,
+            highest: word(block, 8)?,
+            jitter: word(block, 12)?,
+            last_report: word(block, 16)?,
+            delay: word(block, 20)?,
+        })
+    };
+    said.reports
+        .extend(blocks.take(count.into()).filter_map(read));
+}
+
+fn read_feedback(kind: u8, format: u8, ssrc: u32, body: &[u8], said: &mut Heard) {
+    match (kind, format) {
+        (TRANSPORT_FEEDBACK, NACK) => {
+            said.nack_messages.push(ssrc);
+            read_nack(ssrc, body, &mut said.nacks);
+        }
+        (TRANSPORT_FEEDBACK, TRANSPORT_CC) => read_transport_cc(body, said),
+        (PAYLOAD_FEEDBACK, PLI) => said.plis.push(ssrc),
+        (PAYLOAD_FEEDBACK, FIR) => {
+            let entries = body.chunks_exact(8);
+            said.firs.extend(entries.filter_map(|entry| word(entry, 0)));
+        }
+        (PAYLOAD_FEEDBACK, APPLICATION) if body.starts_with(REMB) => {
+            // Six bits of exponent, eighteen of mantissa.
+            let value = word(body, 4).unwrap_or(0) & 0xFF_FFFF;
+            let (exponent, mantissa) = (value >> 18, u64::from(value & 0x3_FFFF));
+            said.bitrate = Some(mantissa.checked_shl(exponent).map_or(u64::MAX, |shifted| {
+                if shifted >> exponent == mantissa {
+                    shifted
+                } else {
+                    u64::MAX
+                }
+            }));
+        }
+        _ => {}
+    }
+}
+
+fn read_nack(ssrc: u32, entries: &[u8], named: &mut Vec<(u32, u16)>) {
+    for entry in entries.chunks_exact(4) {
+        let &[a, b, c, d] = entry else { continue };
+        let (first, others) = (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]));
+        named.push((ssrc, first));
+        let bits = (0..16).filter(|bit| others & (1 << bit) != 0);
+        named.extend(bits.map(|bit| (ssrc, first.wrapping_add(bit + 1))));
+    }
+}
+
+/// Counts the packet statuses (draft-holmer-rmcat-transport-wide-cc-extensions-01,
+/// section 3.1).
+fn read_transport_cc(body: &[u8], said: &mut Heard) {
+    let &[_, _, high, low, _, _, _, _, ref chunks @ ..] = body else {
+        return;
+    };
+    let mut left = u16::from_be_bytes([high, low]);
+    for chunk in chunks.chunks_exact(2) {
+        let &[a, b] = chunk else { return };
+        let chunk = u16::from_be_bytes([a, b]);
+        // Number of statuses, number of those that are "not received".
+        let (count, lost) = if chunk & 0x8000 == 0 {
+            let count = (chunk & 0x1fff).min(left);
+            (count, if chunk & 0x6000 == 0 { count } else { 0 })
+        } else {
+            let (width, places) = if chunk & 0x4000 == 0 { (1, 14) } else { (2, 7) };
+            let count = left.min(places);
+            let status = |at: u16| (chunk >> (14 - width * (at + 1))) & ((1 << width) - 1);
+            let lost = (0..count).filter(|at| status(*at) == 0).count();
+            (count, u16::try_from(lost).unwrap_or(0))
+        };
+        said.lost += u32::from(lost);
+        said.arrived += u32::from(count - lost);
+        left -= count;
+        if left == 0 {
+            return;
+        }
+    }
+}
+
+/// One moment on the clock of the process and on the wall.
+static EPOCH: LazyLock<(Instant, Duration)> = LazyLock::new(|| {
+    let wall = SystemTime::now().duration_since(UNIX_EPOCH);
+    (Instant::now(), wall.unwrap_or_default())
+});
+
+/// Time since 1970, by one mapping for the whole process.
+pub fn wall_clock(now: Instant) -> Duration {
+    let (instant, wall) = *EPOCH;
+    match now.checked_duration_since(instant) {
+        Some(since) => wall + since,
+        None => wall.saturating_sub(instant.saturating_duration_since(now)),
+    }
+}
+
+/// NTP format of a time since 1970.
+pub fn ntp(wall: Duration) -> u64 {
+    let fraction = (u64::from(wall.subsec_nanos()) << 32) / 1_000_000_000;
+    ((wall.as_secs() + NTP_OFFSET) << 32) | fraction
+}
+
+/// The middle of an NTP time, as reports carry it.
+fn middle(ntp: u64) -> u32 {
+    u32::try_from((ntp >> 16) & 0xFFFF_FFFF).unwrap_or(0)
+}
+
+impl ReportBlock {
+    /// The round trip that it shows (RFC 3550 §6.4.1); `None` when it answers no sender
+    /// report.
+    pub fn round_trip(&self, now: Instant) -> Option<Duration> {
+        if self.last_report == 0 {
+            return None;
+        }
+        let now = middle(ntp(wall_clock(now)));
+        let units = now
+            .wrapping_sub(self.last_report)
+            .wrapping_sub(self.delay)
+            .cast_signed();
+        // A clock that runs a little fast on the other side makes it negative.
+        let units = u64::try_from(units).unwrap_or(0);
+        Some(Duration::from_micros(units * 1_000_000 / 65_536))
+    }
+}
+
+/// What a sender report says of a stream.
+#[derive(Debug, Clone, Copy)]
+pub struct SenderReport {
+    /// The stream.
+    pub ssrc: u32,
+    /// The RTP timestamp of the time of the report.
+    pub timestamp: u32,
+    /// Packets sent, the low 32 bits.
+    pub packets: u32,
+    /// Octets of payload in them, the low 32 bits.
+    pub octets: u32,
+}
+
+/// Compound packets of sender reports with the name of their source, a few to a datagram.
+pub fn write_reports(now: Instant, cname: &str, reports: &[SenderReport]) -> Vec<Vec<u8>> {
+    let time = ntp(wall_clock(now));
+    let write = |reports: &[SenderReport]| {
+        let mut to = Vec::with_capacity(1_200);
+        for report in reports {
+            header(&mut to, 0, SENDER_REPORT, 6);
+            to.extend_from_slice(&report.ssrc.to_be_bytes());
+            to.extend_from_slice(&time.to_be_bytes());
+            for word in [report.timestamp, report.packets, report.octets] {
+                to.extend_from_slice(&word.to_be_bytes());
+            }
+            write_name(&mut to, report.ssrc, cname.as_bytes());
+        }
+        to
+    };
+    reports.chunks(MAX_REPORTS).map(write).collect()
+}
+
+fn write_name(to: &mut Vec<u8>, ssrc: u32, name: &[u8]) {
+    let name = name.get(..name.len().min(32)).unwrap_or_default();
+    // A chunk ends with at least one zero octet, at a whole word.
+    let words = (2 + name.len()) / 4 + 1;
+    header(to, 1, SOURCE_DESCRIPTION, 1 + words);
+    to.extend_from_slice(&ssrc.to_be_bytes());
+    to.extend_from_slice(&[CNAME, u8::try_from(name.len()).unwrap_or(0)]);
+    to.extend_from_slice(name);
+    to.resize(to.len() + words * 4 - 2 - name.len(), 0);
+}
+
+/// Packets that say that streams have ended.
+pub fn write_goodbyes(ssrcs: &[u32]) -> Vec<Vec<u8>> {
+    let write = |ssrcs: &[u32]| {
+        let mut to = Vec::with_capacity(4 + 4 * ssrcs.len());
+        let count = u8::try_from(ssrcs.len()).unwrap_or(0);
+        header(&mut to, count, GOODBYE, ssrcs.len());
+        for ssrc in ssrcs {
+            to.extend_from_slice(&ssrc.to_be_bytes());
+        }
+        to
+    };
+    ssrcs.chunks(MAX_SOURCES).map(write).collect()
+}
+
+fn header(to: &mut Vec<u8>, count: u8, kind: u8, words_after: usize) {
+    let words = u16::try_from(words_after).unwrap_or(u16::MAX).to_be_bytes();
+    to.extend_from_slice(&[0x80 | (count & 0x1f), kind]);
+    to.extend_from_slice(&words);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn packet(first: u8, kind: u8, body: &[u8]) -> Vec<u8> {
+        let words = u16::try_from(body.len() / 4).unwrap().to_be_bytes();
+        [&[0x80 | first, kind, words[0], words[1]], body].concat()
+    }
+
+    fn nack(ssrc: u8, entries: &[[u8; 4]]) -> Vec<u8> {
+        let body = [&[0, 0, 0, 9], &[0, 0, 0, ssrc], entries.concat().as_slice()].concat();
+        packet(NACK, TRANSPORT_FEEDBACK, &body)
+    }
+
+    fn heard(compound: &[u8]) -> Heard {
+        let mut said = Heard::default();
+        read(compound, &mut said);
+        said
+    }
+
+    #[test]
+    fn transport_cc_statuses_are_counted() {
+        // Number of statuses, chunks, arrived, lost.
+        let cases: [(u8, &[[u8; 2]], u32, u32); 7] = [
+            (5, &[[0x20, 5]], 5, 0),
+            (5, &[[0x00, 5]], 0, 5),
+            (3, &[[0x40, 9]], 3, 0),
+            // One bit each: 1011 0000 0000 00, of which 4 count.
+            (4, &[[0xac, 0x00]], 3, 1),
+            // Two bits each: 01 00 10 00 00 00 00.
+            (7, &[[0xd2, 0x00]], 2, 5),
+            (16, &[[0xbf, 0xff], [0x00, 2]], 14, 2),
+            (20, &[[0x20, 5]], 5, 0),
+        ];
+        for (count, chunks, arrived, lost) in cases {
+            let head = [0, 0, 0, 9, 0, 0, 0, 5, 1, 0, 0, count, 0, 0, 0, 1];
+            let mut body = [&head[..], &chunks.concat()].concat();
+            body.resize(body.len().next_multiple_of(4), 0);
+            let feedback = packet(TRANSPORT_CC, TRANSPORT_FEEDBACK, &body);
+            let said = heard(&feedback);
+            assert_eq!((said.arrived, said.lost), (arrived, lost), "{chunks:x?}");
+            for len in 0..feedback.len() {
+                heard(&feedback[..len]);
+            }
+        }
+    }
+
+    #[test]
+    fn nacks_are_read_in_any_place_of_a_compound_packet() {
+        let report = packet(1, 201, &[7; 28]);
+        let one = nack(5, &[[0, 10, 0, 0]]);
+        assert_eq!(heard(&one).nacks, [(5, 10)]);
+        let wrapping = nack(6, &[[0xff, 0xff, 0x80, 0x03], [0, 20, 0, 0]]);
+        let wanted = [(6, 65_535), (6, 0), (6, 1), (6, 15), (6, 20)];
+        assert_eq!(heard(&wrapping).nacks, wanted);
+        let all = heard(&[&report[..], &wrapping, &report, &one].concat());
+        assert_eq!(all.nacks, [&wanted[..], &[(5, 10)]].concat());
+        assert_eq!(all.nack_messages, [6, 5]);
+        assert_eq!(all.reports.len(), 2);
+        // Other feedback of the same kind or the same format.
+        assert_eq!(heard(&packet(14, TRANSPORT_FEEDBACK, &[1; 16])).nacks, []);
+        assert_eq!(heard(&packet(NACK, 207, &[1; 12])).nacks, []);
+        let long = nack(5, &[[0, 10, 0, 0], [0, 30, 0, 0]]);
+        for len in 0..long.len() {
+            assert_eq!(heard(&long[..len]), Heard::default(), "{len}");
+        }
+    }
+
+    #[test]
+    fn requests_and_limits_are_read() {
+        let pli = packet(PLI, PAYLOAD_FEEDBACK, &[0, 0, 0, 1, 0, 0, 0, 5]);
+        let fir = [0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 6, 1, 0, 0, 0];
+        let fir = packet(FIR, PAYLOAD_FEEDBACK, &fir);
+        let said = heard(&[pli, fir].concat());
+        assert_eq!((said.plis, said.firs), (vec![5], vec![6]));
+        // Exponent and mantissa of REMB, bits per second.
+        for (value, bitrate) in [
+            ([0x01, 0x00, 0x01 << 2, 0x00], 0x400),
+            ([0x01, 0x04 | 0x01, 0x00, 0x00], 0x1_0000 << 1),
+            ([0x01, 0xff, 0xff, 0xff], u64::MAX),
+        ] {
+            let body = [&[0, 0, 0, 1, 0, 0, 0, 0][..], REMB, &value, &[0, 0, 0, 5]].concat();
+            let said = heard(&packet(APPLICATION, PAYLOAD_FEEDBACK, &body));
+            assert_eq!(said.bitrate, Some(bitrate), "{value:x?}");
+        }
+        let other = [&[0, 0, 0, 1, 0, 0, 0, 0][..], b"ELSE", &[1, 2, 3, 4]].concat();
+        let said = heard(&packet(APPLICATION, PAYLOAD_FEEDBACK, &other));
+        assert_eq!(said.bitrate, None);
+    }
+
+    #[test]
+    fn round_trips_come_from_the_last_report() {
+        let now = Instant::now();
+        let sent = now + Duration::from_secs(100);
+        let reports = [7, 8].map(|ssrc| SenderReport {
+            ssrc,
+            timestamp: 90_000,
+            packets: 3,
+            octets: 300,
+        });
+        let written = write_reports(sent, "name", &reports);
+        let [datagram] = written.as_slice() else {
+            panic!("{written:?}");
+        };
+        let last_report = word(datagram, 10).unwrap();
+        let block = ReportBlock {
+            ssrc: 7,
+            lost: 0,
+            highest: 0,
+            jitter: 0,
+            last_report,
+            delay: 65_536,
+        };
+        let at = sent + Duration::from_millis(1_250);
+        let time = block.round_trip(at).unwrap().as_micros();
+        assert!((249_900..=250_100).contains(&time), "{time}");
+        assert_eq!(block.round_trip(sent), Some(Duration::ZERO));
+        let none = ReportBlock {
+            last_report: 0,
+            ..block
+        };
+        assert_eq!(none.round_trip(at), None);
+    }
+
+    #[test]
+    fn others_read_what_is_written() {
+        use str0m::rtp::rtcp::Rtcp;
+        let report = |ssrc| SenderReport {
+            ssrc,
+            timestamp: 1,
+            packets: 2,
+            octets: 3,
+        };
+        for cname in ["", "a", "ab", "abc", "abcd"] {
+            let reports: Vec<_> = (1..=20).map(report).collect();
+            let written = write_reports(Instant::now(), cname, &reports);
+            assert_eq!(written.len(), 2);
+            for mut compound in written.iter().map(Vec::as_slice) {
+                assert!(compound.len() <= 1_200);
+                while let Some((head, _)) = compound.split_first_chunk::<4>() {
+                    let len = 4 * (usize::from(u16::from_be_bytes([head[2], head[3]])) + 1);
+                    let (packet, rest) = compound.split_at(len);
+                    let packet = Rtcp::try_from(packet).unwrap();
+                    if let Rtcp::SenderReport(sr) = packet {
+                        assert_eq!(sr.sender_info.sender_packet_count, 2);
+                        assert_eq!(sr.sender_info.sender_octet_count, 3);
+                    }
+                    compound = rest;
+                }
+            }
+        }
+        let ssrcs: Vec<u32> = (0..40).collect();
+        for packet in write_goodbyes(&ssrcs) {
+            assert!(matches!(
+                Rtcp::try_from(packet.as_slice()),
+                Ok(Rtcp::Goodbye(_))
+            ));
+        }
+    }
+}

@@ -1,0 +1,414 @@
+//! How packets leave for a client: written, numbered and protected, at each flush of their
+//! transport. What the client counts (transport-cc) gets its number from str0m, see
+//! [`super::stand_in`]; the rest leaves at once.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use router::{ConsumerKey, Payload};
+use str0m::Rtc;
+
+use super::packet::{self, Body, Content, Copied, Header};
+use super::resends::Sent;
+use super::stand_in::Token;
+use super::{MAX_WAITING, SendStream, Sending};
+use crate::transport::rtcp::{self, Heard, SenderReport};
+
+/// Time between sender reports.
+const REPORT_INTERVAL: Duration = Duration::from_secs(1);
+/// Most octets of padding in a packet.
+const MAX_PADDING: u8 = 240;
+/// SSRC of probes on a transport that has no stream for retransmissions.
+const PROBE_SSRC: u32 = 0;
+
+/// What a packet to the client is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Departure {
+    /// Media.
+    Media,
+    /// Media that the client has asked for once more.
+    Resend,
+    /// It only finds out whether it passes.
+    Probe,
+}
+
+/// A packet that leaves with the next flush.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    pub slot: usize,
+    /// Whose slot it was.
+    pub consumer: ConsumerKey,
+    /// The sequence number that it has, or had.
+    pub sequence: u64,
+    pub timestamp: u32,
+    pub marker: bool,
+    pub captured: Instant,
+    pub body: Body,
+    pub copied: Copied,
+    /// It is a retransmission.
+    pub again: bool,
+    /// Nobody has asked for it.
+    pub probe: bool,
+}
+
+/// What is done about a packet that a client has asked for again.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Asked<'a> {
+    /// It is not kept.
+    Gone,
+    /// It can be queued once more.
+    Kept,
+    /// It is to be sent once more as it is.
+    AsItWas(&'a [u8]),
+}
+
+impl Sending {
+    /// Queues a packet; `counted`: the client counts it. False: there are too many.
+    pub(super) fn queue(
+        &mut self,
+        rtc: &mut Rtc,
+        now: Instant,
+        waiting: Waiting,
+        counted: bool,
+    ) -> bool {
+        if self.plain.len() + self.numbered.len() >= MAX_WAITING {
+            return false;
+        }
+        if !counted {
+            self.plain.push_back(waiting);
+            return true;
+        }
+        // All that matters of a payload is its length.
+        let payload: Arc<[u8]> = match waiting.body.what {
+            Payload::Empty => Arc::default(),
+            Payload::Same | Payload::Patched(_) => waiting.body.shared.clone(),
+        };
+        let stands_for = (waiting.slot, waiting.sequence);
+        let codecs = &self.media.codecs;
+        let number = self.stand_in.write(rtc, codecs, now, payload, stands_for);
+        match number {
+            Some(number) => self.numbered.push_back((number, waiting)),
+            // The router has no transport-cc, whatever the client believes.
+            None => self.plain.push_back(waiting),
+        }
+        true
+    }
+
+    /// Whether packets wait for numbers.
+    pub fn awaits_numbers(&self) -> bool {
+        !self.numbered.is_empty()
+    }
+
+    /// str0m has nothing to send: what still waits for a number gets none.
+    pub fn forget_waiting(&mut self) {
+        self.numbered.clear();
+    }
+
+    /// The next packet that needs no number.
+    pub fn next_plain(&mut self, now: Instant) -> Option<(Vec<u8>, Departure)> {
+        loop {
+            let waiting = self.plain.pop_front()?;
+            if let Some(departed) = self.depart(now, waiting, None) {
+                return Some(departed);
+            }
+        }
+    }
+
+    /// What leaves for a packet that came out of str0m.
+    pub fn stands_for(&mut self, now: Instant, rtp: &[u8]) -> Option<(Vec<u8>, Departure)> {
+        let (token, number) = self.stand_in.read(rtp)?;
+        let departed = match token {
+            Token::Packet(written) => {
+                let mut waiting = None;
+                // What is in front of it has been dropped by str0m.
+                while let Some((queued, packet)) = self.numbered.pop_front() {
+                    if queued == written {
+                        waiting = Some(packet);
+                        break;
+                    }
+                }
+                waiting.and_then(|waiting| self.depart(now, waiting, Some(number)))
+            }
+            Token::Again(written) => {
+                let (slot, sequence) = self.stand_in.stood_for(written).unzip();
+                let waiting = slot.zip(sequence).and_then(|(slot, sequence)| {
+                    let stream = self.slots.get(slot)?.as_ref()?;
+                    again(slot, stream, stream.resends.packet(sequence)?)
+                });
+                waiting.and_then(|mut waiting| {
+                    waiting.probe = true;
+                    self.depart(now, waiting, Some(number))
+                })
+            }
+            Token::Padding(octets) => self.pad(now, octets, number),
+        };
+        // A number that nothing carries would be taken for a lost packet.
+        departed.or_else(|| self.pad(now, MAX_PADDING, number))
+    }
+
+    /// Writes and protects a packet. `None` when its consumer is gone.
+    fn depart(
+        &mut self,
+        now: Instant,
+        waiting: Waiting,
+        number: Option<u16>,
+    ) -> Option<(Vec<u8>, Departure)> {
+        let sealer = self.sealer.as_ref()?;
+        let stream = self.slots.get_mut(waiting.slot)?.as_mut()?;
+        if stream.consumer != waiting.consumer {
+            return None;
+        }
+        let Waiting {
+            sequence,
+            timestamp,
+            marker,
+            captured,
+            body,
+            copied,
+            again,
+            probe,
+            ..
+        } = waiting;
+        let (ssrc, payload_type, index, content) = match stream.rtx.filter(|_| again) {
+            None => (stream.ssrc, stream.pt, sequence, Content::Media(&body)),
+            Some((ssrc, pt)) => {
+                let index = stream.next_rtx_index();
+                (ssrc, pt, index, Content::Again(sequence, &body))
+            }
+        };
+        let header = Header {
+            payload_type,
+            marker,
+            sequence: index,
+            timestamp,
+            ssrc,
+            ..stream.header(now, number)
+        };
+        let (mut packet, len) = packet::write(&header, &self.media.ids, &copied, content);
+        if !sealer.seal_rtp(&mut packet, len, ssrc, index) {
+            return None;
+        }
+        if probe {
+            return Some((packet, Departure::Probe));
+        }
+        stream.outbound.sent(now, packet.len(), body.len(), again);
+        if again {
+            return Some((packet, Departure::Resend));
+        }
+        if stream.last.replace((timestamp, captured)).is_none() {
+            // The client cannot tell when a stream was captured before it has one.
+            self.next_report = Some(now);
+        }
+        if stream.rtx.is_some() {
+            stream.resends.keep(Sent {
+                sequence,
+                timestamp,
+                marker,
+                body,
+                copied,
+                at: now,
+            });
+        } else {
+            stream.history.keep(&packet);
+        }
+        Some((packet, Departure::Media))
+    }
+
+    /// Writes and protects padding, on a stream for retransmissions if there is one.
+    fn pad(&mut self, now: Instant, octets: u8, number: u16) -> Option<(Vec<u8>, Departure)> {
+        let sealer = self.sealer.as_ref()?;
+        let counted = |s: &&mut SendStream| s.written.automatic.transport_cc;
+        let mut streams = self.slots.iter_mut().flatten().filter(counted);
+        // Retransmissions belong to something that was sent.
+        let found = streams.find(|s| s.rtx.is_some() && s.last.is_some());
+        let (header, index) = match found {
+            Some(stream) => {
+                let (ssrc, payload_type) = stream.rtx?;
+                let index = stream.next_rtx_index();
+                let header = Header {
+                    payload_type,
+                    ssrc,
+                    timestamp: stream.last.map_or(0, |(timestamp, _)| timestamp),
+                    ..stream.header(now, Some(number))
+                };
+                (header, index)
+            }
+            None => {
+                let index = self.probe_index;
+                self.probe_index += 1;
+                let mut streams = self.slots.iter().flatten();
+                let stream = streams.find(|s| s.written.automatic.transport_cc)?;
+                let header = Header {
+                    payload_type: stream.pt,
+                    ssrc: PROBE_SSRC,
+                    ..stream.header(now, Some(number))
+                };
+                (header, index)
+            }
+        };
+        let header = Header {
+            sequence: index,
+            ..header
+        };
+        let content = Content::Padding(octets.min(MAX_PADDING));
+        let ids = &self.media.ids;
+        let (mut packet, len) = packet::write(&header, ids, &Copied::NONE, content);
+        let sealed = sealer.seal_rtp(&mut packet, len, header.ssrc, index);
+        sealed.then_some((packet, Departure::Probe))
+    }
+
+    /// The client asks for a packet again.
+    pub fn nacked(&mut self, ssrc: u32, sequence: u16) -> Asked<'_> {
+        let Some(stream) = self.by_ssrc_mut(ssrc).filter(|s| s.ssrc == ssrc) else {
+            return Asked::Gone;
+        };
+        stream.outbound.nacked();
+        if stream.rtx.is_some() {
+            return match stream.resends.by_number(sequence) {
+                Some(_) => Asked::Kept,
+                None => Asked::Gone,
+            };
+        }
+        let Some(packet) = stream.history.packet(sequence) else {
+            return Asked::Gone;
+        };
+        Asked::AsItWas(packet)
+    }
+
+    /// A packet without RTX is sent once more as it was.
+    pub fn sent_again(&mut self, now: Instant, ssrc: u32, len: usize) {
+        if let Some(stream) = self.by_ssrc_mut(ssrc) {
+            stream.outbound.sent(now, len, 0, true);
+        }
+    }
+
+    /// Queues what the client has asked for again.
+    pub fn resend(&mut self, rtc: &mut Rtc, now: Instant, ssrc: u32, sequence: u16) -> bool {
+        let Some(slot) = self.by_ssrc.get(&ssrc).copied() else {
+            return false;
+        };
+        let stream = self.slots.get(slot).and_then(Option::as_ref);
+        let found = stream.and_then(|stream| {
+            let waiting = again(slot, stream, stream.resends.by_number(sequence)?)?;
+            Some((waiting, stream.written.automatic.transport_cc))
+        });
+        found.is_some_and(|(waiting, counted)| self.queue(rtc, now, waiting, counted))
+    }
+
+    /// Takes in what the client reports and requests of its streams.
+    pub fn handle(&mut self, now: Instant, heard: &Heard) {
+        for block in &heard.reports {
+            if let Some(stream) = self.by_ssrc_mut(block.ssrc)
+                && stream.ssrc == block.ssrc
+            {
+                stream.outbound.handle_report(now, block);
+            }
+        }
+        for (ssrcs, count) in [
+            (&heard.nack_messages, Count::Nack),
+            (&heard.plis, Count::Pli),
+            (&heard.firs, Count::Fir),
+        ] {
+            for ssrc in ssrcs {
+                if let Some(stream) = self.by_ssrc_mut(*ssrc) {
+                    stream.outbound.requested(count);
+                }
+            }
+        }
+    }
+
+    /// When [`Sending::reports`] has something.
+    pub fn next_report(&self) -> Option<Instant> {
+        self.next_report
+    }
+
+    /// Sender reports of all streams that have sent something, once they are due.
+    pub fn reports(&mut self, now: Instant) -> Vec<Vec<u8>> {
+        if self.next_report.is_none_or(|at| at > now) {
+            return Vec::new();
+        }
+        let reports: Vec<SenderReport> = self.streams().filter_map(|s| s.report(now)).collect();
+        self.next_report = (!reports.is_empty()).then(|| now + REPORT_INTERVAL);
+        let packets = rtcp::write_reports(now, &self.cname, &reports);
+        self.seal_rtcp(packets)
+    }
+
+    /// Says that all streams have ended.
+    pub fn goodbyes(&mut self) -> Vec<Vec<u8>> {
+        let started = self.streams().filter(|s| s.last.is_some());
+        let ssrcs: Vec<u32> = started
+            .flat_map(|s| std::iter::once(s.ssrc).chain(s.rtx.map(|(ssrc, _)| ssrc)))
+            .collect();
+        self.seal_rtcp(rtcp::write_goodbyes(&ssrcs))
+    }
+
+    fn seal_rtcp(&mut self, mut packets: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
+        match &mut self.sealer {
+            Some(sealer) => packets.retain_mut(|packet| sealer.seal_rtcp(packet)),
+            None => packets.clear(),
+        }
+        packets
+    }
+}
+
+/// What a client asks for.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Count {
+    Nack,
+    Pli,
+    Fir,
+}
+
+impl SendStream {
+    /// What the headers of its packets have in common.
+    fn header(&self, now: Instant, number: Option<u16>) -> Header<'_> {
+        let wanted = self.written.automatic;
+        Header {
+            payload_type: self.pt,
+            marker: false,
+            sequence: 0,
+            timestamp: 0,
+            ssrc: self.ssrc,
+            mid: wanted.mid.then_some(self.mid.as_str()),
+            sent: wanted.abs_send_time.then_some(now),
+            transport_cc: number.filter(|_| wanted.transport_cc),
+        }
+    }
+
+    fn next_rtx_index(&mut self) -> u64 {
+        let index = self.rtx_index;
+        self.rtx_index += 1;
+        index
+    }
+
+    /// What a sender report says of it; `None` before its first packet.
+    fn report(&self, now: Instant) -> Option<SenderReport> {
+        let (timestamp, captured) = self.last?;
+        let passed = now.saturating_duration_since(captured).as_micros();
+        let ticks = passed * u128::from(self.clock_rate) / 1_000_000;
+        let (packets, octets) = self.outbound.media();
+        Some(SenderReport {
+            ssrc: self.ssrc,
+            timestamp: timestamp.wrapping_add(u32::try_from(ticks & 0xffff_ffff).unwrap_or(0)),
+            packets: u32::try_from(packets & 0xffff_ffff).unwrap_or(0),
+            octets: u32::try_from(octets & 0xffff_ffff).unwrap_or(0),
+        })
+    }
+}
+
+/// A packet that was sent, to be sent once more. `None` for a stream without RTX.
+fn again(slot: usize, stream: &SendStream, sent: &Sent) -> Option<Waiting> {
+    stream.rtx?;
+    Some(Waiting {
+        slot,
+        consumer: stream.consumer,
+        sequence: sent.sequence,
+        timestamp: sent.timestamp,
+        marker: sent.marker,
+        captured: sent.at,
+        body: sent.body.clone(),
+        copied: sent.copied.clone(),
+        again: true,
+        probe: false,
+    })
+}

@@ -1,0 +1,438 @@
+//! RTP packets to a client (RFC 3550 §5.1), written whole: header, header extensions
+//! (RFC 8285) and payload.
+
+use std::sync::Arc;
+use std::time::{Instant, UNIX_EPOCH};
+
+use router::Payload;
+use str0m::media::Frequency;
+use str0m::rtp::ExtensionValues;
+
+use crate::transport::dependency_descriptor::DependencyDescriptor;
+use crate::transport::extensions::{Ids, Written};
+use crate::transport::rtcp;
+use crate::transport::sealing::MAX_TAG;
+
+/// Highest id, and most octets, of an extension in the one-byte form.
+const MAX_ONE_BYTE_ID: u8 = 14;
+const MAX_ONE_BYTE_LEN: usize = 16;
+/// Octets of a header with the extensions of most packets.
+const USUAL_HEADER: usize = 48;
+/// Octets of the extensions that are copied, each with id and length: audio level (3),
+/// orientation (3), transmission offset (5), capture time (18) and playout delay (5).
+const MAX_COPIED: usize = 34;
+
+/// What is sent of a payload that all consumers share.
+#[derive(Debug, Clone)]
+pub struct Body {
+    /// The payload.
+    pub shared: Arc<[u8]>,
+    /// What of it.
+    pub what: Payload,
+}
+
+impl Body {
+    /// Octets that are sent.
+    pub fn len(&self) -> usize {
+        match self.what {
+            Payload::Empty => 0,
+            Payload::Same | Payload::Patched(_) => self.shared.len(),
+        }
+    }
+
+    fn write(&self, to: &mut Vec<u8>) {
+        let start = to.len();
+        match &self.what {
+            Payload::Empty => {}
+            Payload::Same => to.extend_from_slice(&self.shared),
+            Payload::Patched(patch) => {
+                to.extend_from_slice(&self.shared);
+                patch.apply(to.get_mut(start..).unwrap_or_default());
+            }
+        }
+    }
+}
+
+/// Extensions that a packet has from its producer's, as octets.
+#[derive(Debug, Clone)]
+pub struct Copied {
+    /// Id, length and value of each.
+    fields: [u8; MAX_COPIED],
+    len: u8,
+    /// The descriptor, and the frame number that it carries instead of its own.
+    descriptor: Option<(Arc<DependencyDescriptor>, Option<u16>)>,
+}
+
+impl Copied {
+    /// Nothing.
+    pub const NONE: Self = Self {
+        fields: [0; MAX_COPIED],
+        len: 0,
+        descriptor: None,
+    };
+
+    /// What a consumer's packet has of a producer's.
+    pub fn of(
+        written: Written,
+        ids: &Ids,
+        values: &ExtensionValues,
+        frame_number: Option<u16>,
+    ) -> Self {
+        let mut copied = Self::NONE;
+        if written.audio_level
+            && let (Some(level), Some(voice)) = (values.audio_level, values.voice_activity)
+        {
+            let octet = (u8::from(voice) << 7) | (level.unsigned_abs() & 0x7f);
+            copied.push(ids.audio_level, &[octet]);
+        }
+        if written.video_orientation
+            && let Some(orientation) = values.video_orientation
+        {
+            copied.push(ids.video_orientation, &[orientation as u8]);
+        }
+        if written.transmission_offset
+            && let Some(offset) = values.tx_time_offs
+        {
+            // 24 bits (RFC 5450).
+            let [_, octets @ ..] = offset.to_be_bytes();
+            copied.push(ids.transmission_offset, &octets);
+        }
+        if written.abs_capture_time
+            && let Some(time) = &values.abs_capture_time
+        {
+            let captured = time.capture_time.duration_since(UNIX_EPOCH);
+            let captured = rtcp::ntp(captured.unwrap_or_default()).to_be_bytes();
+            match time.clock_offset {
+                None => copied.push(ids.abs_capture_time, &captured),
+                Some(offset) => {
+                    let both = [captured, offset.to_be_bytes()];
+                    copied.push(ids.abs_capture_time, both.as_flattened());
+                }
+            }
+        }
+        if written.playout_delay
+            && let (Some(min), Some(max)) = (values.play_delay_min, values.play_delay_max)
+        {
+            // Twelve bits each, hundredths of a second.
+            let units = |time: str0m::media::MediaTime| {
+                u32::try_from(time.rebase(Frequency::HUNDREDTHS).numer() & 0xfff).unwrap_or(0)
+            };
+            let [_, octets @ ..] = ((units(min) << 12) | units(max)).to_be_bytes();
+            copied.push(ids.playout_delay, &octets);
+        }
+        if written.dependency_descriptor {
+            let descriptor = values.user_values.get_arc::<DependencyDescriptor>();
+            copied.descriptor = descriptor.map(|it| (it, frame_number));
+        }
+        copied
+    }
+
+    fn push(&mut self, id: u8, value: &[u8]) {
+        let start = usize::from(self.len);
+        let end = start + 2 + value.len();
+        let Some([place, len, rest @ ..]) = self.fields.get_mut(start..end) else {
+            return;
+        };
+        *place = id;
+        *len = u8::try_from(value.len()).unwrap_or(0);
+        rest.copy_from_slice(value);
+        self.len = u8::try_from(end).unwrap_or(self.len);
+    }
+
+    fn fields(&self) -> impl Iterator<Item = (u8, &[u8])> {
+        let mut rest = self.fields.get(..self.len.into()).unwrap_or_default();
+        std::iter::from_fn(move || {
+            let (&[id, len], after) = rest.split_first_chunk::<2>()?;
+            let (value, after) = after.split_at_checked(len.into())?;
+            rest = after;
+            Some((id, value))
+        })
+    }
+}
+
+/// The header of a packet, without what is copied into it.
+#[derive(Debug, Clone, Copy)]
+pub struct Header<'a> {
+    /// Payload type.
+    pub payload_type: u8,
+    /// Marker bit.
+    pub marker: bool,
+    /// Sequence number, and more above it.
+    pub sequence: u64,
+    /// RTP timestamp.
+    pub timestamp: u32,
+    /// Synchronization source.
+    pub ssrc: u32,
+    /// MID, where the client wants it.
+    pub mid: Option<&'a str>,
+    /// When it is sent, where the client wants to know.
+    pub sent: Option<Instant>,
+    /// Number of the packet among all of the transport, where the client counts them.
+    pub transport_cc: Option<u16>,
+}
+
+/// What is behind the header.
+#[derive(Debug, Clone, Copy)]
+pub enum Content<'a> {
+    /// Media.
+    Media(&'a Body),
+    /// The same once more, with the sequence number that it had (RFC 4588 §4).
+    Again(u64, &'a Body),
+    /// Octets of padding, 1 to 255.
+    Padding(u8),
+}
+
+/// Writes a packet, with room for its tag; answers it and the length of its header.
+pub fn write(
+    header: &Header<'_>,
+    ids: &Ids,
+    copied: &Copied,
+    content: Content<'_>,
+) -> (Vec<u8>, usize) {
+    let len = match content {
+        Content::Media(body) => body.len(),
+        Content::Again(_, body) => 2 + body.len(),
+        Content::Padding(len) => len.into(),
+    };
+    let mut to = Vec::with_capacity(USUAL_HEADER + len + MAX_TAG);
+    let padding = u8::from(matches!(content, Content::Padding(_)));
+    to.push(0x80 | (padding << 5));
+    to.push((u8::from(header.marker) << 7) | (header.payload_type & 0x7f));
+    to.extend_from_slice(&low(header.sequence).to_be_bytes());
+    to.extend_from_slice(&header.timestamp.to_be_bytes());
+    to.extend_from_slice(&header.ssrc.to_be_bytes());
+    write_extensions(&mut to, header, ids, copied);
+    let header_len = to.len();
+    match content {
+        Content::Media(body) => body.write(&mut to),
+        Content::Again(sequence, body) => {
+            to.extend_from_slice(&low(sequence).to_be_bytes());
+            body.write(&mut to);
+        }
+        Content::Padding(len) => {
+            to.resize(header_len + usize::from(len.max(1)), 0);
+            if let Some(last) = to.last_mut() {
+                *last = len.max(1);
+            }
+        }
+    }
+    (to, header_len)
+}
+
+/// The sequence number in a header.
+fn low(sequence: u64) -> u16 {
+    u16::try_from(sequence & 0xffff).unwrap_or(0)
+}
+
+fn write_extensions(to: &mut Vec<u8>, header: &Header<'_>, ids: &Ids, copied: &Copied) {
+    let start = to.len();
+    let descriptor = copied.descriptor.as_ref();
+    let two_byte = ids.highest() > MAX_ONE_BYTE_ID
+        || descriptor.is_some_and(|(it, _)| it.octets().len() > MAX_ONE_BYTE_LEN);
+    to.extend_from_slice(if two_byte {
+        &[0x10, 0, 0, 0]
+    } else {
+        &[0xbe, 0xde, 0, 0]
+    });
+    let first = to.len();
+    let mut put = |id: u8, value: &[u8]| {
+        let len = u8::try_from(value.len()).unwrap_or(0);
+        if id == 0 || len == 0 {
+            return;
+        }
+        if two_byte {
+            to.extend_from_slice(&[id, len]);
+        } else {
+            to.push((id << 4) | ((len - 1) & 0x0f));
+        }
+        to.extend_from_slice(value);
+    };
+    if let Some(mid) = header.mid {
+        put(ids.mid, mid.as_bytes());
+    }
+    if let Some(sent) = header.sent {
+        put(ids.abs_send_time, &abs_send_time(sent));
+    }
+    if let Some(number) = header.transport_cc {
+        put(ids.transport_cc, &number.to_be_bytes());
+    }
+    for (id, value) in copied.fields() {
+        put(id, value);
+    }
+    if let Some((descriptor, _)) = descriptor {
+        put(ids.dependency_descriptor, descriptor.octets());
+    }
+    let len = to.len() - first;
+    if len == 0 {
+        to.truncate(start);
+        return;
+    }
+    if let Some((descriptor, Some(number))) = descriptor {
+        // It is the last one; its number is behind the first octet.
+        let place = to.len() - descriptor.octets().len() + 1;
+        if let Some(place) = to.get_mut(place..place + 2) {
+            place.copy_from_slice(&number.to_be_bytes());
+        }
+    }
+    to.resize(first + len.next_multiple_of(4), 0);
+    let words = u16::try_from(len.div_ceil(4)).unwrap_or(u16::MAX);
+    if let Some(place) = to.get_mut(first - 2..first) {
+        place.copy_from_slice(&words.to_be_bytes());
+    }
+    if let Some(place) = to.get_mut(start - 12) {
+        *place |= 0x10;
+    }
+}
+
+/// Seconds of the wall clock in 6.18 bits.
+fn abs_send_time(now: Instant) -> [u8; 3] {
+    let wall = rtcp::wall_clock(now);
+    let fraction = (u64::from(wall.subsec_nanos()) << 18) / 1_000_000_000;
+    let units = ((wall.as_secs() & 0x3f) << 18) | fraction;
+    let [.., a, b, c] = units.to_be_bytes();
+    [a, b, c]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::transport::extensions as uris;
+    use crate::transport::guard;
+    use str0m::rtp::VideoOrientation;
+
+    fn ids(shift: u32) -> Ids {
+        let all = [
+            uris::MID,
+            uris::ABS_SEND_TIME,
+            uris::TRANSPORT_CC,
+            uris::AUDIO_LEVEL,
+            uris::VIDEO_ORIENTATION,
+            uris::ABS_CAPTURE_TIME,
+            uris::PLAYOUT_DELAY,
+            uris::TRANSMISSION_OFFSET,
+            crate::transport::dependency_descriptor::URI,
+        ];
+        let list: Vec<_> = (1 + shift..).zip(all.map(str::to_owned)).collect();
+        Ids::of(&list)
+    }
+
+    fn header<'a>(now: Instant) -> Header<'a> {
+        Header {
+            payload_type: 101,
+            marker: true,
+            sequence: 0x1_2345,
+            timestamp: 0x0a0b_0c0d,
+            ssrc: 7,
+            mid: Some("video"),
+            sent: Some(now),
+            transport_cc: Some(0xfffe),
+        }
+    }
+
+    fn values() -> ExtensionValues {
+        let mut values = ExtensionValues {
+            audio_level: Some(-37),
+            voice_activity: Some(true),
+            video_orientation: Some(VideoOrientation::Deg90),
+            tx_time_offs: Some(0x0001_0203),
+            ..Default::default()
+        };
+        let descriptor = DependencyDescriptor::new(&[0xc1, 2, 3, 4]).unwrap();
+        values.user_values.set(descriptor);
+        values
+    }
+
+    fn all() -> Written {
+        Written::negotiated(
+            [
+                uris::MID,
+                uris::AUDIO_LEVEL,
+                uris::VIDEO_ORIENTATION,
+                uris::TRANSMISSION_OFFSET,
+                crate::transport::dependency_descriptor::URI,
+            ]
+            .into_iter(),
+        )
+    }
+
+    #[test]
+    fn headers_carry_what_is_wanted_in_both_forms() {
+        let now = Instant::now();
+        let body = Body {
+            shared: Arc::from(&b"payload"[..]),
+            what: Payload::Same,
+        };
+        for shift in [0, 8] {
+            let ids = ids(shift);
+            let id = |index: u8| index + u8::try_from(shift).unwrap();
+            for frame_number in [None, Some(0x1234)] {
+                let copied = Copied::of(all(), &ids, &values(), frame_number);
+                let (packet, len) = write(&header(now), &ids, &copied, Content::Media(&body));
+                assert_eq!(packet[0], 0x90);
+                assert_eq!(len % 4, 0);
+                assert_eq!(&packet[len..], b"payload");
+                assert_eq!(guard::ssrc(&packet), Some(7));
+                assert_eq!(guard::sequence(&packet), Some(0x2345));
+                assert_eq!(guard::payload_type(&packet), Some(101));
+                let extension = |index| guard::extension(&packet, id(index));
+                assert_eq!(extension(1), Some(&b"video"[..]));
+                assert_eq!(extension(2), Some(&abs_send_time(now)[..]));
+                assert_eq!(extension(3), Some(&[0xff, 0xfe][..]));
+                assert_eq!(extension(4), Some(&[0x80 | 37][..]));
+                assert_eq!(extension(5), Some(&[3][..]));
+                assert_eq!(extension(6), None);
+                assert_eq!(extension(8), Some(&[1, 2, 3][..]));
+                let descriptor = match frame_number {
+                    None => [0xc1, 2, 3, 4],
+                    Some(_) => [0xc1, 0x12, 0x34, 4],
+                };
+                assert_eq!(extension(9), Some(&descriptor[..]));
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_is_copied_that_was_not_negotiated() {
+        let ids = ids(0);
+        let none = Written::negotiated(std::iter::empty());
+        let copied = Copied::of(none, &ids, &values(), None);
+        let bare = Header {
+            mid: None,
+            sent: None,
+            transport_cc: None,
+            ..header(Instant::now())
+        };
+        let (packet, len) = write(&bare, &ids, &copied, Content::Padding(3));
+        assert_eq!((packet[0], len), (0xa0, 12));
+        assert_eq!(packet[12..], [0, 0, 3]);
+    }
+
+    #[test]
+    fn retransmissions_begin_with_the_number_that_they_had() {
+        let body = Body {
+            shared: Arc::from(&[9, 9, 9][..]),
+            what: Payload::Empty,
+        };
+        let (packet, len) = write(
+            &header(Instant::now()),
+            &Ids::default(),
+            &Copied::NONE,
+            Content::Again(0x5_6789, &body),
+        );
+        assert_eq!((packet[0], len), (0x80, 12), "ids are not known");
+        assert_eq!(packet[12..], [0x67, 0x89]);
+    }
+
+    #[test]
+    fn send_times_are_those_of_the_wall_clock() {
+        let now = Instant::now();
+        let [a, b, c] = abs_send_time(now);
+        let [d, e, f] = abs_send_time(now + std::time::Duration::from_secs(65));
+        let units = |octets: [u8; 3]| {
+            let [a, b, c] = octets;
+            i64::from(u32::from_be_bytes([0, a, b, c]))
+        };
+        let passed = (units([d, e, f]) - units([a, b, c])).rem_euclid(64 << 18);
+        assert!((passed - (1 << 18)).abs() <= 1, "{passed}");
+    }
+}

@@ -1,0 +1,129 @@
+//! What a stream with RTX (RFC 4588) has sent lately, to be sent once more.
+//!
+//! Payloads are shared with all other consumers, so only what is different is kept for
+//! each.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use super::packet::{Body, Copied};
+
+/// Packets that are kept, and for how long. What is older is not sent again.
+const KEPT: usize = 1024;
+const KEPT_FOR: Duration = Duration::from_secs(3);
+
+/// A packet that was sent.
+#[derive(Debug)]
+pub struct Sent {
+    /// Its extended sequence number.
+    pub sequence: u64,
+    /// Its RTP timestamp.
+    pub timestamp: u32,
+    /// Its marker bit.
+    pub marker: bool,
+    /// Its payload.
+    pub body: Body,
+    /// Its extensions.
+    pub copied: Copied,
+    /// When it was sent.
+    pub at: Instant,
+}
+
+/// The packets of one stream, by sequence number.
+#[derive(Debug, Default)]
+pub struct Resends {
+    packets: VecDeque<Sent>,
+}
+
+impl Resends {
+    /// Keeps a packet; those that are too many or too old are forgotten.
+    pub fn keep(&mut self, packet: Sent) {
+        let old = |first: &Sent| packet.at.saturating_duration_since(first.at) > KEPT_FOR;
+        while self.packets.len() >= KEPT || self.packets.front().is_some_and(old) {
+            self.packets.pop_front();
+        }
+        let in_order = self.packets.back();
+        if in_order.is_none_or(|last| last.sequence < packet.sequence) {
+            self.packets.push_back(packet);
+            return;
+        }
+        let place = self.place(packet.sequence);
+        self.packets.insert(place, packet);
+    }
+
+    /// The packet with a sequence number.
+    pub fn packet(&self, sequence: u64) -> Option<&Sent> {
+        let found = self.packets.get(self.place(sequence))?;
+        (found.sequence == sequence).then_some(found)
+    }
+
+    /// The packet with the low bits of a sequence number.
+    pub fn by_number(&self, number: u16) -> Option<&Sent> {
+        let last = self.packets.back()?.sequence;
+        let behind = u16::try_from(last & 0xffff).ok()?.wrapping_sub(number);
+        self.packet(last.checked_sub(behind.into())?)
+    }
+
+    /// Forgets all of them.
+    pub fn clear(&mut self) {
+        self.packets.clear();
+    }
+
+    fn place(&self, sequence: u64) -> usize {
+        self.packets
+            .partition_point(|packet| packet.sequence < sequence)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use router::Payload;
+
+    fn packet(sequence: u64, at: Instant) -> Sent {
+        Sent {
+            sequence,
+            timestamp: 0,
+            marker: false,
+            body: Body {
+                shared: [].into(),
+                what: Payload::Same,
+            },
+            copied: Copied::NONE,
+            at,
+        }
+    }
+
+    #[test]
+    fn what_is_new_enough_is_found_in_any_order() {
+        let now = Instant::now();
+        let mut resends = Resends::default();
+        assert!(resends.by_number(1).is_none());
+        for sequence in [65_534, 65_536, 65_535, 65_538] {
+            resends.keep(packet(sequence, now));
+        }
+        for (number, sequence) in [
+            (65_534, Some(65_534)),
+            (65_535, Some(65_535)),
+            (0, Some(65_536)),
+            (1, None),
+            (2, Some(65_538)),
+            (3, None),
+            (60_000, None),
+        ] {
+            let found = resends.by_number(number).map(|it| it.sequence);
+            assert_eq!(found, sequence, "{number}");
+        }
+        resends.keep(packet(65_539, now + KEPT_FOR));
+        assert!(resends.packet(65_534).is_some());
+        resends.keep(packet(65_540, now + KEPT_FOR + Duration::from_millis(1)));
+        assert!(resends.packet(65_538).is_none(), "too old");
+        assert!(resends.packet(65_539).is_some());
+        for sequence in 70_000..72_000 {
+            resends.keep(packet(sequence, now + KEPT_FOR));
+        }
+        assert_eq!(resends.packets.len(), KEPT);
+        resends.clear();
+        assert!(resends.packet(71_999).is_none());
+    }
+}
