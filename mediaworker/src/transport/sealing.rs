@@ -34,7 +34,7 @@ const LABEL_RTCP: u8 = 3;
 const LABEL_AT: usize = 7;
 
 /// What DTLS has exported (RFC 5764 §4.2).
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct KeyMaterial {
     /// The profile that was negotiated.
     pub profile: SrtpProfile,
@@ -42,6 +42,13 @@ pub struct KeyMaterial {
     pub octets: Vec<u8>,
     /// We were the DTLS client.
     pub client: bool,
+}
+
+impl std::fmt::Debug for KeyMaterial {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // No keys in logs.
+        f.debug_struct("KeyMaterial").finish_non_exhaustive()
+    }
 }
 
 /// Protects what is sent to one client.

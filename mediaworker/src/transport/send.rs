@@ -145,11 +145,14 @@ impl Sending {
     }
 
     /// Forgets what was sent to the consumer in a slot, so that it is not sent again.
-    pub fn forget_sent(&mut self, slot: u32) {
+    pub fn forget_sent(&mut self, rtc: Option<&mut Rtc>, slot: u32) {
         let place = usize::try_from(slot).ok();
         let stream = place.and_then(|slot| self.slots.get_mut(slot)?.as_mut());
         if let Some(stream) = stream {
             stream.resends.clear();
+        }
+        if let Some(rtc) = rtc {
+            self.stand_in.forget(rtc);
         }
     }
 
@@ -243,11 +246,15 @@ impl Sending {
     /// Has str0m estimate as long as there is a consumer whose packets the client counts.
     pub fn settle(&mut self, rtc: &mut Rtc) {
         let counted = self.streams().any(|s| s.written.automatic.transport_cc);
+        if !counted {
+            // Of consumers that are gone; the numbers begin anew.
+            self.numbered.clear();
+        }
         self.stand_in.keep(rtc, counted, &self.media.codecs);
     }
 
     /// Removes the consumer in a slot.
-    pub fn remove(&mut self, slot: u32) {
+    pub fn remove(&mut self, rtc: Option<&mut Rtc>, slot: u32) {
         let place = usize::try_from(slot)
             .ok()
             .and_then(|slot| self.slots.get_mut(slot));
@@ -257,6 +264,9 @@ impl Sending {
         let rtx = stream.rtx.map(|(ssrc, _)| ssrc);
         for ssrc in std::iter::once(stream.ssrc).chain(rtx) {
             self.by_ssrc.remove(&ssrc);
+        }
+        if let Some(rtc) = rtc.filter(|_| stream.rtx.is_some()) {
+            self.stand_in.forget(rtc);
         }
     }
 

@@ -249,6 +249,8 @@ impl WebRtcTransport {
         if kind == PacketKind::Rtcp && !self.look_at_rtcp(now, datagram, out) {
             return;
         }
+        // What it has asked for again and does not count.
+        self.send_plain(now, out);
         if self.sending.awaits_numbers() {
             // The client has asked for something again.
             self.flush(now, out);
@@ -407,7 +409,7 @@ impl WebRtcTransport {
 
     /// Removes the consumer in a slot.
     pub fn close_consumer(&mut self, slot: u32) {
-        self.sending.remove(slot);
+        self.sending.remove(self.rtc.as_deref_mut(), slot);
         if let Some(rtc) = self.rtc.as_deref_mut() {
             self.sending.settle(rtc);
         }

@@ -83,7 +83,9 @@ impl Sending {
             Payload::Empty => Arc::default(),
             Payload::Same | Payload::Patched(_) => waiting.body.shared.clone(),
         };
-        let stands_for = (waiting.slot, waiting.sequence);
+        let stream = self.slots.get(waiting.slot).and_then(Option::as_ref);
+        let kept = stream.is_some_and(|stream| stream.rtx.is_some());
+        let stands_for = ((waiting.slot, waiting.sequence), kept);
         let codecs = &self.media.codecs;
         let number = self.stand_in.write(rtc, codecs, now, payload, stands_for);
         match number {
@@ -119,15 +121,11 @@ impl Sending {
         let (token, number) = self.stand_in.read(rtp)?;
         let departed = match token {
             Token::Packet(written) => {
-                let mut waiting = None;
+                let mut numbered = self.numbered.iter();
+                let place = numbered.position(|(queued, _)| *queued == written);
                 // What is in front of it has been dropped by str0m.
-                while let Some((queued, packet)) = self.numbered.pop_front() {
-                    if queued == written {
-                        waiting = Some(packet);
-                        break;
-                    }
-                }
-                waiting.and_then(|waiting| self.depart(now, waiting, Some(number)))
+                let waiting = place.and_then(|place| self.numbered.drain(..=place).next_back());
+                waiting.and_then(|(_, waiting)| self.depart(now, waiting, Some(number)))
             }
             Token::Again(written) => {
                 let (slot, sequence) = self.stand_in.stood_for(written).unzip();

@@ -268,9 +268,10 @@ fn write_extensions(to: &mut Vec<u8>, header: &Header<'_>, ids: &Ids, copied: &C
         return;
     }
     if let Some((descriptor, Some(number))) = descriptor {
-        // It is the last one; its number is behind the first octet.
-        let place = to.len() - descriptor.octets().len() + 1;
-        if let Some(place) = to.get_mut(place..place + 2) {
+        // It is the last one, if it was put; its number is behind the first octet.
+        let place = to.len().checked_sub(descriptor.octets().len());
+        let place = place.filter(|_| ids.dependency_descriptor != 0);
+        if let Some(place) = place.and_then(|place| to.get_mut(place + 1..place + 3)) {
             place.copy_from_slice(&number.to_be_bytes());
         }
     }

@@ -109,15 +109,25 @@ impl StandIn {
         self.declared = true;
     }
 
+    /// Forgets what was sent: a probe is not to stand for what will not be sent again, and
+    /// be shorter than str0m believes.
+    pub fn forget(&mut self, rtc: &mut Rtc) {
+        let mut api = rtc.direct_api();
+        if let Some(tx) = api.stream_tx(&self.ssrc).filter(|_| self.declared) {
+            tx.set_rtx_cache(KEPT, KEPT_FOR, None);
+        }
+        self.stood_for.clear();
+    }
+
     /// Writes what stands for the packet of a slot with a sequence number; `payload` is as
-    /// long as its payload. Answers the number of it, with which it comes out.
+    /// long as its payload; `kept`: it may be sent again to probe. Answers the number of it, with which it comes out.
     pub fn write(
         &mut self,
         rtc: &mut Rtc,
         codecs: &[PayloadType],
         now: Instant,
         payload: Arc<[u8]>,
-        stands_for: (usize, u64),
+        (stands_for, kept): ((usize, u64), bool),
     ) -> Option<u16> {
         let pt = codec(codecs)?.pt;
         let mut api = rtc.direct_api();
@@ -128,7 +138,7 @@ impl StandIn {
             self.stood_for.pop_front();
         }
         self.stood_for.push_back(stands_for);
-        tx.write_rtp(RtpWrite::new(pt.into(), number.into(), 0, now, payload).nackable(true));
+        tx.write_rtp(RtpWrite::new(pt.into(), number.into(), 0, now, payload).nackable(kept));
         Some(low(number))
     }
 

@@ -54,7 +54,7 @@ impl WebRtcTransport {
 
     /// Forgets what was sent to a consumer: something else is from now on.
     pub fn forget_sent(&mut self, slot: u32) {
-        self.sending.forget_sent(slot);
+        self.sending.forget_sent(self.rtc.as_deref_mut(), slot);
     }
 
     /// No video is wanted any more.
@@ -137,7 +137,8 @@ impl WebRtcTransport {
                     return self.transmit_rtp(now, packet, kind, out);
                 }
             }
-            _ => self.leave(now, datagram, out),
+            Some(PacketKind::Dtls) => self.leave(now, datagram, out),
+            None => {}
         }
         true
     }
