@@ -68,12 +68,18 @@ def quoted(text):
 
 
 def ended(seconds):
-    """A test for the end: after some seconds, or with a signal."""
+    """A test for the end: with a signal, or some seconds after it was asked first."""
     stopped = []
     for each in (signal.SIGINT, signal.SIGTERM):
         signal.signal(each, lambda *_: stopped.append(True))
-    until = None if seconds is None else time.monotonic() + seconds
-    return lambda: bool(stopped) or (until is not None and time.monotonic() >= until)
+    begin = []
+
+    def is_over():
+        begin.append(time.monotonic())
+        del begin[1:]
+        return bool(stopped) or (seconds is not None and time.monotonic() >= begin[0] + seconds)
+
+    return is_over
 
 
 def stop(process):
@@ -92,6 +98,7 @@ def stop(process):
 
 def feed(api, args):
     room = quoted(args.room)
+    done = ended(args.seconds)
     # Any 2xx: the room is there.
     api.call("GET", f"/rooms/{room}")
     name = args.id or f"feed-{uuid.uuid4().hex[:8]}"
@@ -104,7 +111,6 @@ def feed(api, args):
     me = f"/rooms/{room}/broadcasters/{quoted(name)}"
     try:
         command = feed_command(api, me, args)
-        done = ended(args.seconds)
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
         while process.poll() is None and not done():
             time.sleep(0.1)
@@ -202,6 +208,7 @@ def record(api, args):
     capabilities = receivable(router)
     name = args.id or f"recorder-{uuid.uuid4().hex[:8]}"
     recorder = {"peerId": name, "displayName": args.name, "device": {"name": "ffmpeg"}}
+    done = ended(args.seconds)
     api.call("POST", f"/v2/rooms/{room}/broadcasters", recorder)
     me = f"/v2/rooms/{room}/broadcasters/{quoted(name)}"
     processes = []
@@ -211,9 +218,8 @@ def record(api, args):
         if not infos:
             raise SystemExit("nobody sends anything")
         args.folder.mkdir(parents=True, exist_ok=True)
-        done = ended(args.seconds)
         for info in infos:
-            processes.append(record_peer(api, me, info, capabilities, args))
+            record_peer(api, me, info, capabilities, args, processes)
         while not done() and any(it.poll() is None for it in processes):
             time.sleep(0.1)
         failed = any(it.poll() not in (None, 0) for it in processes)
@@ -265,7 +271,7 @@ def own_address(server):
         return probe.getsockname()[0]
 
 
-def record_peer(api, me, info, capabilities, args):
+def record_peer(api, me, info, capabilities, args, processes):
     """Starts ffmpeg for what one peer sends, then lets it flow."""
     lines = ["v=0", "o=- 0 0 IN IP4 127.0.0.1", "s=-", "c=IN IP4 0.0.0.0", "t=0 0"]
     consumers, ports = [], []
@@ -296,6 +302,7 @@ def record_peer(api, me, info, capabilities, args):
     command += ["-analyzeduration", "5M", "-reorder_queue_size", "500", "-i", sdp.name]
     command += ["-c", "copy", str(args.folder / f"{safe}.webm")]
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
+    processes.append(process)
     try:
         listens(process, ports)
     finally:
@@ -303,7 +310,6 @@ def record_peer(api, me, info, capabilities, args):
     # This asks for a keyframe, so that the recording starts at once.
     for consumer in consumers:
         api.call("POST", f"{me}/consumers/{consumer}/resume", {})
-    return process
 
 
 def media_lines(kind, port, parameters):

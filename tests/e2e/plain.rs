@@ -48,6 +48,12 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
+        // It ends what it has started, if it is let.
+        let _ = kill(Pid::from_raw(self.0.id().cast_signed()), Signal::SIGTERM);
+        let end = Instant::now() + DEADLINE / 6;
+        while Instant::now() < end && matches!(self.0.try_wait(), Ok(None)) {
+            std::thread::sleep(Duration::from_millis(20));
+        }
         let _ = self.0.kill();
         let _ = self.0.wait();
     }

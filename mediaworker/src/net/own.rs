@@ -98,10 +98,14 @@ impl OwnSockets {
             if !self.is_free(rtp) || !self.is_free(rtcp) || !self.try_open(rtp)? {
                 continue;
             }
-            if self.try_open(rtcp)? {
-                break Some((rtp, rtcp));
+            match self.try_open(rtcp) {
+                Ok(true) => break Some((rtp, rtcp)),
+                Ok(false) => self.close(rtp),
+                Err(error) => {
+                    self.close(rtp);
+                    return Err(error.into());
+                }
             }
-            self.close(rtp);
         };
         if let Some((rtp, rtcp)) = pair {
             self.next = rtcp.wrapping_add(1);

@@ -186,7 +186,7 @@ impl ResendBudget {
             self.refused = 0;
             return Resend::Send;
         }
-        self.refused += 1;
+        self.refused = self.refused.saturating_add(1);
         if self.refused > MAX_REFUSED {
             Resend::Close
         } else {

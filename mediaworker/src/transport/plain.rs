@@ -192,6 +192,8 @@ impl PlainTransport {
                 let mut protection = Protection::new(theirs.crypto_suite())?;
                 protection.set_remote(theirs)?;
                 self.protection = Some(Box::new(protection));
+                // What was learnt of a packet in the clear is nothing to rely on.
+                self.remote.forget();
             }
             (None, Some(_)) => {
                 let text = "srtpParameters: is missing for an encrypted transport";
@@ -248,11 +250,21 @@ impl PlainTransport {
             }
         };
         self.protection = protection;
+        // RTCP that says nothing of a stream can come from anybody, and media are where
+        // the remote is.
+        let may_teach = match &rtcp {
+            None => true,
+            Some(all) => {
+                self.protection.is_some()
+                    || self.sources.is_empty()
+                    || (!self.remote.is_muxed() && !all.is_empty())
+            }
+        };
         let taken = match rtcp {
             Some(all) => self.receive_rtcp(now, all, out),
             None => taken,
         };
-        if taken == Taken::Used && self.remote.learn(channel, from) {
+        if taken == Taken::Used && may_teach && self.remote.learn(channel, from) {
             // What waited for that.
             self.wake_at(Some(now));
         }

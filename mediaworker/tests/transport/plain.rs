@@ -264,7 +264,7 @@ fn receiver(network: &mut Network) -> usize {
 }
 
 fn sending_room(ports: OwnPorts, rtx: bool) -> (Network, usize) {
-    let mut network = Network::new(2);
+    let mut network = Network::new(7);
     create_router(&mut network);
     create(&mut network, "plain", ports, true);
     for request in [audio_request(), video_request(rtx)] {
@@ -323,7 +323,10 @@ fn a_peer_gets_all_that_a_plain_sender_sends_over_a_lossy_way() {
         assert_eq!(stats.packets_lost, stats.packets_repaired);
         assert_eq!(stats.nack_packet_count > 0, loss > 0.0);
         assert!(stats.pli_count > 0);
-        assert_eq!(stats.score == 10, loss == 0.0, "{}", stats.score);
+        // What is repaired of little loss may leave the best score.
+        let score = stats.score;
+        assert!(if loss == 0.0 { score == 10 } else { score > 5 }, "{score}");
+        assert!(loss < 0.1 || score < 10, "{score}");
         let transport = network
             .engine
             .transport_stats(network.now, "plain")
@@ -458,19 +461,27 @@ fn what_is_not_the_senders_changes_nothing() {
     ] {
         check(&mut network, here, &datagram, more);
     }
-    assert!(
-        !network
-            .engine
-            .transport_stats(network.now, "plain")
-            .unwrap()
-            .plain
-            .unwrap()
-            .tuple
-            .unwrap()
-            .remote_port
-            > 0
-    );
+    // Nor is RTCP that speaks of no stream, which comes from another host.
+    let silent = {
+        let report = ReceiverReport::builder(9);
+        let mut bytes = vec![0; report.calculate_size().unwrap()];
+        report.write_into(&mut bytes).unwrap();
+        bytes
+    };
+    let stranger = SocketAddr::from(([10, 0, 2, 9], 6001));
+    let to_rtcp = from(stranger, 41_001);
+    check(&mut network, to_rtcp, &silent, Dropped::default());
+    let stats = network
+        .engine
+        .transport_stats(network.now, "plain")
+        .unwrap();
+    assert_eq!(stats.plain.unwrap().tuple.unwrap().remote_port, 0);
     sender.step(&mut network);
+    let stats = network
+        .engine
+        .transport_stats(network.now, "plain")
+        .unwrap();
+    assert_eq!(stats.plain.unwrap().tuple.unwrap().remote_port, 6000);
     // Now others are others.
     let there = from(address(6002), 41_000);
     for datagram in [rtp(101, 2222, 10), rtp(111, 1, 10)] {

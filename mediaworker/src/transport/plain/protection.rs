@@ -7,7 +7,6 @@ use crate::transport::srtp::{Opener, Sealer, Suite};
 use crate::transport::{PacketKind, TransportError};
 
 /// Both directions of one transport, with one suite.
-#[derive(Debug)]
 pub struct Protection {
     suite: SrtpCryptoSuite,
     /// Our master key and salt.
@@ -17,6 +16,14 @@ pub struct Protection {
     opener: Option<Opener>,
     /// What was opened last.
     buffer: Vec<u8>,
+}
+
+impl std::fmt::Debug for Protection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // No keys in logs.
+        let mut shown = f.debug_struct("Protection");
+        shown.field("suite", &self.suite).finish_non_exhaustive()
+    }
 }
 
 impl Protection {

@@ -133,10 +133,11 @@ impl Remote {
         match known {
             Some(known) => known.remote == from.remote,
             None if !self.comedia => false,
-            // RTP and RTCP are of one host.
+            // RTCP comes from where RTP does, not the other way round: it is easier to
+            // make up.
             None => {
-                let other = self.rtp.or(self.rtcp);
-                other.is_none_or(|other| other.remote.ip() == from.remote.ip())
+                let rtp = self.rtp;
+                rtp.is_none_or(|rtp| rtp.remote.ip() == from.remote.ip())
             }
         }
     }
@@ -153,7 +154,18 @@ impl Remote {
         if is_news {
             *place = Some(from);
         }
+        if channel == Channel::Rtp {
+            let ip = from.remote.ip();
+            self.rtcp = self.rtcp.filter(|rtcp| rtcp.remote.ip() == ip);
+        }
         is_news
+    }
+
+    /// Forgets what was learnt.
+    pub fn forget(&mut self) {
+        if self.comedia {
+            (self.rtp, self.rtcp) = (None, None);
+        }
     }
 }
 
