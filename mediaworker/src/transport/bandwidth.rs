@@ -492,7 +492,8 @@ impl Bandwidth {
             false => {
                 let has_room = estimate * 100 >= sent * REMB_ROOM_PERCENT;
                 let tries = self.trial.bitrate().is_some();
-                (!fell && (has_room || tries), TRY_REMB_PERCENT)
+                // It falls, too, when it gets less because there is less to send.
+                (has_room || (tries && !fell), TRY_REMB_PERCENT)
             }
         };
         let known = self.known_bitrate(estimate);
