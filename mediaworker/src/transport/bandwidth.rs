@@ -440,7 +440,8 @@ impl Bandwidth {
         let since = |at: Instant| now.saturating_duration_since(at);
         let stalls = self.moved.is_some_and(|at| since(at) >= STALLED_AFTER);
         let is_wrong = self.refuted && !self.has_just_collapsed(now);
-        if !self.can_probe || !(is_wrong || wants_more && stalls) {
+        // An idle one is to stay that.
+        if self.idle || !self.can_probe || !(is_wrong || wants_more && stalls) {
             return None;
         }
         self.refuted = false;
