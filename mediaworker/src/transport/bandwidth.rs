@@ -311,6 +311,12 @@ impl Bandwidth {
         (arrived, lost): (u32, u32),
         sent: u64,
     ) -> bool {
+        if self.idle {
+            // What little is sent says nothing of what could be.
+            self.passage.clear();
+            self.reports.clear();
+            return false;
+        }
         // What was sent before something was done about it says nothing new.
         if self.under_way > 0 && self.has_just_collapsed(now) {
             self.under_way = self.under_way.saturating_sub(arrived + lost);
@@ -352,6 +358,8 @@ impl Bandwidth {
         self.under_way = self.passage.left_within(now, time);
         self.reports.clear();
         self.passage.clear();
+        // Of a link that was away for a moment, less would be told than it has.
+        let arrives = arrives.max(self.limits.min.max(DEFAULT_MIN));
         if self.estimate.is_none_or(|estimate| estimate <= arrives) {
             return false;
         }
@@ -359,6 +367,7 @@ impl Bandwidth {
         self.collapsed = true;
         self.collapsed_at = Some(now);
         self.refuted = self.can_probe;
+        self.trial.fail();
         true
     }
 

@@ -63,7 +63,8 @@ impl Passage {
         let left = self
             .left_by(now.checked_sub(delay)?)?
             .wrapping_sub(self.left_by(begin.0.checked_sub(delay)?)?);
-        let passes = left < PASSAGE_SAMPLE || arrived * 100 >= left * STARVED_PERCENT;
+        let passes = left < PASSAGE_SAMPLE
+            || u64::from(arrived) * 100 >= u64::from(left) * u64::from(STARVED_PERCENT);
         if passes {
             self.starved = None;
             return None;

@@ -38,10 +38,7 @@ impl Trial {
     pub(super) fn look(&mut self, now: Instant, passes: bool, known: u64, next: Option<u64>) {
         let since = |at: Instant| now.saturating_duration_since(at);
         match self.tried {
-            Some(_) if !passes => {
-                self.failures += 1;
-                self.tried = None;
-            }
+            Some(_) if !passes => self.fail(),
             Some((bitrate, at)) if known >= bitrate || since(at) >= LASTS_FOR => {
                 self.failures = 0;
                 self.tried = None;
@@ -59,6 +56,14 @@ impl Trial {
         {
             self.tried = Some((next, now));
             self.calm = Some(now);
+        }
+    }
+
+    /// What is tried does not pass.
+    pub(super) fn fail(&mut self) {
+        if self.tried.take().is_some() {
+            self.failures = self.failures.saturating_add(1);
+            self.calm = None;
         }
     }
 
