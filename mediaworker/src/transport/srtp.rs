@@ -1,5 +1,6 @@
 //! SRTP and SRTCP (RFC 3711, RFC 7714) for plain transports, with keys that signaling
-//! exchanges. WebRTC transports leave theirs to str0m.
+//! exchanges. Of WebRTC transports, [`super::sealing`] does what leaves for consumers, and
+//! str0m the rest.
 
 mod replay;
 
