@@ -362,6 +362,8 @@ fn dump() -> DumpResponse {
             unknown: 2,
             refused_checks: 0,
             refused: 3,
+            slow_video: 0,
+            slow_full: 0,
         }),
         cpu_user_us: 2_000_000,
         cpu_system_us: 500_000,

@@ -27,7 +27,7 @@ use super::receive::{ProducerSpec, Received, Receiving};
 use super::sealing::Sealer;
 use super::send::{ConsumerSpec, Sending};
 use super::stats::Traffic;
-use super::{PacketKind, TransportError, Tuple, sctp, srtcp};
+use super::{ConnectionKey, PacketKind, TransportError, Tuple, sctp, srtcp};
 use advancing::{Drained, Progress};
 use building::{build, feed, remote_ice};
 
@@ -88,6 +88,8 @@ pub struct Output {
     pub state_changed: bool,
     /// Packets or datagrams that were not taken in.
     pub dropped: u64,
+    /// Packets of video that were not sent because the client's TCP connection is slow.
+    pub slow_video: u64,
     /// The transport is dead: why.
     pub failed: Option<String>,
 }
@@ -118,6 +120,8 @@ pub struct WebRtcTransport {
     traffic: Traffic,
     /// What can be sent to the client.
     pub(super) bandwidth: Bandwidth,
+    /// TCP connections on which too much waits.
+    slow: Vec<ConnectionKey>,
 }
 
 impl WebRtcTransport {
@@ -150,6 +154,7 @@ impl WebRtcTransport {
             resends: ResendBudget::default(),
             traffic: Traffic::default(),
             bandwidth: Bandwidth::new(limits),
+            slow: Vec::new(),
         }
     }
 
@@ -161,6 +166,11 @@ impl WebRtcTransport {
     /// See [`IceAgent::set_consent_timeout`]; before the transport is used.
     pub fn set_consent_timeout(&mut self, timeout: Duration) {
         self.ice.set_consent_timeout(timeout);
+    }
+
+    /// See [`IceAgent::set_tcp_only`]; before the transport is used.
+    pub fn set_tcp_only(&mut self) {
+        self.ice.set_tcp_only();
     }
 
     /// Current DTLS state.

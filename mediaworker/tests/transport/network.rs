@@ -136,6 +136,7 @@ impl Network {
         let engine = Engine::new(EngineConfig {
             announced: vec![AnnouncedAddress("10.0.0.1".into())],
             udp_port: PORT,
+            tcp: true,
         })
         .unwrap();
         Self {

@@ -7,12 +7,12 @@ use str0m::bwe::{Bitrate, BweKind};
 use str0m::media::Mid;
 
 use super::{Output, Role, WebRtcTransport};
-use crate::transport::PacketKind;
 use crate::transport::guard::Resend;
 use crate::transport::receive::Receiving;
 use crate::transport::send::{Asked, Departure, Sending};
 use crate::transport::srtcp;
 use crate::transport::stats::Traffic;
+use crate::transport::{ConnectionKey, PacketKind, Tuple};
 
 impl WebRtcTransport {
     /// What has passed.
@@ -92,6 +92,41 @@ impl WebRtcTransport {
             rtc.bwe().set_bitrate(Bitrate::ZERO, Bitrate::bps(desired));
             self.progress.stir();
         }
+    }
+
+    /// See [`IceAgent::lose`].
+    ///
+    /// [`IceAgent::lose`]: crate::transport::ice::IceAgent::lose
+    pub fn lose_connection(&mut self, now: Instant, connection: ConnectionKey) {
+        self.ice.lose(now, connection);
+        self.set_slow(connection, false);
+    }
+
+    /// See [`IceAgent::take_connections`].
+    ///
+    /// [`IceAgent::take_connections`]: crate::transport::ice::IceAgent::take_connections
+    pub fn take_connections(&mut self) -> Vec<Tuple> {
+        self.slow.clear();
+        self.ice.take_connections()
+    }
+
+    /// More waits on a TCP connection of this transport than it can take for now, or
+    /// no longer. While it carries the media, no video leaves.
+    pub fn set_slow(&mut self, connection: ConnectionKey, slow: bool) {
+        let ice = &self.ice;
+        let is_open = |it: ConnectionKey| ice.tuples().any(|way| way.connection() == Some(it));
+        self.slow.retain(|it| *it != connection && is_open(*it));
+        if slow && is_open(connection) {
+            self.slow.push(connection);
+        }
+    }
+
+    /// Whether a packet must not leave: the client does not read as fast as is sent to
+    /// it. Sound goes on; what only finds out whether it passes does not.
+    fn is_held_back(&self, rtp: &[u8], kind: Departure) -> bool {
+        let carries = self.ice.selected().and_then(|way| way.connection());
+        carries.is_some_and(|it| self.slow.contains(&it))
+            && (kind == Departure::Probe || !self.sending.is_audio(rtp))
     }
 
     /// Counts a connectivity check and its answer.
@@ -232,6 +267,11 @@ impl WebRtcTransport {
         kind: Departure,
         out: &mut Output,
     ) -> bool {
+        if !self.slow.is_empty() && self.is_held_back(&rtp, kind) {
+            // The client tells that it is missing, which is what slows down the rest.
+            out.slow_video += 1;
+            return true;
+        }
         let meter = match kind {
             Departure::Media => {
                 self.resends.media();
