@@ -169,7 +169,7 @@ impl Worker {
                     self.engine.connection_closed(now, connection);
                 }
                 ConnectionEvent::Slow(connection, slow) => {
-                    self.engine.set_connection_slow(connection, slow);
+                    self.engine.set_connection_slow(now, connection, slow);
                 }
             }
         }

@@ -28,21 +28,21 @@ impl Engine {
         let Some(key) = self.by_connection.remove(connection) else {
             return;
         };
-        self.enter(now, key, |transport, _| {
+        self.enter(now, key, |transport, out| {
             if let Some(transport) = transport.web_rtc_mut() {
-                transport.lose_connection(now, connection);
+                transport.lose_connection(now, connection, out);
             }
         });
     }
 
     /// More waits on a TCP connection than it can take for now, or no longer.
-    pub fn set_connection_slow(&mut self, connection: ConnectionKey, slow: bool) {
+    pub fn set_connection_slow(&mut self, now: Instant, connection: ConnectionKey, slow: bool) {
         let Some(key) = self.by_connection.get(connection).copied() else {
             return;
         };
-        self.call(key, |transport| {
+        self.enter(now, key, |transport, out| {
             if let Some(transport) = transport.web_rtc_mut() {
-                transport.set_slow(connection, slow);
+                transport.set_slow(connection, slow, out);
             }
         });
     }

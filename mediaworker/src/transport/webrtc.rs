@@ -122,6 +122,8 @@ pub struct WebRtcTransport {
     pub(super) bandwidth: Bandwidth,
     /// TCP connections on which too much waits.
     slow: Vec<ConnectionKey>,
+    /// Video was not sent because there was no way, or a slow one.
+    owes_video: bool,
 }
 
 impl WebRtcTransport {
@@ -155,6 +157,7 @@ impl WebRtcTransport {
             traffic: Traffic::default(),
             bandwidth: Bandwidth::new(limits),
             slow: Vec::new(),
+            owes_video: false,
         }
     }
 
@@ -198,6 +201,7 @@ impl WebRtcTransport {
         let before = self.ice.state();
         let checked = self.ice.handle_check(now, tuple, message)?;
         out.state_changed |= before != self.ice.state();
+        self.catch_up(out);
         self.start_if_ready(now, out);
         Some(checked)
     }

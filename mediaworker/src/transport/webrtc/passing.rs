@@ -97,9 +97,9 @@ impl WebRtcTransport {
     /// See [`IceAgent::lose`].
     ///
     /// [`IceAgent::lose`]: crate::transport::ice::IceAgent::lose
-    pub fn lose_connection(&mut self, now: Instant, connection: ConnectionKey) {
+    pub fn lose_connection(&mut self, now: Instant, connection: ConnectionKey, out: &mut Output) {
         self.ice.lose(now, connection);
-        self.set_slow(connection, false);
+        self.set_slow(connection, false, out);
     }
 
     /// See [`IceAgent::take_connections`].
@@ -112,21 +112,30 @@ impl WebRtcTransport {
 
     /// More waits on a TCP connection of this transport than it can take for now, or
     /// no longer. While it carries the media, no video leaves.
-    pub fn set_slow(&mut self, connection: ConnectionKey, slow: bool) {
+    pub fn set_slow(&mut self, connection: ConnectionKey, slow: bool, out: &mut Output) {
         let ice = &self.ice;
         let is_open = |it: ConnectionKey| ice.tuples().any(|way| way.connection() == Some(it));
         self.slow.retain(|it| *it != connection && is_open(*it));
         if slow && is_open(connection) {
             self.slow.push(connection);
         }
+        self.catch_up(out);
     }
 
-    /// Whether a packet must not leave: the client does not read as fast as is sent to
-    /// it. Sound goes on; what only finds out whether it passes does not.
-    fn is_held_back(&self, rtp: &[u8], kind: Departure) -> bool {
+    /// Whether what carries the media is slow.
+    fn is_slow(&self) -> bool {
         let carries = self.ice.selected().and_then(|way| way.connection());
         carries.is_some_and(|it| self.slow.contains(&it))
-            && (kind == Departure::Probe || !self.sending.is_audio(rtp))
+    }
+
+    /// Asks for keyframes where video was not sent that can be sent again: the client
+    /// would only find out that it needs them.
+    pub(super) fn catch_up(&mut self, out: &mut Output) {
+        if self.owes_video && self.ice.selected().is_some() && !self.is_slow() {
+            self.owes_video = false;
+            let consumers = self.sending.video_consumers();
+            out.key_frame_requests.extend(consumers);
+        }
     }
 
     /// Counts a connectivity check and its answer.
@@ -267,9 +276,14 @@ impl WebRtcTransport {
         kind: Departure,
         out: &mut Output,
     ) -> bool {
-        if !self.slow.is_empty() && self.is_held_back(&rtp, kind) {
+        // What only finds out whether it passes is held back, too.
+        if !self.slow.is_empty()
+            && self.is_slow()
+            && (kind == Departure::Probe || !self.sending.is_audio(&rtp))
+        {
             // The client tells that it is missing, which is what slows down the rest.
             out.slow_video += 1;
+            self.owes_video = true;
             return true;
         }
         let meter = match kind {
@@ -291,7 +305,10 @@ impl WebRtcTransport {
                 self.traffic.sent.add(now, datagram.len());
                 out.datagrams.push((tuple, datagram));
             }
-            None => out.dropped += 1,
+            None => {
+                out.dropped += 1;
+                self.owes_video = true;
+            }
         }
     }
 }
