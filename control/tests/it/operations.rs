@@ -367,6 +367,15 @@ async fn metrics_tell_what_is_and_what_was() {
             "webrtc_worker_datagrams_dropped_total{worker=\"0\",reason=\"unknown\"}",
             2.0,
         ),
+        (
+            "webrtc_worker_datagrams_dropped_total{worker=\"0\",reason=\"slow_reader_video\"}",
+            4.0,
+        ),
+        ("webrtc_worker_tcp_connections{worker=\"0\"}", 5.0),
+        (
+            "webrtc_worker_tcp_connections_closed_total{worker=\"0\",reason=\"silent\"}",
+            9.0,
+        ),
         ("webrtc_worker_tick_seconds_count{worker=\"0\"}", 78.0),
         ("webrtc_worker_tick_seconds_sum{worker=\"0\"}", 1.5),
         // Buckets are summed up.
