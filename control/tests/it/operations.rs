@@ -296,7 +296,7 @@ async fn the_configuration_tells_of_each_worker() {
         stats["droppedByReason"],
         json!({
             "unparsable": 1, "unknown": 2, "refusedChecks": 0, "refused": 3,
-            "sendErrors": 0, "dataMessages": 0,
+            "slowReaders": 4, "sendErrors": 0, "dataMessages": 0,
         })
     );
     let workers = server.get("/admin/workers").await.body["workers"].clone();
