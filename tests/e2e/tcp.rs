@@ -3,18 +3,24 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::net::TcpSocket;
 
-use crate::browser::Browser;
+use crate::browser::{Browser, consumer};
 use crate::https;
+use crate::netns::Namespace;
 use crate::server::{DEADLINE, Options, Server, wait_until};
 
 /// Connections of one source that may wait for a transport to claim them.
 const WAITING_OF_SOURCE: usize = 64;
 /// More than those.
 const STRANGERS: usize = 100;
+
+/// Longest time without sound when UDP ends. Chromium takes a few seconds to give up
+/// on it, and up to two and a half to say so; without TCP it would lose the call.
+const LONGEST_MOVE: Duration = Duration::from_secs(12);
 
 /// What a browser does not say over such a connection.
 const GARBAGE: [&[u8]; 3] = [
@@ -144,8 +150,54 @@ fn udp_is_preferred_where_there_is_a_choice() {
             assert_eq!(transport["protocol"], "udp", "{page}: {transport}");
         }
     }
-    println!(
-        "figure: TCP connections beside UDP: {}",
-        counted(&server, "tcp_connections", "")
-    );
+    wait_until("they do not keep what they do not use", || {
+        counted(&server, "tcp_connections", "") == 0.0
+    });
+}
+
+/// Packets of alice's sound that a page has got.
+fn sound(stats: &Value) -> u64 {
+    let audio = consumer(stats, "alice", "audio");
+    audio.map_or(0, |it| it["packetsReceived"].as_u64().unwrap_or(0))
+}
+
+/// A client in whose network UDP ends in the middle of a call.
+#[test]
+fn a_call_goes_on_where_udp_ends() {
+    let namespace = Namespace::new();
+    let server = Options::new()
+        .env("MEDIASOUP_NUM_WORKERS", 1)
+        .env("PROTOO_LISTEN_IP", "0.0.0.0")
+        .env("MEDIASOUP_LISTEN_IP", namespace.address)
+        .start();
+    let mut host = Browser::start_alone();
+    let mut far = Browser::start_inside(&namespace, &host);
+    let url = |page: &str| {
+        let (ip, port) = (namespace.address, server.port);
+        format!("https://{ip}:{port}/?room=move&name={page}&peerId={page}&join=1&resolution=qvga")
+    };
+    host.open(&url("alice"), "alice", "ok");
+    far.open(&url("bob"), "bob", "missing");
+    let protocol = |stats: &Value| stats["transports"]["recv"]["protocol"].clone();
+    let stats = far.wait("bob", "hears alice", |stats| sound(stats) > 50);
+    assert_eq!(protocol(&stats), "udp");
+
+    namespace.block_udp();
+    let (mut heard, mut last, mut gap) = (sound(&stats), Instant::now(), Duration::ZERO);
+    let enough = heard + 200;
+    let stats = far.wait("bob", "hears alice again", |stats| {
+        if sound(stats) != heard {
+            gap = gap.max(last.elapsed());
+            (heard, last) = (sound(stats), Instant::now());
+        }
+        heard > enough
+    });
+    println!("figure: UDP ends, Chromium moves to TCP: no sound for {gap:.1?}");
+    assert!(gap < LONGEST_MOVE, "{gap:?}");
+    assert_eq!(protocol(&stats), "tcp");
+    assert_eq!(stats["state"], "joined");
+    far.sees("bob", "alice", 20);
+    host.wait("alice", "she noticed nothing", |stats| {
+        stats["transports"]["send"]["protocol"] == "udp"
+    });
 }
