@@ -209,7 +209,7 @@ impl Simulation {
         self.feedback = later.into();
         for (_, message) in due {
             let report = self.controller.handle_feedback(self.at(), &message);
-            if report.unwrap().collapsed.is_some() {
+            if report.is_some_and(|report| report.collapsed.is_some()) {
                 self.collapses.push(self.now);
             }
         }
@@ -405,7 +405,7 @@ fn what_a_hostile_receiver_says_does_no_harm() {
             .map(|_| random.next() as u8)
             .collect();
         // Most of them are about something that was sent.
-        if random.next() % 4 > 0 && message.len() > 4 {
+        if message.len() > 4 && !random.next().is_multiple_of(4) {
             let base = controller
                 .next_number()
                 .wrapping_sub(random.next() as u16 % 300);
