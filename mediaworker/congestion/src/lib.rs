@@ -91,7 +91,8 @@ pub struct Report {
 /// The estimator of one transport.
 #[derive(Debug)]
 pub struct Controller {
-    start: Instant,
+    /// When the first packet was sent; times are counted from then.
+    start: Option<Instant>,
     limits: Limits,
     register: Register,
     trend: Trend,
@@ -129,9 +130,9 @@ struct Told {
 
 impl Controller {
     /// Nothing is known yet.
-    pub fn new(now: Instant, limits: Limits) -> Self {
+    pub fn new(limits: Limits) -> Self {
         Self {
-            start: now,
+            start: None,
             limits,
             register: Register::new(),
             trend: Trend::new(),
@@ -157,6 +158,7 @@ impl Controller {
 
     /// The next packet has been sent; `len`: octets, of what the estimate is to be about.
     pub fn sent(&mut self, now: Instant, len: usize) {
+        self.start.get_or_insert(now);
         let at = self.micros(now);
         let probe = self.probes.sent(at, len);
         self.register.push(at, len, probe);
@@ -176,8 +178,9 @@ impl Controller {
 
     /// Share of packets that were lost, 0 to 1, by the feedback of the last second.
     /// `None`: there was none.
-    pub fn loss(&self, now: Instant) -> Option<f64> {
-        self.loss.share(self.micros(now))
+    pub fn loss(&self, now: Instant) -> Option<f32> {
+        #[expect(clippy::cast_possible_truncation, reason = "a share")]
+        self.loss.share(self.micros(now)).map(|share| share as f32)
     }
 
     /// Time from the departure of a packet to its report.
@@ -415,6 +418,7 @@ impl Controller {
     /// Begins to find out whether more passes. False: nothing more is wanted, packets
     /// are lost or queue, or a probe is under way already.
     pub fn probe(&mut self, now: Instant) -> bool {
+        self.start.get_or_insert(now);
         let at = self.micros(now);
         let loses = self.loss.share(at).is_some_and(|it| it > NO_PROBE_LOSS);
         let queues = self.delay.queue() >= Some(LONG_QUEUE) || self.trend.usage() == Usage::Over;
@@ -437,11 +441,12 @@ impl Controller {
     pub fn next_probe(&self) -> Option<(Instant, u64)> {
         let (at, rate) = self.probes.next()?;
         let at = u64::try_from(at).unwrap_or(0);
-        Some((self.start + Duration::from_micros(at), rate))
+        Some((self.start? + Duration::from_micros(at), rate))
     }
 
     fn micros(&self, now: Instant) -> i64 {
-        let passed = now.saturating_duration_since(self.start).as_micros();
+        let start = self.start.unwrap_or(now);
+        let passed = now.saturating_duration_since(start).as_micros();
         i64::try_from(passed).unwrap_or(FARTHEST)
     }
 }

@@ -132,7 +132,7 @@ struct Simulation {
 impl Simulation {
     fn new(seed: u64, source: Source, rate: u64) -> Self {
         let start = Instant::now();
-        let mut controller = Controller::new(start, LIMITS);
+        let mut controller = Controller::new(LIMITS);
         controller.want(match source {
             Source::Camera(most) | Source::Fixed(most) => most * 3 / 2,
         });
@@ -393,7 +393,7 @@ fn nothing_is_probed_that_is_not_wanted() {
 fn what_a_hostile_receiver_says_does_no_harm() {
     let mut random = Random(99);
     let start = Instant::now();
-    let mut controller = Controller::new(start, LIMITS);
+    let mut controller = Controller::new(LIMITS);
     controller.want(u64::MAX);
     for round in 0..30_000u64 {
         let now = start + Duration::from_millis(round * 7);
