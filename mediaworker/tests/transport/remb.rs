@@ -151,7 +151,7 @@ fn one_that_takes_alarm_at_nothing_gets_the_best_layer_all_the_same() {
         let mut call = RembCall::new(seed);
         call.nervous = true;
         call.call.link(6_000_000);
-        call.run_until_layer(2, 40 * SECOND);
+        call.run(40 * SECOND);
         let since = call.call.network.events.len();
         call.run(60 * SECOND);
         let changes = call.changes(since);
