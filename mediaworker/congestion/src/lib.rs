@@ -47,8 +47,8 @@ const BUSY_QUEUE: i64 = 10_000;
 const STARVES_SAMPLE: u64 = 12;
 /// Where less than this share of it arrives, in percent, the link is too narrow.
 const STARVES_PERCENT: u64 = 50;
-/// What is left of the estimate then, in percent, at most.
-const COLLAPSE_PERCENT: u64 = 70;
+/// The share of the estimate that is left then, at most.
+const COLLAPSE: f64 = 0.7;
 /// Share of packets that is lost where a queue overflows.
 const OVERFLOW_LOSS: f64 = 0.02;
 /// While more than this share is lost, nothing more is tried.
@@ -253,7 +253,7 @@ impl Controller {
         let round_trip = self.round_trip.unwrap_or(0);
         self.rate.update(at, usage, delivered, round_trip);
         if let Some(carried) = busy.and_then(|busy| self.starves(busy))
-            && carried < self.estimate() * COLLAPSE_PERCENT / 100
+            && bits(carried) < self.rate.lately(at) * COLLAPSE
         {
             self.renew(at);
             self.rate.fall_to(bits(carried));

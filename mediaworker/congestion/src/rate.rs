@@ -23,6 +23,8 @@ const VARIANCE: (f64, f64, f64) = (0.4, 0.4, 2.5);
 /// Least and longest time between two falls, microseconds; in between it is the round
 /// trip.
 const FALL_AGAIN: (i64, i64) = (10_000, 200_000);
+/// For how long it is known what it was before it fell, microseconds.
+const LATELY: i64 = 1_000_000;
 const SECOND: f64 = 1_000_000.0;
 
 /// The bitrate by delay.
@@ -33,6 +35,8 @@ pub(crate) struct Rate {
     near: Option<Near>,
     updated: Option<i64>,
     fell: Option<i64>,
+    /// What it was before it began to fall, and when that was.
+    high: Option<(f64, i64)>,
 }
 
 /// What the link carried when it was full.
@@ -76,6 +80,7 @@ impl Rate {
             near: None,
             updated: None,
             fell: None,
+            high: None,
         }
     }
 
@@ -84,15 +89,23 @@ impl Rate {
         self.bitrate
     }
 
+    /// What it was before it fell, where that was just now.
+    pub fn lately(&self, now: i64) -> f64 {
+        let fresh = self.high.filter(|(_, at)| now.saturating_sub(*at) < LATELY);
+        fresh.map_or(self.bitrate, |(high, _)| high.max(self.bitrate))
+    }
+
     /// It is known to be this much.
     pub fn set(&mut self, bitrate: f64) {
         self.bitrate = bitrate;
         self.near = None;
+        self.high = None;
     }
 
     /// The link is full, and carries this much.
     pub fn fall_to(&mut self, carried: f64) {
         self.near = Some(Near::note(None, carried));
+        self.high = None;
         self.bitrate = self.bitrate.min(BETA * carried);
     }
 
@@ -142,6 +155,9 @@ impl Rate {
             return;
         }
         self.fell = Some(now);
+        if self.lately(now) <= self.bitrate {
+            self.high = Some((self.bitrate, now));
+        }
         let delivered = delivered.unwrap_or(self.bitrate);
         if self.near.is_some_and(|near| delivered < near.bounds().0) {
             self.near = None;
@@ -199,6 +215,8 @@ mod tests {
             rate.update(at, Usage::Over, Some(1_000_000.0 - at as f64), 50_000);
         }
         assert_eq!(rate.bitrate(), 850_000.0);
+        assert_eq!(rate.lately(LATELY - 1), 1_000_000.0);
+        assert_eq!(rate.lately(LATELY), 850_000.0);
         rate.update(50_000, Usage::Over, None, 50_000);
         assert_eq!(rate.bitrate(), 722_500.0);
     }

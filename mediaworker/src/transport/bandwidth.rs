@@ -324,16 +324,17 @@ impl Bandwidth {
     }
 
     /// The link has become much too narrow: this is what is left of it, bits per
-    /// second. True: that is less than what was available.
+    /// second. True: something has to be done about it.
     fn collapse(&mut self, now: Instant, left: u64) -> bool {
         self.reports.clear();
         self.averaged = Some(now);
         // Of a link that was away for a moment, less would be told than it has.
-        let left = left.max(self.limits.min.max(DEFAULT_MIN));
-        if self.estimate.is_none_or(|estimate| estimate <= left) {
+        let least = self.limits.min.max(DEFAULT_MIN);
+        if self.estimate.is_none_or(|estimate| estimate <= least) {
             return false;
         }
-        self.estimate = Some(left);
+        // It may have begun to fall already.
+        self.estimate = self.estimate.min(Some(left.max(least)));
         self.collapsed = true;
         self.collapsed_at = Some(now);
         self.trial.fail();

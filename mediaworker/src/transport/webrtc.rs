@@ -96,7 +96,6 @@ pub struct Output {
 #[derive(Debug)]
 pub struct WebRtcTransport {
     cert: DtlsCert,
-    media: Rc<RouterMedia>,
     ice: IceAgent,
     role: Option<Role>,
     remote: Option<Fingerprint>,
@@ -133,8 +132,7 @@ impl WebRtcTransport {
     ) -> Self {
         Self {
             cert,
-            sending: Sending::new(media.clone()),
-            media,
+            sending: Sending::new(media),
             ice: IceAgent::new(),
             role,
             remote: None,
@@ -295,9 +293,8 @@ impl WebRtcTransport {
             return;
         };
         let role = *self.role.get_or_insert(Role::Producing);
-        let rtc = crypto::with_sctp_streams(self.data.num_streams(), || {
-            build(now, role, &self.media, &self.cert)
-        });
+        let rtc =
+            crypto::with_sctp_streams(self.data.num_streams(), || build(now, role, &self.cert));
         let rtc = self.rtc.insert(Box::new(rtc));
         let active = handshake == Handshake::Client;
         if let Err(error) = rtc.direct_api().start_dtls(active) {

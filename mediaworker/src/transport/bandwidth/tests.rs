@@ -179,7 +179,7 @@ fn a_collapse_is_seen_at_once_and_told_once() {
     client.rate = 300_000;
     let changes = client.run(3350, 1);
     assert!(!changes.is_empty());
-    assert!(client.bandwidth.take_collapse());
+    assert!(client.bandwidth.take_collapse(), "{}", client.available());
     assert!(!client.bandwidth.take_collapse());
     let available = client.available();
     assert!((200_000..350_000).contains(&available), "{available}");

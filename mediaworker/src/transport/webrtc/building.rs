@@ -10,7 +10,7 @@ use str0m::net::{Protocol as Str0mProtocol, Receive};
 use str0m::rtp::ExtensionMap;
 use str0m::{Candidate, IceCreds, Input, Rtc};
 
-use super::{Role, RouterMedia};
+use super::Role;
 use crate::transport::receive::RemoteIce;
 use crate::transport::{crypto, data, extensions, ice, slots};
 
@@ -32,7 +32,7 @@ const VIRTUAL_PASSWORD: &str = "virtual-pair-inside-the-process";
 const STATS_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Builds the `Rtc` for a role.
-pub(super) fn build(now: Instant, role: Role, media: &RouterMedia, cert: &DtlsCert) -> Rtc {
+pub(super) fn build(now: Instant, role: Role, cert: &DtlsCert) -> Rtc {
     let mut config = Rtc::builder()
         .set_rtp_mode(true)
         .set_ice_lite(true)
@@ -49,7 +49,8 @@ pub(super) fn build(now: Instant, role: Role, media: &RouterMedia, cert: &DtlsCe
             config = config.set_extension_map(extensions::receiving_map());
         }
         Role::Consuming => {
-            slots::sending_codecs(config.codec_config(), &media.codecs);
+            // It has no media: what consumers get is written by us.
+            config.codec_config().clear();
             config = config
                 .set_extension_map(ExtensionMap::empty())
                 .set_stats_interval(None);
