@@ -459,3 +459,90 @@ fn bits(bitrate: u64) -> f64 {
 fn duration(micros: i64) -> Duration {
     Duration::from_micros(u64::try_from(micros).unwrap_or(0))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: Limits = Limits {
+        initial: 1_000_000,
+        min: 30_000,
+        max: 100_000_000,
+    };
+
+    #[test]
+    fn reference_times_go_on_where_24_bits_end() {
+        let mut controller = Controller::new(LIMITS);
+        for (reference, extended) in [
+            (0xff_fffe, 0xff_fffe),
+            (1, 0x100_0001),
+            (0xff_ffff, 0xff_ffff),
+            (2, 0x100_0002),
+            (0x80_0001, 0x180_0001),
+            (0, 0x200_0000),
+        ] {
+            let time = controller.extend_reference(reference);
+            assert_eq!(time, extended * REFERENCE, "{reference:x}");
+        }
+        controller.reference = Some(i64::MAX - 1);
+        controller.extend_reference(0);
+    }
+
+    /// A message about ten packets, of which the first is lost if it is to be.
+    fn message(first: u16, number: u8, loses: bool) -> Vec<u8> {
+        let [high, low] = first.to_be_bytes();
+        // Packets each 5 ms, and 64 ms of the reference time are 12.8 of them.
+        let since = i64::from(first) * 20;
+        let mut message = vec![high, low, 0, 10, 0, 0, (since / 256) as u8, number];
+        let runs = match loses {
+            true => [[0, 1], [0x20, 9]],
+            false => [[0x20, 1], [0x20, 9]],
+        };
+        message.extend_from_slice(runs.as_flattened());
+        let skipped = if loses { 20 } else { 0 };
+        message.push((since % 256 + skipped) as u8);
+        message.resize(message.len() + if loses { 8 } else { 9 }, 20);
+        message
+    }
+
+    #[test]
+    fn what_a_lost_message_was_about_counts_as_arrived_but_what_was_left_out_does_not() {
+        for (lost_messages, are_numbered, loses) in [
+            (false, true, false),
+            (false, true, true),
+            (true, true, false),
+            (true, false, false),
+        ] {
+            let start = Instant::now();
+            let mut controller = Controller::new(LIMITS);
+            let (mut lost, mut number) = (0, 0);
+            for index in 0..200u16 {
+                let now = start + Duration::from_millis(u64::from(index) * 5);
+                controller.sent(now, 1250);
+                if index % 10 < 9 {
+                    continue;
+                }
+                let is_lost = lost_messages && index % 20 == 9;
+                number += u8::from(are_numbered || !is_lost);
+                if !is_lost {
+                    let message = message(index - 9, number, loses);
+                    lost += controller.handle_feedback(now, &message).unwrap().lost;
+                }
+            }
+            let delivered = controller.arrivals.bitrate().unwrap();
+            let (least, most) = match (are_numbered, loses) {
+                (true, false) => (1_800_000, 2_200_000),
+                (true, true) => (1_600_000, 1_900_000),
+                (false, _) => (900_000, 1_200_000),
+            };
+            assert!((least..most).contains(&delivered), "{delivered}");
+            let expected = match (are_numbered, loses) {
+                (true, false) => 0,
+                (true, true) => 20,
+                // The first of them came before anything was known.
+                (false, _) => 90,
+            };
+            assert_eq!(lost, expected, "{lost_messages} {are_numbered} {loses}");
+        }
+    }
+}

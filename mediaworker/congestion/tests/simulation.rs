@@ -284,12 +284,16 @@ fn a_link_that_becomes_narrow_is_seen_at_once_and_found_again() {
         link.run(10 * SECOND + seed as i64 * 13 * MILLI);
         assert!(link.estimate() > 1_500_000, "{}", link.estimate());
         link.rate = 300_000;
+        let narrow = link.now;
         let down = link.until(SECOND, |it| it.estimate() < 400_000);
+        // Half of that time is feedback and the way.
+        assert!(link.collapses.len() == 1 && down <= 350 * MILLI, "{down}");
         link.run(2 * SECOND);
         let passes = link.goodput(8 * SECOND);
         assert!((220_000..303_000).contains(&passes), "{seed}: {passes}");
         link.rate = 2_000_000;
-        let up = link.until(6 * SECOND, |it| it.estimate() > 1_800_000);
+        assert!(link.collapses.iter().all(|at| at - narrow < SECOND));
+        let up = link.until(3 * SECOND, |it| it.estimate() > 1_800_000);
         println!("seed {seed}: down in {down}, then {passes}, up in {up}");
     }
 }
@@ -310,6 +314,34 @@ fn random_loss_lowers_nothing() {
         link.loss = 0.4;
         link.run(10 * SECOND);
         assert!(link.estimate() < 1_000_000, "{}", link.estimate());
+    }
+}
+
+#[test]
+fn a_queue_that_overflows_is_no_random_loss() {
+    for seed in 1..=5 {
+        // Of 7 % too much, 7 % are lost, and the queue is always full.
+        let mut link = Simulation::new(seed, Source::Fixed(1_070_000), 1_000_000);
+        link.run(20 * SECOND);
+        let mut sum = 0;
+        for _ in 0..100 {
+            link.run(SECOND / 10);
+            sum += link.estimate();
+        }
+        assert!((800_000..1_000_000).contains(&(sum / 100)), "{}", sum / 100);
+    }
+}
+
+#[test]
+fn jitter_of_a_few_packets_is_no_queue() {
+    for seed in 1..=10 {
+        let mut link = Simulation::new(seed, Source::Camera(2_000_000), 3_000_000);
+        link.run(10 * SECOND);
+        let before = link.estimate();
+        link.source = Source::Fixed(200_000);
+        link.jitter = 40 * MILLI;
+        link.run(60 * SECOND);
+        assert!(link.estimate() >= before, "{}", link.estimate());
     }
 }
 

@@ -233,7 +233,8 @@ impl WebRtcTransport {
         }
         let admitted = match kind {
             PacketKind::Rtp => self.receiving.admits(datagram),
-            PacketKind::Rtcp => self.replay.admits(datagram),
+            // Of one that consumes, what opens it knows.
+            PacketKind::Rtcp => self.role == Some(Role::Consuming) || self.replay.admits(datagram),
             PacketKind::Dtls | PacketKind::Stun => true,
         };
         if !admitted {
