@@ -2,8 +2,8 @@
 //!
 //! Every [`SHARE_INTERVAL`], and as soon as less is available or a consumer starts,
 //! the transports of a router with video consumers are looked at: the `router`
-//! crate's allocator says which layers each consumer gets, and str0m is told what
-//! would be welcome, so that it probes for it. See `docs/bandwidth.md`.
+//! crate's allocator says which layers each consumer gets, and the transport is told
+//! what would be welcome, so that it probes for it. See `docs/bandwidth.md`.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
@@ -23,6 +23,9 @@ use super::{Engine, RouterEntry, RouterKey, TransportEntry, TransportKey};
 const SHARE_INTERVAL: Duration = Duration::from_millis(200);
 /// How long nothing is sent that does not fit, after much of what was sent was lost.
 const USELESS_FOR: Duration = Duration::from_secs(5);
+/// The same for a client that tells by REMB what it can receive, and more than what it
+/// gets only as long as it gets more.
+const USELESS_WHEN_TOLD: Duration = Duration::from_secs(60);
 /// Least time between them, however often a client says something else.
 const LEAST_INTERVAL: Duration = Duration::from_millis(20);
 
@@ -146,11 +149,16 @@ impl Engine {
             let Some((key, _)) = own.first() else {
                 continue;
             };
-            if let Some(transport) = self.transports.get_mut(*key)
-                && !contain(|| share_transport(now, room, transport, own, costs))
-            {
+            let Some(transport) = self.transports.get_mut(*key) else {
+                continue;
+            };
+            if !contain(|| share_transport(now, room, transport, own, costs)) {
                 broken.push(*key);
             }
+            // It may have a probe to send.
+            let next = transport.inner.next_timeout();
+            self.timers
+                .set(Timer::Transport(*key), &mut transport.timer, next);
         }
         if !consumers.is_empty() {
             let next = Some(now + SHARE_INTERVAL);
@@ -201,6 +209,7 @@ impl Engine {
         }
         let is_whole = contain(|| share_transport(now, room, entry, consumers, costs));
         self.scratch = scratch;
+        self.arm_transport(transport);
         if !is_whole {
             self.note_broken(&[transport]);
         }
@@ -291,7 +300,7 @@ fn share_transport(
         now,
         available,
         allocations,
-        transport.inner.loses_much(),
+        (transport.inner.is_told(), transport.inner.loses_much(now)),
         useless,
     );
     for one in allocations.iter() {
@@ -346,20 +355,22 @@ impl LastPictures {
         now: Instant,
         available: u64,
         allocations: &[Allocation],
-        loses_much: bool,
+        (is_told, loses_much): (bool, bool),
         useless: &mut Option<Instant>,
     ) -> Self {
         let given: u64 = allocations.iter().map(|one| one.bitrate).sum();
         if loses_much {
             *useless = Some(now);
         }
-        let waited = |at: Instant| now.saturating_duration_since(at) >= USELESS_FOR;
-        let overdraft = (available * LAST_LAYER_PERCENT / 100).max(LAST_LAYER_BITRATE);
+        let waited = |time| useless.is_none_or(|at| now.saturating_duration_since(at) >= time);
+        let overdraft = match is_told && waited(USELESS_WHEN_TOLD) {
+            // It will tell of room for this one once it gets it.
+            true => u64::MAX,
+            false => (available * LAST_LAYER_PERCENT / 100).max(LAST_LAYER_BITRATE),
+        };
         Self {
             any: given > 0,
-            spare: useless
-                .is_none_or(waited)
-                .then(|| overdraft.saturating_sub(given)),
+            spare: waited(USELESS_FOR).then(|| overdraft.saturating_sub(given)),
         }
     }
 
