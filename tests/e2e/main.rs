@@ -27,6 +27,7 @@ mod certificates;
 mod clients;
 mod comeback;
 mod defects;
+mod drain;
 mod failures;
 mod flat;
 mod guide;

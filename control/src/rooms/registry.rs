@@ -28,6 +28,7 @@ use crate::error::Error;
 use crate::metrics::Metrics;
 use crate::ortc::OrtcError;
 use crate::protoo::connection::{self, Close, Identity, SessionId};
+use crate::traces::Cause;
 use crate::webhooks::{Pace, Webhooks};
 use crate::workers::{Notice, Worker, WorkerId, WorkerPool};
 
@@ -517,7 +518,8 @@ impl Rooms {
                 .then(|| Counted::new(&self.inner.waiting_rooms)),
         });
         table.insert(id, handle.clone());
-        self.inner.tasks.spawn(room.run(mailbox, self.clone()));
+        let run = room.run(mailbox, self.clone(), Cause::now());
+        self.inner.tasks.spawn(run);
         Ok(handle)
     }
 
