@@ -5,10 +5,11 @@
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use serde_json::{Value, json};
+use serde_json::json;
 use test_peer::str0m::media::MediaKind;
 
 use crate::client::{Client, MediaSender};
+use crate::faults::{worker, worker_of};
 use crate::https;
 use crate::protoo::Protoo;
 use crate::server::{DEADLINE, Options, Server, is_alive, wait_until};
@@ -183,19 +184,6 @@ impl Call {
             left.await.unwrap();
         }
     }
-}
-
-/// Slot of the worker that each room is on, as admins see it.
-fn worker_of(server: &Server, room: &str) -> usize {
-    let (_, listed) = https::get(&server.url("/admin/rooms"));
-    let mut rooms = listed["rooms"].as_array().unwrap().iter();
-    let room = rooms.find(|it| it["id"] == room).expect("the room");
-    usize::try_from(room["worker"].as_u64().unwrap()).unwrap()
-}
-
-fn worker(server: &Server, slot: usize) -> Value {
-    let (_, config) = https::get(&server.url("/config"));
-    config["workers"][slot].clone()
 }
 
 /// A server with calls on both of its workers.

@@ -10,6 +10,7 @@
 
 mod client;
 mod driver;
+mod faults;
 mod https;
 mod lines;
 mod netns;
