@@ -469,6 +469,7 @@ fn dump(worker: &Worker) -> proto::DumpResponse {
         forwarding: Some(worker.ticks.of_packets().into()),
         ports_in_use: u32::try_from(worker.sockets.ports_in_use()).unwrap_or(u32::MAX),
         feedback: None,
+        events_waiting: u32::try_from(worker.events_waiting()).unwrap_or(u32::MAX),
     }
 }
 

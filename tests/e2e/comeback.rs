@@ -25,7 +25,7 @@ fn pages_come_back(fault: Fault) {
     let server = Options::new()
         .env("MEDIASOUP_NUM_WORKERS", 2)
         .env("MEDIASOUP_WORKER_CPUS", "none")
-        .env("WORKER_TIMEOUT", 2)
+        .env("WORKER_TIMEOUT", fault.worker_timeout())
         .start();
     let (slot, other) = two_rooms(&server, "hit");
     let mut browser = Browser::start_alone();

@@ -78,7 +78,7 @@ async fn one_of_two_calls_is_hit(fault: Fault) {
     let server = Options::new()
         .env("MEDIASOUP_NUM_WORKERS", 2)
         .env("MEDIASOUP_WORKER_CPUS", "none")
-        .env("WORKER_TIMEOUT", 2)
+        .env("WORKER_TIMEOUT", fault.worker_timeout())
         .start();
     let body = json!({"maxPeerCount": 2}).to_string();
     https::request("POST", &server.url("/rooms/hit"), &[], &body);
@@ -114,6 +114,7 @@ async fn one_of_two_calls_is_hit(fault: Fault) {
         "{exit}"
     );
     call.hears(10);
+    spared.hears(100);
     // Nobody else has noticed anything.
     let (now, missing) = spared.packets();
     assert!(now > before, "{now}");
@@ -253,4 +254,56 @@ async fn metrics_count_a_call() {
     assert!(timed > forwarded - 50.0, "{timed} of {forwarded}");
     assert!(value("webrtc_worker_tick_seconds_count{worker=\"0\"}") >= 60.0);
     assert!(value("webrtc_worker_bytes_sent_total{worker=\"0\"}") > 1000.0);
+}
+
+/// Of a real worker, everything that admins are promised.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_configuration_tells_what_a_worker_does() {
+    let server = Options::new().env("MEDIASOUP_NUM_WORKERS", 1).start();
+    let _call = Call::start(&server, "room").await;
+    // Rates are those between two looks at the worker.
+    wait_until("rates", || {
+        let load = worker(&server, 0)["load"].clone();
+        // 50 packets a second, both ways.
+        ["packetsInPerSecond", "packetsOutPerSecond"]
+            .iter()
+            .all(|rate| load[rate].as_f64().is_some_and(|it| it > 20.0))
+    });
+    let told = worker(&server, 0);
+    let pid = i64::from(server.workers()[0].1.as_raw());
+    let number = |pointer: &str| {
+        let value = told.pointer(pointer).and_then(serde_json::Value::as_f64);
+        value.unwrap_or_else(|| panic!("no {pointer} in {told:#}"))
+    };
+    for (pointer, want) in [
+        ("/index", 0),
+        ("/pid", pid),
+        ("/portsInUse", 1),
+        ("/restarts", 0),
+        ("/rooms", 1),
+        ("/stats/transports", 4),
+        ("/stats/producers", 1),
+        ("/stats/consumers", 1),
+    ] {
+        assert_eq!(number(pointer), want as f64, "{pointer}");
+    }
+    assert_eq!(number("/maxPort") - number("/minPort"), 39.0);
+    assert_eq!(told["state"], "ready");
+    assert!(number("/uptimeSeconds") >= 1.0);
+    assert!(number("/load/cpuPercent") > 0.0);
+    assert!(number("/load/bytesInPerSecond") > 2000.0);
+    assert!(number("/load/bytesOutPerSecond") > 2000.0);
+    assert!(number("/stats/rssBytes") > 1e6);
+    for reason in [
+        "unparsable",
+        "unknown",
+        "refusedChecks",
+        "refused",
+        "sendErrors",
+    ] {
+        assert!(number(&format!("/stats/droppedByReason/{reason}")) >= 0.0);
+    }
+    for name in ["cpu", "lastExit"] {
+        assert!(told.as_object().unwrap().contains_key(name), "{name}");
+    }
 }

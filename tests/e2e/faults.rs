@@ -30,6 +30,16 @@ impl Fault {
         }
     }
 
+    /// `WORKER_TIMEOUT` of a server that it happens to, seconds: no longer than a test
+    /// wants to wait, where it is waited for at all. On a machine that is busy with
+    /// other tests, workers that are well may stall for a moment, too.
+    pub fn worker_timeout(self) -> u64 {
+        match self {
+            Fault::Stopped => 4,
+            Fault::Killed | Fault::OutOfMemory => 20,
+        }
+    }
+
     /// Does it to the worker `pid`, which has `room`.
     pub fn happens(self, server: &Server, pid: Pid, room: &str) {
         match self {

@@ -106,7 +106,7 @@ impl EncodeLabelSet for OfWorker<'_> {
 }
 
 /// Numbers of a worker as they are now, by name and meaning.
-type Gauges = [(&'static str, &'static str, fn(&DumpResponse) -> f64); 8];
+type Gauges = [(&'static str, &'static str, fn(&DumpResponse) -> f64); 9];
 const GAUGES: Gauges = [
     ("routers", "Rooms on the worker", |it| float(it.routers)),
     ("transports", "Transports", |it| float(it.transports)),
@@ -127,6 +127,11 @@ const GAUGES: Gauges = [
         "ports_in_use",
         "UDP ports of its slice that are taken",
         |it| it.ports_in_use.into(),
+    ),
+    (
+        "events_waiting",
+        "Events that the control plane has not read yet",
+        |it| it.events_waiting.into(),
     ),
 ];
 

@@ -370,7 +370,12 @@ fn dump() -> DumpResponse {
             counts: (1..=12).collect(),
             sum_us: 1_500_000,
         }),
+        forwarding: Some(Histogram {
+            counts: vec![9; 12],
+            sum_us: 9_000,
+        }),
         ports_in_use: 1,
+        events_waiting: 4,
         feedback: Some(Feedback {
             received: Some(DirectionFeedback {
                 nacks: 7,

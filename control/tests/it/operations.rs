@@ -7,6 +7,7 @@ use control::config::Config;
 use control::rooms::Timings;
 use proto::event::Event;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use crate::fake_worker::{Call, FakeWorker};
 use crate::receiver::Receiver;
@@ -87,6 +88,27 @@ async fn a_room_that_moved_waits_for_its_peers_for_a_while() {
     assert_eq!(alice.close_code().await, 1012);
     assert_eq!(server.get("/rooms/room").await.status, 200);
     while server.get("/rooms/room").await.status == 200 {}
+}
+
+/// One that nobody has joined yet does not live longer because it moved.
+#[tokio::test]
+async fn a_room_that_moved_expires_when_it_would_have() {
+    let life = Duration::from_secs(3);
+    let timings = Timings {
+        unused_room: life,
+        ..Timings::default()
+    };
+    let server = TestServer::start_with(config(), timings).await;
+    let second = server.pool.start_worker().await;
+    let made = Instant::now();
+    server.post("/rooms/waiting", "").await;
+    tokio::time::sleep_until(made + life / 2).await;
+    server.pool.kill_worker(0).await;
+    router_on(&second).await;
+    assert_eq!(server.get("/rooms/waiting").await.status, 200);
+    while server.get("/rooms/waiting").await.status == 200 {}
+    let lived = made.elapsed();
+    assert!(lived >= life && lived < life + life / 3, "{lived:?}");
 }
 
 #[tokio::test]
@@ -369,6 +391,10 @@ async fn metrics_tell_what_is_and_what_was() {
         ),
         ("webrtc_worker_tick_seconds_count{worker=\"0\"}", 78.0),
         ("webrtc_worker_tick_seconds_sum{worker=\"0\"}", 1.5),
+        (
+            "webrtc_worker_forwarding_seconds_count{worker=\"0\"}",
+            108.0,
+        ),
         // Buckets are summed up.
         (
             "webrtc_worker_tick_seconds_bucket{le=\"0.00005\",worker=\"0\"}",
@@ -399,12 +425,59 @@ async fn metrics_tell_what_is_and_what_was() {
             "webrtc_worker_rtp_round_trip_seconds{worker=\"0\",direction=\"sent\"}",
             0.02,
         ),
+        ("webrtc_worker_events_waiting{worker=\"0\"}", 4.0),
         ("webrtc_webhooks_queued", 0.0),
         ("webrtc_room_commands_waiting", 0.0),
     ] {
         assert_eq!(metrics.get(name), Some(&want), "{name} in {text}");
     }
     assert!(!text.contains("evil"));
+}
+
+/// What operators were promised to find, whatever has happened so far.
+#[tokio::test]
+async fn every_kind_of_metric_is_there() {
+    let server = TestServer::start().await;
+    let (_alice, ..) = caller(&server, "alice").await;
+    let state = proto::TransportStateChanged::default();
+    server.worker_says(Event::TransportState(state)).await;
+    let text = loop {
+        let text = server.get("/metrics").await.body;
+        let text = text.as_str().unwrap().to_owned();
+        // Of what has kinds, there is a line when there is one of a kind.
+        if text.contains("webrtc_dtls_states_total{") {
+            break text;
+        }
+    };
+    for (kind, families) in [
+        (
+            "gauge",
+            "rooms peers webhooks_queued room_commands_waiting room_events_waiting worker_state \
+             worker_cpu_cores worker_uptime_seconds worker_memory_bytes worker_ports_in_use \
+             worker_transports worker_producers worker_consumers worker_events_waiting \
+             worker_rtp_loss_ratio worker_rtp_round_trip_seconds",
+        ),
+        (
+            "counter",
+            "webhooks ice_states dtls_states transports_closed_by_worker layer_changes rooms_lost \
+             worker_restarts worker_datagrams_received worker_datagrams_sent \
+             worker_bytes_received worker_bytes_sent worker_datagrams_dropped worker_rtp_nacks \
+             worker_rtp_plis worker_rtp_packets_lost worker_rtp_packets_retransmitted \
+             worker_rtp_packets_forwarded worker_cpu_seconds",
+        ),
+        (
+            "histogram",
+            "join_seconds protoo_request_seconds worker_forwarding_seconds worker_tick_seconds",
+        ),
+    ] {
+        for family in families.split_whitespace() {
+            let family = format!("webrtc_{family}");
+            let described = format!("# TYPE {family} {kind}");
+            assert!(text.lines().any(|line| line == described), "{described}");
+            let told = |line: &str| line.starts_with(&family) && !line.starts_with('#');
+            assert!(text.lines().any(told), "{family} has no value");
+        }
+    }
 }
 
 /// The metrics that a text names, each of which has to be there.
