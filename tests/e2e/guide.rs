@@ -83,10 +83,6 @@ fn the_clients_of_the_guide_meet() {
     plays(&mut browser, "alice", "bob");
     plays(&mut browser, "bob", "alice");
 
-    evaluate(&mut browser, "alice", "guide.call.leave()");
-    let gone = "![...document.querySelectorAll('video, audio')].some((it) => it.title === 'alice')";
-    wait(&mut browser, "bob", gone);
-
     let program = directory.path().join("client.py");
     std::fs::write(&program, snippets("python")).unwrap();
     let url = format!("wss://{}/?roomId=lobby&peerId=python", server.address());
@@ -96,9 +92,19 @@ fn the_clients_of_the_guide_meet() {
             .arg(url)
             .env("SSL_CERT_FILE", server.dir().join("certs/fullchain.pem")),
     );
-    python.wait_for("100 frames of video from bob");
-    python.wait_for("100 frames of audio from bob");
-    plays(&mut browser, "bob", "python");
+    for name in names {
+        python.wait_for(&format!("100 frames of video from {name}"));
+        python.wait_for(&format!("100 frames of audio from {name}"));
+        plays(&mut browser, name, "python");
+    }
+    // aiortc tells by REMB what it can receive: both go on.
+    for name in names {
+        python.wait_for(&format!("300 frames of video from {name}"));
+    }
+
+    evaluate(&mut browser, "alice", "guide.call.leave()");
+    let gone = "![...document.querySelectorAll('video, audio')].some((it) => it.title === 'alice')";
+    wait(&mut browser, "bob", gone);
 
     // A room that was made over HTTP.
     let address = server.address();

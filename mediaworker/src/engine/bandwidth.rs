@@ -23,6 +23,9 @@ use super::{Engine, RouterEntry, RouterKey, TransportEntry, TransportKey};
 const SHARE_INTERVAL: Duration = Duration::from_millis(200);
 /// How long nothing is sent that does not fit, after much of what was sent was lost.
 const USELESS_FOR: Duration = Duration::from_secs(5);
+/// The same for a client that tells by REMB what it can receive, and more than what it
+/// gets only as long as it gets more.
+const USELESS_WHEN_TOLD: Duration = Duration::from_secs(60);
 /// Least time between them, however often a client says something else.
 const LEAST_INTERVAL: Duration = Duration::from_millis(20);
 
@@ -291,7 +294,7 @@ fn share_transport(
         now,
         available,
         allocations,
-        transport.inner.loses_much(),
+        (transport.inner.is_told(), transport.inner.loses_much(now)),
         useless,
     );
     for one in allocations.iter() {
@@ -346,20 +349,22 @@ impl LastPictures {
         now: Instant,
         available: u64,
         allocations: &[Allocation],
-        loses_much: bool,
+        (is_told, loses_much): (bool, bool),
         useless: &mut Option<Instant>,
     ) -> Self {
         let given: u64 = allocations.iter().map(|one| one.bitrate).sum();
         if loses_much {
             *useless = Some(now);
         }
-        let waited = |at: Instant| now.saturating_duration_since(at) >= USELESS_FOR;
-        let overdraft = (available * LAST_LAYER_PERCENT / 100).max(LAST_LAYER_BITRATE);
+        let waited = |time| useless.is_none_or(|at| now.saturating_duration_since(at) >= time);
+        let overdraft = match is_told && waited(USELESS_WHEN_TOLD) {
+            // It will tell of room for this one once it gets it.
+            true => u64::MAX,
+            false => (available * LAST_LAYER_PERCENT / 100).max(LAST_LAYER_BITRATE),
+        };
         Self {
             any: given > 0,
-            spare: useless
-                .is_none_or(waited)
-                .then(|| overdraft.saturating_sub(given)),
+            spare: waited(USELESS_FOR).then(|| overdraft.saturating_sub(given)),
         }
     }
 

@@ -9,10 +9,12 @@ use str0m::bwe::BweKind;
 use str0m::stats::PeerStats;
 
 mod passage;
+mod reported;
 mod trial;
 
 use super::TransportError;
 use passage::Passage;
+use reported::Reported;
 use trial::Trial;
 
 /// Time for a client to send its first feedback. One that has negotiated feedback
@@ -69,7 +71,7 @@ const TRY_PERCENT: u64 = 130;
 /// What is tried, in percent of what the step needs.
 const TRY_MARGIN_PERCENT: u64 = 105;
 /// The same for a client that tells by REMB what it can receive.
-const TRY_REMB_PERCENT: u64 = 300;
+const TRY_REMB_PERCENT: u64 = 500;
 /// A client that could receive more tells this much by REMB, in percent of what is
 /// sent.
 const REMB_ROOM_PERCENT: u64 = 120;
@@ -150,7 +152,7 @@ pub struct Bandwidth {
     can_probe: bool,
     /// Feedback has come.
     proven: bool,
-    /// By transport-cc feedback.
+    /// By transport-cc feedback, or by receiver reports.
     round_trip_time: Option<Duration>,
     /// The shortest of the last minutes, and since when a new one is looked for.
     shortest: Option<Duration>,
@@ -158,8 +160,10 @@ pub struct Bandwidth {
     shortest_since: Option<Instant>,
     /// The estimate before nobody wanted video.
     known: Option<u64>,
-    /// Share of packets lost in the last second.
+    /// Share of packets lost in the last second, by transport-cc feedback.
     loss: Option<f32>,
+    /// The same by receiver reports.
+    reported: Reported,
     /// The link has become much too narrow.
     collapsed: bool,
     collapsed_at: Option<Instant>,
@@ -205,6 +209,7 @@ impl Bandwidth {
             shortest_since: None,
             known: None,
             loss: None,
+            reported: Reported::default(),
             collapsed: false,
             collapsed_at: None,
             refuted: false,
@@ -270,6 +275,9 @@ impl Bandwidth {
     /// Takes in what str0m counts, its estimate among it, four times per second.
     /// True: another one is available now.
     pub fn handle_stats(&mut self, now: Instant, stats: &PeerStats) -> bool {
+        if !self.can_probe {
+            return false;
+        }
         if let Some(time) = stats.rtt {
             // It is measured by transport-cc feedback.
             self.proven = true;
@@ -278,8 +286,7 @@ impl Bandwidth {
         }
         self.loss = stats.egress_loss_fraction;
         let before = self.estimate;
-        if self.can_probe
-            && !self.idle
+        if !self.idle
             && let Some(raw) = stats.bwe_tx.map(|raw| bounded(raw.as_u64()))
         {
             if raw.abs_diff(self.raw) * 100 > self.raw {
@@ -296,6 +303,24 @@ impl Bandwidth {
             };
         }
         self.estimate != before
+    }
+
+    /// Takes in the receiver reports of a client without transport-cc: how many packets
+    /// they are about, how many of those are lost, and the round trip that they show.
+    pub fn handle_reports(
+        &mut self,
+        now: Instant,
+        (expected, lost): (u64, u64),
+        round_trip: Option<Duration>,
+    ) {
+        if self.can_probe {
+            return;
+        }
+        self.reported.handle(now, expected, lost);
+        if let Some(time) = round_trip {
+            self.round_trip_time = Some(time);
+            self.note_round_trip(now, time);
+        }
     }
 
     /// Takes in how many packets arrived and how many did not, by one transport-cc
@@ -502,8 +527,10 @@ impl Bandwidth {
             false => {
                 let has_room = estimate * 100 >= sent * REMB_ROOM_PERCENT;
                 let tries = self.trial.bitrate().is_some();
-                // It falls, too, when it gets less because there is less to send.
-                (has_room || (tries && !fell), TRY_REMB_PERCENT)
+                // It falls, too, when it gets less because there is less to send, and by
+                // itself where a busy client takes its own delays for those of the link.
+                let passes = has_room || (tries && !fell) || self.passes(now);
+                (passes && !self.loses_much(now), TRY_REMB_PERCENT)
             }
         };
         let known = self.known_bitrate(estimate);
@@ -539,13 +566,27 @@ impl Bandwidth {
     }
 
     /// Whether much of what is sent is lost.
-    pub fn loses_much(&self) -> bool {
-        self.loss.is_some_and(|lost| lost > USELESS_LOSS)
+    pub fn loses_much(&self, now: Instant) -> bool {
+        self.loss(now).is_some_and(|lost| lost > USELESS_LOSS)
+    }
+
+    /// Share of packets lost lately, as far as is known.
+    fn loss(&self, now: Instant) -> Option<f32> {
+        match self.can_probe {
+            true => self.loss,
+            false => self.reported.loss(now),
+        }
+    }
+
+    /// The client says itself what it can receive. What it says depends on what it gets, so
+    /// it says nothing of how much more that could be.
+    pub fn is_told(&self) -> bool {
+        !self.can_probe && self.estimate.is_some()
     }
 
     /// Whether everything arrives, and in time.
     fn passes(&self, now: Instant) -> bool {
-        let is_whole = self.loss.is_some_and(|lost| lost <= HARMLESS_LOSS);
+        let is_whole = self.loss(now).is_some_and(|lost| lost <= HARMLESS_LOSS);
         // str0m tells of loss a quarter of a second later.
         is_whole && !self.is_slow(HARMLESS_DELAY) && !self.has_just_collapsed(now)
     }
@@ -588,108 +629,4 @@ impl Bandwidth {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use str0m::bwe::Bitrate;
-
-    fn twcc(bps: u64, can_probe: bool) -> BweKind {
-        BweKind::Twcc {
-            estimate: Bitrate::bps(bps),
-            can_probe,
-        }
-    }
-
-    #[test]
-    fn limits_are_checked_and_kept() {
-        let limits = |initial, min, max| BitrateLimits::new(initial, min, max);
-        assert_eq!(limits(None, None, None), Ok(BitrateLimits::default()));
-        assert_eq!(limits(None, None, Some(500_000)).unwrap().initial, 500_000);
-        assert_eq!(
-            limits(None, Some(2_000_000), None).unwrap().initial,
-            2_000_000
-        );
-        assert_eq!(limits(None, None, Some(10_000)).unwrap().min, 10_000);
-        for (min, max) in [(None, Some(0)), (Some(2), Some(1))] {
-            let error = limits(None, min, max).unwrap_err().to_string();
-            assert!(error.starts_with("max_outgoing_bitrate: "), "{error}");
-        }
-        let now = Instant::now();
-        let mut bandwidth = Bandwidth::new(limits(None, Some(100), Some(1000)).unwrap());
-        for (estimate, available) in [(50, 100), (500, 525), (5000, 1000)] {
-            bandwidth.handle_estimate(&twcc(0, false));
-            bandwidth.handle_estimate(&twcc(estimate, true));
-            assert_eq!(bandwidth.available(now, 0), Some(available));
-        }
-    }
-
-    #[test]
-    fn who_sends_no_feedback_is_not_limited() {
-        let start = Instant::now();
-        let later = start + FEEDBACK_WITHIN;
-        let mut bandwidth = Bandwidth::new(BitrateLimits::default());
-        assert_eq!(bandwidth.available(start, 0), None);
-        assert!(bandwidth.handle_estimate(&twcc(1_000_000, true)));
-        assert_eq!(bandwidth.want(start, 1, false), Some(1_000_000));
-        assert_eq!(bandwidth.available(start, 0), Some(1_050_000));
-        assert_eq!(bandwidth.available(later, 0), None);
-        assert!(!bandwidth.handle_estimate(&twcc(1_000_000, true)));
-        let remb = BweKind::Remb {
-            estimate: Bitrate::bps(300_000),
-            mid: "0".into(),
-        };
-        assert!(!bandwidth.handle_estimate(&remb), "we know better");
-        assert!(bandwidth.handle_estimate(&twcc(1, false)));
-        assert!(bandwidth.handle_estimate(&remb));
-        assert_eq!(bandwidth.available(later, 0), Some(300_000));
-        let remb = BweKind::Remb {
-            estimate: Bitrate::bps(u64::MAX),
-            mid: "0".into(),
-        };
-        assert!(bandwidth.handle_estimate(&remb));
-        assert_eq!(bandwidth.available(later, 0), Some(MAX_ESTIMATE));
-        bandwidth.estimate = None;
-        assert_eq!(bandwidth.available(later, 0), None);
-    }
-
-    #[test]
-    fn a_collapse_refutes_the_estimator() {
-        let start = Instant::now();
-        let at = |ms| start + Duration::from_millis(ms);
-        let stats = |bps, ms| PeerStats {
-            peer_bytes_rx: 0,
-            peer_bytes_tx: 0,
-            bytes_rx: 0,
-            bytes_tx: 0,
-            timestamp: start,
-            bwe_tx: Some(Bitrate::bps(bps)),
-            egress_loss_fraction: Some(0.0),
-            ingress_loss_fraction: None,
-            rtt: Some(Duration::from_millis(ms)),
-            selected_candidate_pair: None,
-        };
-        let mut bandwidth = Bandwidth::new(BitrateLimits::default());
-        bandwidth.handle_estimate(&twcc(100_000_000, true));
-        let mut lower = Vec::new();
-        for ms in (0..4000).step_by(5) {
-            bandwidth.note_departure();
-            let narrow = ms > 1000;
-            if ms % 50 == 0 {
-                let arrived = if narrow { 2 } else { 10 };
-                if bandwidth.handle_feedback(at(ms), (arrived, 0), 1_000_000) {
-                    lower.push(ms);
-                }
-                // It goes on saying what it made of the wide link.
-                bandwidth.handle_stats(at(ms), &stats(100_000_000, if narrow { 250 } else { 50 }));
-            }
-        }
-        assert!(lower.first().is_some_and(|ms| *ms < 1300), "{lower:?}");
-        assert!(bandwidth.available(at(4000), 0) < Some(400_000));
-        let from = bandwidth.stalls(at(4000), false).unwrap();
-        assert!(from < 400_000, "{from}");
-        assert_eq!(bandwidth.stalls(at(4000), false), None, "once");
-        // Begun anew, it is believed.
-        bandwidth.handle_stats(at(4001), &stats(350_000, 50));
-        bandwidth.handle_stats(at(8000), &stats(900_000, 50));
-        assert!(bandwidth.available(at(8000), 0) > Some(900_000));
-    }
-}
+mod tests;

@@ -223,8 +223,13 @@ impl Transport {
     }
 
     /// Whether much of what is sent to the client is lost.
-    pub fn loses_much(&self) -> bool {
-        self.web_rtc().is_some_and(WebRtcTransport::loses_much)
+    pub fn loses_much(&self, now: Instant) -> bool {
+        self.web_rtc().is_some_and(|it| it.loses_much(now))
+    }
+
+    /// See [`WebRtcTransport::is_told`].
+    pub fn is_told(&self) -> bool {
+        self.web_rtc().is_some_and(WebRtcTransport::is_told)
     }
 
     /// See [`WebRtcTransport::take_collapse`].

@@ -18,7 +18,7 @@ const RTP_STREAM_ID: &str = "urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id";
 pub struct Call {
     pub network: Network,
     audio: Source,
-    layers: Vec<Source>,
+    pub layers: Vec<Source>,
     /// When client 1 asked for a key frame last.
     asked: Instant,
 }

@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use proto::event::Event;
 
+use test_peer::str0m::media::MediaKind;
+
 use crate::bandwidth::Call;
-use crate::room::call;
+use crate::room::{Source, call, consume, produce, produce_request, stream};
 
 const SECOND: Duration = Duration::from_secs(1);
 /// How often the client tells.
@@ -19,6 +21,9 @@ struct RembCall {
     call: Call,
     told: u64,
     reached: usize,
+    /// It takes its own delays for those of the link, now and then.
+    nervous: bool,
+    times: u32,
 }
 
 impl RembCall {
@@ -31,7 +36,41 @@ impl RembCall {
             call: Call::with(room),
             told: 1_000_000,
             reached: 0,
+            nervous: false,
+            times: 0,
         }
+    }
+
+    /// Has somebody send one more video of one layer, of 1.5 Mbit/s.
+    fn add_camera(&mut self, id: &str, ssrc: u32, received: u32) {
+        let network = &mut self.call.network;
+        let mut request = produce_request("send", id, MediaKind::Video, ssrc);
+        request.mid = Some(id.into());
+        produce(network, 0, &request);
+        let consumer = format!("{id}-consumer");
+        consume(
+            network,
+            1,
+            "recv",
+            &consumer,
+            id,
+            MediaKind::Video,
+            received,
+        );
+        network
+            .engine
+            .resume_consumer(network.now, &consumer)
+            .unwrap();
+        let mut source = Source::new(network, 0, MediaKind::Video, ssrc);
+        source.frame_len = Some(1_500_000 / 8 / 25);
+        self.call.layers.push(source);
+    }
+
+    /// Packets of a stream that came in the next seconds.
+    fn come(&mut self, ssrc: u32, seconds: u32) -> usize {
+        let before = stream(&self.call.network, 1, ssrc).len();
+        self.run(seconds * SECOND);
+        stream(&self.call.network, 1, ssrc).len() - before
     }
 
     fn run(&mut self, time: Duration) {
@@ -51,7 +90,9 @@ impl RembCall {
             .downlink
             .as_ref()
             .map_or(Duration::ZERO, |it| it.waits(now));
-        self.told = if waits > Duration::from_millis(100) {
+        self.times += 1;
+        let alarmed = self.nervous && self.times.is_multiple_of(12);
+        self.told = if alarmed || waits > Duration::from_millis(100) {
             gets * 85 / 100
         } else {
             (self.told * 102 / 100).min(gets * 3 / 2 + 10_000)
@@ -101,5 +142,51 @@ fn more_is_tried_than_it_ever_tells_and_seldom_where_that_fails() {
 
         call.call.link(4_000_000);
         call.run_until_layer(2, 120 * SECOND);
+    }
+}
+
+#[test]
+fn one_that_takes_alarm_at_nothing_gets_the_best_layer_all_the_same() {
+    for seed in 1..=2 {
+        let mut call = RembCall::new(seed);
+        call.nervous = true;
+        call.call.link(6_000_000);
+        call.run(40 * SECOND);
+        let since = call.call.network.events.len();
+        call.run(60 * SECOND);
+        let changes = call.changes(since);
+        assert_eq!(
+            (call.call.layer(), changes),
+            (Some(2), 0),
+            "told {}",
+            call.told
+        );
+    }
+}
+
+#[test]
+fn videos_of_one_layer_are_all_sent_until_that_harms() {
+    for seed in 1..=2 {
+        let mut call = RembCall::new(seed);
+        call.nervous = true;
+        call.call.link(10_000_000);
+        call.add_camera("one", 2100, 6100);
+        call.add_camera("two", 2200, 6200);
+        call.run(10 * SECOND);
+        // 25 frames a second, each of several packets.
+        for ssrc in [6100, 6200] {
+            let come = call.come(ssrc, 10);
+            assert!(come > 1000, "{come} packets of {ssrc}, told {}", call.told);
+        }
+        // There is room for one and a half of them.
+        call.call.link(2_400_000);
+        call.run(10 * SECOND);
+        let come = [6100, 6200].map(|ssrc| call.come(ssrc, 20));
+        println!("seed {seed}: {come:?} packets, told {}", call.told);
+        assert!(come.iter().any(|it| *it > 1500), "one is whole: {come:?}");
+        assert!(
+            come.iter().any(|it| *it < 1000),
+            "the other one rests: {come:?}"
+        );
     }
 }

@@ -294,12 +294,17 @@ impl Sending {
     }
 
     /// Takes in what the client reports and requests of its streams.
-    pub fn handle(&mut self, now: Instant, heard: &Heard) {
+    /// Answers how many packets the reports are about, and how many of those are lost.
+    pub fn handle(&mut self, now: Instant, heard: &Heard) -> (u64, u64) {
+        let (mut expected, mut lost) = (0, 0);
         for block in &heard.reports {
             if let Some(stream) = self.by_ssrc_mut(block.ssrc)
                 && stream.ssrc == block.ssrc
+                && stream.outbound.handle_report(now, block)
             {
-                stream.outbound.handle_report(now, block);
+                let interval = stream.outbound.interval();
+                expected += interval.0;
+                lost += interval.1;
             }
         }
         for (ssrcs, count) in [
@@ -313,6 +318,7 @@ impl Sending {
                 }
             }
         }
+        (expected, lost)
     }
 
     /// When [`Sending::reports`] has something.

@@ -88,11 +88,12 @@ impl Outbound {
         *count += 1;
     }
 
-    /// Takes in a report of the client, which ends an interval.
-    pub fn handle_report(&mut self, now: Instant, block: &ReportBlock) {
+    /// Takes in a report of the client. True: it brings something new, and ends an
+    /// interval.
+    pub fn handle_report(&mut self, now: Instant, block: &ReportBlock) -> bool {
         self.jitter = block.jitter;
         self.feedback.round_trip_time = block.round_trip(now);
-        self.end_interval(self.extended(block.highest), block.lost.into());
+        self.end_interval(self.extended(block.highest), block.lost.into())
     }
 
     /// The sequence number nearest to the highest that was sent.
@@ -103,10 +104,11 @@ impl Outbound {
     }
 
     /// Takes in a receiver report, which ends an interval: the highest sequence
-    /// number, extended, and the packets that are lost, 24 bits with a sign.
-    pub fn end_interval(&mut self, highest: u64, lost: u64) {
+    /// number, extended, and the packets that are lost, 24 bits with a sign. True: it
+    /// brings something new.
+    pub fn end_interval(&mut self, highest: u64, lost: u64) -> bool {
         let Some((before, lost_before, resent_before)) = self.reported else {
-            return;
+            return false;
         };
         // Nobody receives more than was sent; a report that says so would hold
         // for ever, as honest ones bring nothing new then.
@@ -114,7 +116,7 @@ impl Outbound {
         // Nothing new was received: a report that came twice, or one of a pause.
         let expected = highest.saturating_sub(before);
         if expected == 0 {
-            return;
+            return false;
         }
         self.lost = if lost < NEGATIVE { lost } else { 0 };
         self.reported = Some((highest, self.lost, self.retransmitted));
@@ -132,6 +134,7 @@ impl Outbound {
             retransmitted,
         };
         self.history.push(interval.score());
+        true
     }
 
     /// 0–10; 10 before the first report.

@@ -42,8 +42,13 @@ impl WebRtcTransport {
     }
 
     /// Whether much of what is sent to the client is lost.
-    pub fn loses_much(&self) -> bool {
-        self.bandwidth.loses_much()
+    pub fn loses_much(&self, now: Instant) -> bool {
+        self.bandwidth.loses_much(now)
+    }
+
+    /// Whether what is known of the way to the client is only what it tells by REMB.
+    pub fn is_told(&self) -> bool {
+        self.bandwidth.is_told()
     }
 
     /// Whether the way to the client has become much too narrow since this was asked
@@ -174,7 +179,11 @@ impl WebRtcTransport {
             };
             out.bandwidth_changed |= self.bandwidth.handle_estimate(&estimate);
         }
-        self.sending.handle(now, &heard);
+        let reported = self.sending.handle(now, &heard);
+        if !heard.reports.is_empty() {
+            let times = heard.reports.iter().filter_map(|it| it.round_trip(now));
+            self.bandwidth.handle_reports(now, reported, times.min());
+        }
         for ssrc in heard.plis.iter().chain(&heard.firs) {
             out.key_frame_requests.extend(self.sending.consumer(*ssrc));
         }
