@@ -30,7 +30,7 @@ use crate::ortc::OrtcError;
 use crate::protoo::connection::{self, Close, Identity, SessionId};
 use crate::traces::Cause;
 use crate::webhooks::{Pace, Webhooks};
-use crate::workers::{Notice, Worker, WorkerId, WorkerPool};
+use crate::workers::{Notice, Worker, WorkerId, WorkerPool, WorkerState};
 
 /// How often at least a room is tried when the one that was found is just closing, or
 /// the worker that was picked is just dying.
@@ -49,6 +49,8 @@ const REFUSAL_HOLDS: Duration = Duration::from_secs(5);
 
 const TOO_MANY_WAITING: Error = Error::Unavailable("too many rooms that nobody has joined yet");
 const NO_WORKER: Error = Error::Unavailable("no live media worker");
+const NONE_TAKES: Error =
+    Error::Unavailable("no media worker takes rooms, for all of them drain or do not answer");
 const ALL_FULL: Error = Error::Unavailable(
     "every media worker is at its limit (WORKER_MAX_TRANSPORTS, WORKER_MAX_CONSUMERS)",
 );
@@ -298,15 +300,35 @@ impl Rooms {
         if self.inner.draining.load(Ordering::Acquire) {
             return Err(SHUTTING_DOWN);
         }
-        if self.inner.workers.live().is_empty() {
-            return Err(NO_WORKER);
-        }
-        if self.open_rooms() >= self.max_rooms() {
-            return Err(TOO_MANY_ROOMS);
+        {
+            let table = self.table();
+            self.some_worker_takes_rooms(&table)?;
+            if table.rooms.len() >= self.max_rooms() {
+                return Err(TOO_MANY_ROOMS);
+            }
         }
         match &*self.refusal() {
             Some((when, error)) if when.elapsed() < REFUSAL_HOLDS => Err(error.clone()),
             _ => Ok(()),
+        }
+    }
+
+    /// Whether there is a worker that would get another room; if not, why.
+    fn some_worker_takes_rooms(&self, table: &Table) -> Result<(), Error> {
+        let (live, status) = (self.inner.workers.live(), self.inner.workers.status());
+        let is_ready = |worker: &&Worker| {
+            let of_its_slot = status.iter().find(|it| it.index == worker.index);
+            of_its_slot.is_some_and(|it| it.state == WorkerState::Ready)
+        };
+        let mut ready = live.iter().filter(is_ready).peekable();
+        if live.is_empty() {
+            Err(NO_WORKER)
+        } else if ready.peek().is_none() {
+            Err(NONE_TAKES)
+        } else if ready.all(|it| table.check_usage(it.id, &self.inner.config).is_err()) {
+            Err(ALL_FULL)
+        } else {
+            Ok(())
         }
     }
 
@@ -491,12 +513,8 @@ impl Rooms {
         let config = &self.inner.config;
         let fits = |worker: &Worker| table.check_usage(worker.id, config).is_ok();
         let worker = self.inner.workers.pick(&fits).ok_or_else(|| {
-            let some_live = !self.inner.workers.live().is_empty();
-            let full = |worker: &Worker| !fits(worker);
-            match some_live && self.inner.workers.live().iter().all(full) {
-                true => ALL_FULL,
-                false => NO_WORKER,
-            }
+            let why = self.some_worker_takes_rooms(table);
+            why.err().unwrap_or(NO_WORKER)
         })?;
         let vitals = Vitals::new(worker.index, table.usage(worker.id));
         let (handle, mailbox) = mailbox::channel(worker.id, vitals, options.clone());

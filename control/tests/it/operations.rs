@@ -182,12 +182,13 @@ async fn a_worker_takes_so_many_transports_and_consumers() {
         .upgrade("/?roomId=room&peerId=carol", Some("protoo"))
         .await;
     assert_eq!(carol.err().unwrap().status, 503);
-    let another = server.post("/rooms/another", "").await;
-    assert_eq!(another.status, 503);
-    assert!(
-        another.error().contains("every media worker"),
-        "{another:?}"
-    );
+    for answer in [
+        server.post("/rooms/another", "").await,
+        server.get("/health").await,
+    ] {
+        assert_eq!(answer.status, 503);
+        assert!(answer.error().contains("every media worker"), "{answer:?}");
+    }
     // Another worker has room.
     let second = server.pool.start_worker().await;
     assert_eq!(server.post("/rooms/another", "").await.status, 200);
@@ -240,8 +241,15 @@ async fn a_worker_that_drains_is_replaced_when_its_rooms_are_gone() {
     let answer = server.http("POST", path, &[], b"").await;
     let want = json!({ "status": "draining", "rooms": 1, "timeoutSeconds": 30 });
     assert_eq!((answer.status, answer.body), (200, want));
-    // No new rooms there, and no end while one is left.
-    assert_eq!(server.post("/rooms/new", "").await.status, 503);
+    // No new rooms there, and no end while one is left. The server has no other.
+    for answer in [
+        server.post("/rooms/new", "").await,
+        server.get("/rooms/new/admission?peerId=x").await,
+        server.get("/health").await,
+    ] {
+        assert_eq!(answer.status, 503);
+        assert!(answer.error().contains("drain"), "{answer:?}");
+    }
     alice.ok("getRouterRtpCapabilities", json!({})).await;
     assert!(server.pool.recycled.borrow().is_empty());
     alice.ok("leaveRoom", json!({})).await;
@@ -281,7 +289,7 @@ async fn health_names_workers_that_were_taken_out() {
     let server = TestServer::start().await;
     assert_eq!(server.get("/health").await.body, json!({ "status": "ok" }));
     *server.pool.failed.lock().unwrap() = true;
-    let want = json!({ "status": "ok", "failedWorkers": [0] });
+    let want = json!({ "status": "ok", "failedWorkers": [1] });
     for path in ["/health", "/rooms/health"] {
         let answer = server.get(path).await;
         assert_eq!((answer.status, answer.body), (200, want.clone()));
