@@ -10,6 +10,7 @@
 
 mod client;
 mod driver;
+mod duplex;
 mod faults;
 mod https;
 mod lines;
@@ -38,6 +39,7 @@ mod layers;
 mod narrow;
 mod newest;
 mod operations;
+mod placement;
 mod plain;
 mod processes;
 mod quality;

@@ -1,6 +1,8 @@
 //! All rooms: finding, creating and closing them, and telling them what their
 //! media worker says.
 
+mod taking;
+
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -14,6 +16,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{error, warn};
 use url::Url;
 
+use self::taking::NO_WORKER;
 use super::admin::{Depths, RoomSummary, Vitals};
 use super::counted::Counted;
 use super::ids::{PeerId, RoomId};
@@ -30,7 +33,7 @@ use crate::ortc::OrtcError;
 use crate::protoo::connection::{self, Close, Identity, SessionId};
 use crate::traces::Cause;
 use crate::webhooks::{Pace, Webhooks};
-use crate::workers::{Notice, Worker, WorkerId, WorkerPool, WorkerState};
+use crate::workers::{Notice, Worker, WorkerId, WorkerPool};
 
 /// How often at least a room is tried when the one that was found is just closing, or
 /// the worker that was picked is just dying.
@@ -43,22 +46,7 @@ const SHUTDOWN_GRACE: Duration = Duration::from_millis(700);
 /// need not come with a socket for each, and workers hold a limited number.
 pub const MAX_WAITING_ROOMS: usize = 1000;
 
-/// How long new rooms count as impossible after no worker took one, unless one
-/// does meanwhile.
-const REFUSAL_HOLDS: Duration = Duration::from_secs(5);
-
 const TOO_MANY_WAITING: Error = Error::Unavailable("too many rooms that nobody has joined yet");
-const NO_WORKER: Error = Error::Unavailable("no live media worker");
-const NONE_TAKES: Error =
-    Error::Unavailable("no media worker takes rooms, for all of them drain or do not answer");
-const ALL_FULL: Error = Error::Unavailable(
-    "every media worker is at its limit (WORKER_MAX_TRANSPORTS, WORKER_MAX_CONSUMERS)",
-);
-const TOO_MANY_ROOMS: Error = Error::Unavailable("too many rooms (MAX_ROOMS)");
-const QUARANTINED: Error = Error::Unavailable(
-    "the room was there each time when media workers crashed, it is kept out for some minutes",
-);
-const SHUTTING_DOWN: Error = Error::Unavailable("the server is shutting down");
 
 /// Every room of this server. Cheap to clone.
 #[derive(Clone)]
@@ -285,94 +273,14 @@ impl Rooms {
         answer.await.unwrap_or_else(|_| self.check_new(room))
     }
 
-    /// What a peer would hear that makes this room.
-    fn check_new(&self, room: &RoomId) -> Result<(), Error> {
-        self.may_be_made(&self.table(), room)?;
-        self.health()
-    }
-
-    /// Whether new rooms are taken, as far as is known.
-    ///
-    /// # Errors
-    /// [`Error::Unavailable`], or [`Error::NoRouter`] for some seconds after no
-    /// worker took a room.
-    pub fn health(&self) -> Result<(), Error> {
-        if self.inner.draining.load(Ordering::Acquire) {
-            return Err(SHUTTING_DOWN);
-        }
-        {
-            let table = self.table();
-            self.some_worker_takes_rooms(&table)?;
-            if table.rooms.len() >= self.max_rooms() {
-                return Err(TOO_MANY_ROOMS);
-            }
-        }
-        match &*self.refusal() {
-            Some((when, error)) if when.elapsed() < REFUSAL_HOLDS => Err(error.clone()),
-            _ => Ok(()),
-        }
-    }
-
-    /// Whether there is a worker that would get another room; if not, why.
-    fn some_worker_takes_rooms(&self, table: &Table) -> Result<(), Error> {
-        let (live, status) = (self.inner.workers.live(), self.inner.workers.status());
-        let is_ready = |worker: &&Worker| {
-            let of_its_slot = status.iter().find(|it| it.index == worker.index);
-            of_its_slot.is_some_and(|it| it.state == WorkerState::Ready)
-        };
-        let mut ready = live.iter().filter(is_ready).peekable();
-        if live.is_empty() {
-            Err(NO_WORKER)
-        } else if ready.peek().is_none() {
-            Err(NONE_TAKES)
-        } else if ready.all(|it| table.check_usage(it.id, &self.inner.config).is_err()) {
-            Err(ALL_FULL)
-        } else {
-            Ok(())
-        }
-    }
-
-    fn max_rooms(&self) -> usize {
-        usize::try_from(self.inner.config.max_rooms).unwrap_or(usize::MAX)
-    }
-
-    /// Takes no new rooms from now on.
-    pub fn drain(&self) {
-        self.inner.draining.store(true, Ordering::Release);
-    }
-
     /// Rooms of a worker.
     pub fn rooms_of(&self, worker: WorkerId) -> usize {
         self.table().rooms_of(worker)
     }
 
-    /// Rooms that are kept out because workers crashed with them.
-    pub fn quarantined(&self) -> usize {
-        self.table().suspects.out(Instant::now())
-    }
-
     /// Every live worker has its turn before a room is refused.
     fn attempts(&self) -> usize {
         self.inner.workers.live().len().max(ATTEMPTS)
-    }
-
-    /// Takes note of why no worker took a room.
-    fn refused(&self, error: Error) -> Error {
-        if matches!(error, Error::NoRouter(_)) {
-            *self.refusal() = Some((Instant::now(), error.clone()));
-        }
-        error
-    }
-
-    /// A worker took a room.
-    pub(super) fn router_created(&self, router_id: &str) {
-        self.table().found_again(router_id);
-        *self.refusal() = None;
-    }
-
-    fn refusal(&self) -> MutexGuard<'_, Option<(Instant, Error)>> {
-        let refusal = self.inner.refusal.lock();
-        refusal.unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Rooms that peers can enter.
@@ -478,18 +386,6 @@ impl Rooms {
         }
     }
 
-    /// Errors when a peer may not make this room. One that was lost is its
-    /// peers' all the same.
-    fn may_be_made(&self, table: &Table, id: &RoomId) -> Result<(), Error> {
-        if table.suspects.is_out(Instant::now(), id) {
-            return Err(QUARANTINED);
-        }
-        if self.inner.config.room_auto_create || table.lost_options(id).is_some() {
-            return Ok(());
-        }
-        Err(Error::UnknownRoom(id.to_string()))
-    }
-
     /// Spawns a room and enters it, under the table's lock: nobody can find a
     /// half-made room, and there are never two of one name. `waits_until`: how
     /// long it waits for its first peer, where that is not as usual.
@@ -501,15 +397,7 @@ impl Rooms {
         origin: Origin,
         waits_until: Option<Instant>,
     ) -> Result<RoomHandle, Error> {
-        if self.inner.draining.load(Ordering::Acquire) {
-            return Err(SHUTTING_DOWN);
-        }
-        if table.suspects.is_out(Instant::now(), id) {
-            return Err(QUARANTINED);
-        }
-        if table.rooms.len() >= self.max_rooms() && !table.rooms.contains_key(id) {
-            return Err(TOO_MANY_ROOMS);
-        }
+        self.may_be_inserted(table, id)?;
         let config = &self.inner.config;
         let fits = |worker: &Worker| table.check_usage(worker.id, config).is_ok();
         let worker = self.inner.workers.pick(&fits).ok_or_else(|| {
