@@ -2,8 +2,8 @@
 //!
 //! Every [`SHARE_INTERVAL`], and as soon as less is available or a consumer starts,
 //! the transports of a router with video consumers are looked at: the `router`
-//! crate's allocator says which layers each consumer gets, and str0m is told what
-//! would be welcome, so that it probes for it. See `docs/bandwidth.md`.
+//! crate's allocator says which layers each consumer gets, and the transport is told
+//! what would be welcome, so that it probes for it. See `docs/bandwidth.md`.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
@@ -149,11 +149,16 @@ impl Engine {
             let Some((key, _)) = own.first() else {
                 continue;
             };
-            if let Some(transport) = self.transports.get_mut(*key)
-                && !contain(|| share_transport(now, room, transport, own, costs))
-            {
+            let Some(transport) = self.transports.get_mut(*key) else {
+                continue;
+            };
+            if !contain(|| share_transport(now, room, transport, own, costs)) {
                 broken.push(*key);
             }
+            // It may have a probe to send.
+            let next = transport.inner.next_timeout();
+            self.timers
+                .set(Timer::Transport(*key), &mut transport.timer, next);
         }
         if !consumers.is_empty() {
             let next = Some(now + SHARE_INTERVAL);
@@ -204,6 +209,7 @@ impl Engine {
         }
         let is_whole = contain(|| share_transport(now, room, entry, consumers, costs));
         self.scratch = scratch;
+        self.arm_transport(transport);
         if !is_whole {
             self.note_broken(&[transport]);
         }

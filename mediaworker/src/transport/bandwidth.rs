@@ -1,19 +1,16 @@
-//! What can be sent to a client: str0m's estimate by transport-cc feedback, or
-//! the client's own by REMB.
+//! What can be sent to a client: the `congestion` crate's estimate by transport-cc
+//! feedback, or the client's own by REMB.
 
 use std::collections::VecDeque;
 use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
-use str0m::bwe::BweKind;
-use str0m::stats::PeerStats;
+use congestion::{Controller, Limits};
 
-mod passage;
 mod reported;
 mod trial;
 
 use super::TransportError;
-use passage::Passage;
 use reported::Reported;
 use trial::Trial;
 
@@ -24,6 +21,8 @@ const FEEDBACK_WITHIN: Duration = Duration::from_secs(5);
 /// Within these shares of what it was, in percent, an estimate is one more swing
 /// around the truth, and averaged; outside the link is another one, or was probed.
 const STEADY_PERCENT: RangeInclusive<u64> = 75..=130;
+/// Time between two of them.
+const AVERAGE_INTERVAL: Duration = Duration::from_millis(250);
 /// A new estimate makes up one part in this many of the average.
 const WEIGHT: u64 = 3;
 
@@ -45,26 +44,18 @@ const SHORTEST_FOR: Duration = Duration::from_secs(60);
 /// Time between two probes for bandwidth that is wanted. A probe takes a few packets,
 /// and as many milliseconds.
 const PROBE_INTERVAL: Duration = Duration::from_millis(1500);
-/// An estimate that has not moved for this long, while more is wanted, is stuck.
-const STALLED_AFTER: Duration = Duration::from_secs(3);
-/// Share of packets, in percent, that is much to lose; where there is a queue as
-/// well, the link is too narrow.
-const HEAVY_LOSS_PERCENT: u32 = 10;
 /// Share of packets, in percent, that is lost where a queue overflows.
 const OVERFLOW_PERCENT: u32 = 40;
+/// Time after a collapse in which nothing that arrives says that all is well.
+const COLLAPSE_LASTS: Duration = Duration::from_millis(1500);
 /// When a queue overflows, this part of what arrives is taken for available at first.
 const COLLAPSE: u64 = 4;
-/// Time between two reports of a client, at most.
-const REPORT_INTERVAL: Duration = Duration::from_millis(250);
-/// Time until the estimator knows of a collapse, too, and until reports are about
-/// packets that were sent afterwards, however many they name.
-const ESTIMATOR_LAG: Duration = Duration::from_millis(1500);
 /// Packets that a share is taken of, at least.
 const LOSS_SAMPLE: u32 = 20;
-/// Growth of the round trip time that is a queue.
-const QUEUE_DELAY: Duration = Duration::from_millis(50);
-/// Changes of what is desired up to this share, in percent, are not told.
+/// Changes of what is desired up to this share, in percent, are no reason to probe.
 const SAME_PERCENT: u64 = 5;
+/// What is probed for, in percent of what is desired: steps up want some room.
+const PROBE_PERCENT: u64 = 130;
 
 /// Most that is tried, in percent of what is known to pass.
 const TRY_PERCENT: u64 = 130;
@@ -146,163 +137,128 @@ fn bounded(bitrate: u64) -> u64 {
 #[derive(Debug)]
 pub struct Bandwidth {
     limits: BitrateLimits,
+    /// Estimates by transport-cc.
+    controller: Controller,
     /// Bits per second; `None` while nobody can estimate.
     estimate: Option<u64>,
-    /// str0m estimates by transport-cc.
-    can_probe: bool,
+    /// When the average was taken last.
+    averaged: Option<Instant>,
+    /// The client counts packets (transport-cc).
+    counts: bool,
     /// Feedback has come.
     proven: bool,
-    /// By transport-cc feedback, or by receiver reports.
+    /// By receiver reports, of a client that does not count.
     round_trip_time: Option<Duration>,
     /// The shortest of the last minutes, and since when a new one is looked for.
     shortest: Option<Duration>,
     shortest_lately: Option<Duration>,
     shortest_since: Option<Instant>,
-    /// The estimate before nobody wanted video.
-    known: Option<u64>,
-    /// Share of packets lost in the last second, by transport-cc feedback.
-    loss: Option<f32>,
-    /// The same by receiver reports.
+    /// Share of packets lost, by receiver reports.
     reported: Reported,
     /// The link has become much too narrow.
     collapsed: bool,
     collapsed_at: Option<Instant>,
-    /// The estimator says still what a collapse has refuted.
-    refuted: bool,
-    /// Packets that had left before, and that no report has named yet.
-    under_way: u32,
-    /// Packets that arrived and that did not, by the last reports: as many of them as
+    /// Packets that arrived and that did not, by the last feedback: as many of them as
     /// [`LOSS_SAMPLE`] takes.
     reports: VecDeque<(u32, u32)>,
-    /// What of it passes, by its reports.
-    passage: Passage,
     /// More than is known to pass.
     trial: Trial,
     /// The most that the client has told by REMB since it told much less.
     peak: u64,
     /// It has, since that was looked at last.
     fell: bool,
-    /// What str0m estimated last, bits per second, and when that moved.
-    raw: u64,
-    moved: Option<Instant>,
     /// When video began to flow.
     began: Option<Instant>,
     /// No video is to be sent.
     idle: bool,
-    /// What str0m was told to be desired.
-    asked: u64,
-    /// When it was told so in order to probe.
+    /// What was desired last.
+    desired: u64,
+    /// When it was probed last.
     probed: Option<Instant>,
 }
 
 impl Bandwidth {
     /// Nothing is known yet.
     pub fn new(limits: BitrateLimits) -> Self {
+        let bounds = Limits {
+            initial: limits.initial,
+            min: limits.min,
+            max: limits.max.unwrap_or(MAX_ESTIMATE),
+        };
         Self {
             limits,
+            controller: Controller::new(bounds),
             estimate: None,
-            can_probe: false,
+            averaged: None,
+            counts: false,
             proven: false,
             round_trip_time: None,
             shortest: None,
             shortest_lately: None,
             shortest_since: None,
-            known: None,
-            loss: None,
             reported: Reported::default(),
             collapsed: false,
             collapsed_at: None,
-            refuted: false,
-            under_way: 0,
             reports: VecDeque::new(),
-            passage: Passage::default(),
             trial: Trial::default(),
             peak: 0,
             fell: false,
-            raw: 0,
-            moved: None,
             began: None,
             idle: false,
-            asked: 0,
+            desired: 0,
             probed: None,
         }
     }
 
-    /// Its bounds.
-    pub fn limits(&self) -> BitrateLimits {
-        self.limits
-    }
-
-    /// Takes in an estimate. True: another one is available now.
-    pub fn handle_estimate(&mut self, kind: &BweKind) -> bool {
-        let before = self.estimate;
-        match kind {
-            BweKind::Twcc {
-                estimate,
-                can_probe,
-            } => {
-                // What comes later is told by `handle_stats` without delay. When
-                // the last consumer with transport-cc goes, so does the estimate.
-                if *can_probe != self.can_probe {
-                    // What an idle estimator says is no estimate.
-                    let start = match estimate.as_u64() {
-                        0 => self.known.unwrap_or(self.limits.initial),
-                        told => told,
-                    };
-                    self.estimate = can_probe.then(|| bounded(start));
-                    self.collapsed = false;
-                    self.reports.clear();
-                    self.passage.clear();
-                }
-                self.can_probe = *can_probe;
-            }
-            // Of the two, what we estimate ourselves.
-            BweKind::Remb { estimate, .. } if !self.can_probe => {
-                self.proven = true;
-                let told = bounded(estimate.as_u64());
-                if told * 100 < self.peak * FELL_PERCENT {
-                    self.fell = true;
-                    self.peak = 0;
-                }
-                self.peak = self.peak.max(told);
-                self.estimate = Some(told);
-            }
-            _ => {}
+    /// Says whether there is a consumer whose packets the client counts. When the last
+    /// of them goes, so does the estimate.
+    pub fn set_counts(&mut self, counts: bool) {
+        if std::mem::replace(&mut self.counts, counts) == counts {
+            return;
         }
-        self.estimate != before
+        self.estimate = counts.then(|| self.controller.estimate());
+        self.averaged = None;
+        self.collapsed = false;
+        self.reports.clear();
+        self.controller.want(0);
     }
 
-    /// Takes in what str0m counts, its estimate among it, four times per second.
-    /// True: another one is available now.
-    pub fn handle_stats(&mut self, now: Instant, stats: &PeerStats) -> bool {
-        if !self.can_probe {
+    /// The number of the next packet that the client counts.
+    pub fn next_number(&self) -> u16 {
+        self.controller.next_number()
+    }
+
+    /// The packet with that number leaves; `len`: its octets.
+    pub fn note_departure(&mut self, now: Instant, len: usize) {
+        self.controller.sent(now, len);
+    }
+
+    /// When the next packet of a probe is to leave, and how fast they are, bits per
+    /// second.
+    pub fn next_probe(&self) -> Option<(Instant, u64)> {
+        self.controller.next_probe()
+    }
+
+    /// There is nothing to probe with.
+    pub fn cancel_probe(&mut self) {
+        self.controller.cancel_probe();
+    }
+
+    /// Takes in what the client says by REMB, bits per second. True: another bitrate is
+    /// available now.
+    pub fn handle_remb(&mut self, bitrate: u64) -> bool {
+        // Of the two, what we estimate ourselves.
+        if self.counts {
             return false;
         }
-        if let Some(time) = stats.rtt {
-            // It is measured by transport-cc feedback.
-            self.proven = true;
-            self.round_trip_time = Some(time);
-            self.note_round_trip(now, time);
+        self.proven = true;
+        let told = bounded(bitrate);
+        if told * 100 < self.peak * FELL_PERCENT {
+            self.fell = true;
+            self.peak = 0;
         }
-        self.loss = stats.egress_loss_fraction;
-        let before = self.estimate;
-        if !self.idle
-            && let Some(raw) = stats.bwe_tx.map(|raw| bounded(raw.as_u64()))
-        {
-            if raw.abs_diff(self.raw) * 100 > self.raw {
-                self.moved = Some(now);
-            }
-            self.raw = raw;
-            let average = self.average(raw);
-            self.refuted &= before.is_some_and(|before| raw * 100 > before * TRY_PERCENT);
-            self.estimate = match before {
-                Some(before) if self.refuted || self.has_just_collapsed(now) => {
-                    Some(average.min(before))
-                }
-                _ => Some(average),
-            };
-        }
-        self.estimate != before
+        self.peak = self.peak.max(told);
+        self.estimate.replace(told) != Some(told)
     }
 
     /// Takes in the receiver reports of a client without transport-cc: how many packets
@@ -313,7 +269,7 @@ impl Bandwidth {
         (expected, lost): (u64, u64),
         round_trip: Option<Duration>,
     ) {
-        if self.can_probe {
+        if self.counts {
             return;
         }
         self.reported.handle(now, expected, lost);
@@ -323,86 +279,71 @@ impl Bandwidth {
         }
     }
 
-    /// Takes in how many packets arrived and how many did not, by one transport-cc
-    /// feedback packet. `sent`: the bitrate of what left lately. True: another one is
-    /// available now.
-    ///
-    /// The estimator needs a second or more to see how much of a bitrate is left when
-    /// a link becomes narrow. Where much is lost, and packets queue, what arrives is
-    /// what there is.
-    pub fn handle_feedback(
-        &mut self,
-        now: Instant,
-        (arrived, lost): (u32, u32),
-        sent: u64,
-    ) -> bool {
-        if self.idle {
+    /// Takes in transport-cc feedback: what follows its SSRCs. `sent`: the bitrate of
+    /// what left lately. True: another one is available now.
+    pub fn handle_feedback(&mut self, now: Instant, feedback: &[u8], sent: u64) -> bool {
+        let Some(report) = self.controller.handle_feedback(now, feedback) else {
+            return false;
+        };
+        self.proven = true;
+        if self.idle || !self.counts {
             // What little is sent says nothing of what could be.
-            self.passage.clear();
             self.reports.clear();
             return false;
         }
-        // What was sent before something was done about it says nothing new.
-        if self.under_way > 0 && self.has_just_collapsed(now) {
-            self.under_way = self.under_way.saturating_sub(arrived + lost);
+        if let Some(carried) = report.collapsed {
+            return self.collapse(now, carried);
+        }
+        if let Some(left) = self.overflows((report.arrived, report.lost), sent) {
+            self.controller.lower(now, left);
+            return self.collapse(now, left);
+        }
+        let since = |at: Instant| now.saturating_duration_since(at);
+        if self.averaged.is_some_and(|at| since(at) < AVERAGE_INTERVAL) {
             return false;
         }
-        if let Some((arrived, left)) = self.passage.handle_report(now, arrived, self.shortest)
-            && self.is_slow(QUEUE_DELAY)
-        {
-            let arrives = bounded(sent) * u64::from(arrived) / u64::from(left);
-            return self.collapse(now, arrives);
-        }
-        let Some((arrived, lost)) = self.sample((arrived, lost)) else {
-            return false;
-        };
+        self.averaged = Some(now);
+        let average = self.average(self.controller.estimate());
+        self.estimate.replace(average) != Some(average)
+    }
+
+    /// Where most is lost, a short queue overflows: answers what is taken to be left of
+    /// the link, bits per second.
+    fn overflows(&mut self, report: (u32, u32), sent: u64) -> Option<u64> {
+        let (arrived, lost) = self.sample(report)?;
         let all = arrived + lost;
-        let overflows = lost * 100 > all * OVERFLOW_PERCENT;
-        let queues = overflows || self.is_slow(QUEUE_DELAY);
-        if lost * 100 <= all * HEAVY_LOSS_PERCENT || !queues {
-            return false;
+        if lost * 100 <= all * OVERFLOW_PERCENT {
+            return None;
         }
         // Nothing is held against a link twice.
         self.reports.clear();
         let arrives = bounded(sent) * u64::from(arrived) / u64::from(all);
-        if overflows && self.estimate.is_some_and(|estimate| estimate > arrives) {
-            // Some of them were sent before it began. It is better to be wrong once
-            // in what is left than to try one layer after the other.
-            return self.collapse(now, arrives / COLLAPSE);
-        }
-        let before = self.estimate;
-        self.estimate = before.map(|estimate| estimate.min(arrives));
-        self.estimate != before
+        // Some of them were sent before it began. It is better to be wrong once in what
+        // is left than to try one layer after the other.
+        (self.estimate > Some(arrives)).then_some(arrives / COLLAPSE)
     }
 
     /// The link has become much too narrow: this is what is left of it, bits per
-    /// second. True: that is less than what was available.
-    fn collapse(&mut self, now: Instant, arrives: u64) -> bool {
-        let round_trip = self.round_trip_time.unwrap_or_default();
-        let time = round_trip + REPORT_INTERVAL;
-        self.under_way = self.passage.left_within(now, time);
+    /// second. True: something has to be done about it.
+    fn collapse(&mut self, now: Instant, left: u64) -> bool {
         self.reports.clear();
-        self.passage.clear();
+        self.averaged = Some(now);
         // Of a link that was away for a moment, less would be told than it has.
-        let arrives = arrives.max(self.limits.min.max(DEFAULT_MIN));
-        if self.estimate.is_none_or(|estimate| estimate <= arrives) {
+        let least = self.limits.min.max(DEFAULT_MIN);
+        if self.estimate.is_none_or(|estimate| estimate <= least) {
             return false;
         }
-        self.estimate = Some(arrives);
+        // It may have begun to fall already.
+        self.estimate = self.estimate.min(Some(left.max(least)));
         self.collapsed = true;
         self.collapsed_at = Some(now);
-        self.refuted = self.can_probe;
         self.trial.fail();
         true
     }
 
     fn has_just_collapsed(&self, now: Instant) -> bool {
-        self.collapsed_at.is_some_and(|at| now < at + ESTIMATOR_LAG)
-    }
-
-    /// A packet with a transport-cc number has left.
-    pub fn note_departure(&mut self) {
-        self.passage.note_departure();
+        self.collapsed_at
+            .is_some_and(|at| now < at + COLLAPSE_LASTS)
     }
 
     /// Packets that arrived and that did not, by the newest reports that name enough.
@@ -422,21 +363,6 @@ impl Bandwidth {
         Some((arrived, lost))
     }
 
-    /// What str0m is told to be desired.
-    fn aim(&self, desired: u64) -> u64 {
-        let estimate = self.estimate.unwrap_or(0);
-        if desired == 0 || estimate >= 2 * desired.max(self.limits.initial) {
-            return 0;
-        }
-        // str0m probes for up to twice of it, however narrow the link is known to
-        // be. What is found leads to the next step.
-        let step = estimate * 3 / 2;
-        desired
-            .min(step)
-            .max(self.limits.initial.min(step))
-            .min(self.limits.max.unwrap_or(u64::MAX))
-    }
-
     /// The average with a new estimate.
     fn average(&self, raw: u64) -> u64 {
         match self.estimate {
@@ -447,70 +373,37 @@ impl Bandwidth {
         }
     }
 
-    /// Whether video is to be sent; without any, nothing is estimated. Answers what
-    /// str0m's estimator has to start from, if another value than before: with 0 it
-    /// sends no padding.
-    pub fn set_idle(&mut self, idle: bool) -> Option<u64> {
-        if !self.can_probe || std::mem::replace(&mut self.idle, idle) == idle {
-            return None;
-        }
-        self.asked = 0;
-        self.moved = None;
-        self.raw = 0;
-        if idle {
-            self.known = self.estimate;
-            return Some(0);
-        }
-        self.estimate
-    }
-
-    /// Whether str0m's estimator has to start anew, and from what, bits per second.
-    ///
-    /// It remembers why it could not probe until its estimate changes, which without
-    /// probes it may never do. And what it made of a link that was never full, it
-    /// believes even when the link has become narrow, if that was noticed before it
-    /// was full for long.
-    pub fn stalls(&mut self, now: Instant, wants_more: bool) -> Option<u64> {
-        let since = |at: Instant| now.saturating_duration_since(at);
-        let stalls = self.moved.is_some_and(|at| since(at) >= STALLED_AFTER);
-        let is_wrong = self.refuted && !self.has_just_collapsed(now);
-        // An idle one is to stay that.
-        if self.idle || !self.can_probe || !(is_wrong || wants_more && stalls) {
-            return None;
-        }
-        self.refuted = false;
-        self.moved = Some(now);
-        // Whatever is desired afterwards is more than before.
-        self.asked = 0;
-        self.estimate
-    }
-
     /// Takes note of what would be welcome, bits per second; above 0 video flows
-    /// from now on. Answers what str0m has to be told, if anything.
-    ///
-    /// str0m probes when more is desired than before. It does so by itself only where
-    /// much less is sent than is available, which is not so on a narrow link that
-    /// has become wide again.
-    pub fn want(&mut self, now: Instant, desired: u64, wants_more: bool) -> Option<u64> {
-        if desired > 0 {
-            self.began.get_or_insert(now);
-        } else if !self.proven {
+    /// from now on. `wants_more`: there is less, so it is probed for time and again.
+    pub fn want(&mut self, now: Instant, desired: u64, wants_more: bool) {
+        if desired == 0 {
+            self.want_nothing();
+            return;
+        }
+        self.began.get_or_insert(now);
+        self.idle = false;
+        let is_other = desired.abs_diff(self.desired) * 100 > self.desired * SAME_PERCENT;
+        self.desired = desired;
+        if !self.counts {
+            return;
+        }
+        let enough = (desired * PROBE_PERCENT / 100).max(self.limits.initial);
+        self.controller.want(enough);
+        let waited = |at: Instant| now.saturating_duration_since(at) >= PROBE_INTERVAL;
+        let due = self.probed.is_none_or(waited);
+        if due && (wants_more || is_other) && self.controller.probe(now) {
+            self.probed = Some(now);
+        }
+    }
+
+    /// No video is wanted: nothing is probed, and the estimate stays.
+    pub fn want_nothing(&mut self) {
+        if !self.proven {
             self.began = None;
         }
-        let desired = self.aim(desired);
-        let is_other = desired.abs_diff(self.asked) * 100 > self.asked * SAME_PERCENT;
-        let waited = |at: Instant| now.saturating_duration_since(at) >= PROBE_INTERVAL;
-        let asked = if is_other {
-            desired
-        } else if wants_more && self.probed.is_none_or(waited) {
-            self.probed = Some(now);
-            // Any step up will do.
-            self.asked + 1
-        } else {
-            return None;
-        };
-        self.asked = asked;
-        Some(asked)
+        self.idle = true;
+        self.desired = 0;
+        self.controller.want(0);
     }
 
     /// Looks whether a little more than is known to pass may be tried. `sent`: what is
@@ -521,7 +414,7 @@ impl Bandwidth {
             return;
         };
         let fell = std::mem::take(&mut self.fell);
-        let (passes, percent) = match self.can_probe {
+        let (passes, percent) = match self.counts {
             true => (self.passes(now), TRY_PERCENT),
             // Who could receive more, tells more than it gets.
             false => {
@@ -561,6 +454,9 @@ impl Bandwidth {
     /// Whether packets take that much longer than the quickest did, as far as is
     /// known.
     fn is_slow(&self, by: Duration) -> bool {
+        if self.counts {
+            return self.controller.queue_delay().is_none_or(|time| time > by);
+        }
         let times = self.round_trip_time.zip(self.shortest);
         times.is_none_or(|(time, shortest)| time > shortest + by)
     }
@@ -572,8 +468,8 @@ impl Bandwidth {
 
     /// Share of packets lost lately, as far as is known.
     fn loss(&self, now: Instant) -> Option<f32> {
-        match self.can_probe {
-            true => self.loss,
+        match self.counts {
+            true => self.controller.loss(now),
             false => self.reported.loss(now),
         }
     }
@@ -581,19 +477,18 @@ impl Bandwidth {
     /// The client says itself what it can receive. What it says depends on what it gets, so
     /// it says nothing of how much more that could be.
     pub fn is_told(&self) -> bool {
-        !self.can_probe && self.estimate.is_some()
+        !self.counts && self.estimate.is_some()
     }
 
     /// Whether everything arrives, and in time.
     fn passes(&self, now: Instant) -> bool {
         let is_whole = self.loss(now).is_some_and(|lost| lost <= HARMLESS_LOSS);
-        // str0m tells of loss a quarter of a second later.
         is_whole && !self.is_slow(HARMLESS_DELAY) && !self.has_just_collapsed(now)
     }
 
     /// What an estimate stands for.
     fn known_bitrate(&self, estimate: u64) -> u64 {
-        match self.can_probe {
+        match self.counts {
             true => estimate * UTILIZED_PERCENT / 100,
             false => estimate,
         }

@@ -132,6 +132,11 @@ pub struct Ids {
 }
 
 impl Ids {
+    /// Whether packets can have a transport-cc number.
+    pub fn has_transport_cc(&self) -> bool {
+        self.transport_cc != 0
+    }
+
     /// The ids of a list of ids and URIs. What is not known is left out.
     pub fn of(list: &[(u32, String)]) -> Self {
         let mut ids = Self::default();

@@ -413,7 +413,7 @@ impl PlainTransport {
     /// Removes the consumer in a slot.
     pub fn close_consumer(&mut self, slot: u32) {
         self.sinks.remove(slot);
-        self.sending.remove(None, slot);
+        self.sending.remove(slot);
     }
 
     /// Queues a packet for a consumer; it leaves with the next flush. `at`: when it was

@@ -1,6 +1,6 @@
 //! RTCP (RFC 3550, RFC 4585, RFC 5104) with a client that receives: what its reports and
-//! requests say, and the sender reports that it gets. Transport-cc feedback is only
-//! counted here; str0m's estimator reads it.
+//! requests say, and the sender reports that it gets. Transport-cc feedback is
+//! read by the `congestion` crate.
 
 use std::sync::LazyLock;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -59,10 +59,8 @@ pub struct Heard {
     pub firs: Vec<u32>,
     /// What the client can receive, bits per second.
     pub bitrate: Option<u64>,
-    /// Packets that transport-cc feedback lists as arrived.
-    pub arrived: u32,
-    /// Packets that it lists as not arrived.
-    pub lost: u32,
+    /// Transport-cc feedback messages: what follows their SSRCs.
+    pub feedback: Vec<Vec<u8>>,
 }
 
 /// Reads a compound packet up to the first malformed part.
@@ -113,7 +111,7 @@ fn read_feedback(kind: u8, format: u8, ssrc: u32, body: &[u8], said: &mut Heard)
             said.nack_messages.push(ssrc);
             read_nack(ssrc, body, &mut said.nacks);
         }
-        (TRANSPORT_FEEDBACK, TRANSPORT_CC) => read_transport_cc(body, said),
+        (TRANSPORT_FEEDBACK, TRANSPORT_CC) => said.feedback.push(body.to_vec()),
         (PAYLOAD_FEEDBACK, PLI) => said.plis.push(ssrc),
         (PAYLOAD_FEEDBACK, FIR) => {
             let entries = body.chunks_exact(8);
@@ -142,36 +140,6 @@ fn read_nack(ssrc: u32, entries: &[u8], named: &mut Vec<(u32, u16)>) {
         named.push((ssrc, first));
         let bits = (0..16).filter(|bit| others & (1 << bit) != 0);
         named.extend(bits.map(|bit| (ssrc, first.wrapping_add(bit + 1))));
-    }
-}
-
-/// Counts the packet statuses (draft-holmer-rmcat-transport-wide-cc-extensions-01,
-/// section 3.1).
-fn read_transport_cc(body: &[u8], said: &mut Heard) {
-    let &[_, _, high, low, _, _, _, _, ref chunks @ ..] = body else {
-        return;
-    };
-    let mut left = u16::from_be_bytes([high, low]);
-    for chunk in chunks.chunks_exact(2) {
-        let &[a, b] = chunk else { return };
-        let chunk = u16::from_be_bytes([a, b]);
-        // Number of statuses, number of those that are "not received".
-        let (count, lost) = if chunk & 0x8000 == 0 {
-            let count = (chunk & 0x1fff).min(left);
-            (count, if chunk & 0x6000 == 0 { count } else { 0 })
-        } else {
-            let (width, places) = if chunk & 0x4000 == 0 { (1, 14) } else { (2, 7) };
-            let count = left.min(places);
-            let status = |at: u16| (chunk >> (14 - width * (at + 1))) & ((1 << width) - 1);
-            let lost = (0..count).filter(|at| status(*at) == 0).count();
-            (count, u16::try_from(lost).unwrap_or(0))
-        };
-        said.lost += u32::from(lost);
-        said.arrived += u32::from(count - lost);
-        left -= count;
-        if left == 0 {
-            return;
-        }
     }
 }
 
@@ -303,30 +271,13 @@ mod tests {
     }
 
     #[test]
-    fn transport_cc_statuses_are_counted() {
-        // Number of statuses, chunks, arrived, lost.
-        let cases: [(u8, &[[u8; 2]], u32, u32); 7] = [
-            (5, &[[0x20, 5]], 5, 0),
-            (5, &[[0x00, 5]], 0, 5),
-            (3, &[[0x40, 9]], 3, 0),
-            // One bit each: 1011 0000 0000 00, of which 4 count.
-            (4, &[[0xac, 0x00]], 3, 1),
-            // Two bits each: 01 00 10 00 00 00 00.
-            (7, &[[0xd2, 0x00]], 2, 5),
-            (16, &[[0xbf, 0xff], [0x00, 2]], 14, 2),
-            (20, &[[0x20, 5]], 5, 0),
-        ];
-        for (count, chunks, arrived, lost) in cases {
-            let head = [0, 0, 0, 9, 0, 0, 0, 5, 1, 0, 0, count, 0, 0, 0, 1];
-            let mut body = [&head[..], &chunks.concat()].concat();
-            body.resize(body.len().next_multiple_of(4), 0);
-            let feedback = packet(TRANSPORT_CC, TRANSPORT_FEEDBACK, &body);
-            let said = heard(&feedback);
-            assert_eq!((said.arrived, said.lost), (arrived, lost), "{chunks:x?}");
-            for len in 0..feedback.len() {
-                heard(&feedback[..len]);
-            }
-        }
+    fn transport_cc_feedback_is_handed_on() {
+        let one = [&[0, 0, 0, 9, 0, 0, 0, 5][..], &[1, 0, 0, 1, 0, 0, 0, 7]].concat();
+        let feedback = packet(TRANSPORT_CC, TRANSPORT_FEEDBACK, &one);
+        let other = packet(NACK, TRANSPORT_FEEDBACK, &one);
+        let said = heard(&[feedback.clone(), other, feedback].concat());
+        let message = vec![1, 0, 0, 1, 0, 0, 0, 7];
+        assert_eq!(said.feedback, [message.clone(), message]);
     }
 
     #[test]

@@ -3,8 +3,8 @@
 //!
 //! A nonce is made of SSRC and packet index, so no index of an SSRC is used twice: media
 //! packets have the router's extended sequence numbers, retransmissions, probes and RTCP
-//! a counter of their own, and str0m's own RTP and RTCP do not leave (see
-//! [`super::srtcp::mute`]).
+//! a counter of their own, and str0m, which has no stream there, sends neither RTP nor
+//! RTCP.
 
 use aws_lc_rs::aead::{AES_128_GCM, AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use aws_lc_rs::cipher::{AES_128, AES_256, EncryptingKey, EncryptionContext, UnboundCipherKey};

@@ -7,14 +7,12 @@ mod outbound;
 mod packet;
 mod plain;
 mod resends;
-pub mod stand_in;
 
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use router::{ConsumerKey, Forward};
-use str0m::Rtc;
 use str0m::media::MediaKind;
 
 use super::TransportError;
@@ -31,13 +29,13 @@ use outbound::Outbound;
 use packet::{Body, Copied};
 pub use plain::PlainReport;
 use resends::Resends;
-use stand_in::StandIn;
 
 /// Most consumers on one transport.
 const MAX_CONSUMERS: usize = 1024;
-/// Packets that NACKs may name on one transport, less half of them in each second. A
-/// client with some lost seconds names 2,000.
+/// Packets that NACKs may name on one transport, less half of them in each second: an
+/// eighth in this time. A client with some lost seconds names 2,000.
 const MAX_OWED: usize = 8192;
+const OWED_INTERVAL: Duration = Duration::from_millis(250);
 /// Packets that wait for the next flush. More than that come in one tick only when
 /// everything is asked for again; what does not fit is not sent.
 const MAX_WAITING: usize = 4096;
@@ -94,15 +92,13 @@ pub struct Sending {
     slots: Vec<Option<SendStream>>,
     /// Slot of each SSRC, media and RTX.
     by_ssrc: HashMap<u32, usize>,
-    /// Packets that NACKs have named lately.
+    /// Packets that NACKs have named lately, and when some of them were forgotten.
     owed: usize,
+    forgot: Option<Instant>,
     /// What protects packets, once the keys are there.
     sealer: Option<Sealer>,
-    stand_in: StandIn,
-    /// Packets for the next flush that the client does not count.
-    plain: VecDeque<Waiting>,
-    /// Those that it counts, by the number of what stands for them.
-    numbered: VecDeque<(u16, Waiting)>,
+    /// Packets for the next flush.
+    waiting: VecDeque<Waiting>,
     /// Index of the next probe on SSRC 0.
     probe_index: u64,
     /// Time of the next sender reports, while there is something to report.
@@ -126,10 +122,9 @@ impl Sending {
             slots: Vec::new(),
             by_ssrc: HashMap::new(),
             owed: 0,
+            forgot: None,
             sealer: None,
-            stand_in: StandIn::default(),
-            plain: VecDeque::new(),
-            numbered: VecDeque::new(),
+            waiting: VecDeque::new(),
             probe_index: random_index(),
             next_report: None,
             cname: name.map(|octet| format!("{octet:02x}")).concat(),
@@ -145,14 +140,11 @@ impl Sending {
     }
 
     /// Forgets what was sent to the consumer in a slot, so that it is not sent again.
-    pub fn forget_sent(&mut self, rtc: Option<&mut Rtc>, slot: u32) {
+    pub fn forget_sent(&mut self, slot: u32) {
         let place = usize::try_from(slot).ok();
         let stream = place.and_then(|slot| self.slots.get_mut(slot)?.as_mut());
         if let Some(stream) = stream {
             stream.resends.clear();
-        }
-        if let Some(rtc) = rtc {
-            self.stand_in.forget(rtc);
         }
     }
 
@@ -163,7 +155,16 @@ impl Sending {
 
     /// Notes that so many packets are asked for again. False: more than a client
     /// that means well can have lost.
-    pub fn expects_nacks(&mut self, packets: usize) -> bool {
+    pub fn expects_nacks(&mut self, now: Instant, packets: usize) -> bool {
+        let mut forgot = *self.forgot.get_or_insert(now);
+        while self.owed > 7 && now.saturating_duration_since(forgot) >= OWED_INTERVAL {
+            self.owed -= self.owed / 8;
+            forgot += OWED_INTERVAL;
+        }
+        if self.owed <= 7 {
+            forgot = now;
+        }
+        self.forgot = Some(forgot);
         self.owed = self.owed.saturating_add(packets);
         self.owed <= MAX_OWED
     }
@@ -243,18 +244,18 @@ impl Sending {
         }
     }
 
-    /// Has str0m estimate as long as there is a consumer whose packets the client counts.
-    pub fn settle(&mut self, rtc: &mut Rtc) {
-        let counted = self.streams().any(|s| s.written.automatic.transport_cc);
-        if !counted {
-            // Of consumers that are gone; the numbers begin anew.
-            self.numbered.clear();
-        }
-        self.stand_in.keep(rtc, counted, &self.media.codecs);
+    /// Whether there is a consumer whose packets the client counts.
+    pub fn counts(&self) -> bool {
+        self.streams().any(|stream| self.is_counted(stream))
+    }
+
+    /// Whether the client counts the packets of a stream (transport-cc).
+    fn is_counted(&self, stream: &SendStream) -> bool {
+        stream.written.automatic.transport_cc && self.media.ids.has_transport_cc()
     }
 
     /// Removes the consumer in a slot.
-    pub fn remove(&mut self, rtc: Option<&mut Rtc>, slot: u32) {
+    pub fn remove(&mut self, slot: u32) {
         let place = usize::try_from(slot)
             .ok()
             .and_then(|slot| self.slots.get_mut(slot));
@@ -264,9 +265,6 @@ impl Sending {
         let rtx = stream.rtx.map(|(ssrc, _)| ssrc);
         for ssrc in std::iter::once(stream.ssrc).chain(rtx) {
             self.by_ssrc.remove(&ssrc);
-        }
-        if let Some(rtc) = rtc.filter(|_| stream.rtx.is_some()) {
-            self.stand_in.forget(rtc);
         }
     }
 
@@ -280,11 +278,6 @@ impl Sending {
     fn by_ssrc_mut(&mut self, ssrc: u32) -> Option<&mut SendStream> {
         let slot = *self.by_ssrc.get(&ssrc)?;
         self.slots.get_mut(slot)?.as_mut()
-    }
-
-    /// A second or a part of it is over.
-    pub fn forget_nacks(&mut self) {
-        self.owed -= self.owed / 8;
     }
 
     /// What audio takes, bits per second.
@@ -333,13 +326,7 @@ impl Sending {
 
     /// Queues a packet for its consumer; it leaves with the next flush. `at`: when it was
     /// captured, on the local clock.
-    pub fn write(
-        &mut self,
-        rtc: &mut Rtc,
-        forward: &Forward,
-        packet: &MediaPacket,
-        at: Instant,
-    ) -> bool {
+    pub fn write(&mut self, forward: &Forward, packet: &MediaPacket, at: Instant) -> bool {
         let slot = usize::try_from(forward.sink.slot).unwrap_or(usize::MAX);
         let Some(stream) = self.slots.get_mut(slot).and_then(Option::as_mut) else {
             return false;
@@ -366,8 +353,7 @@ impl Sending {
             again: false,
             probe: false,
         };
-        let counted = stream.written.automatic.transport_cc;
-        self.queue(rtc, at, waiting, counted)
+        self.queue(waiting)
     }
 }
 

@@ -180,28 +180,17 @@ pub fn receiving_codecs(config: &mut CodecConfig) {
     let mut free = (96..=127).chain(35..=63);
     for clock in [Clock::Video, Clock::Audio48, Clock::Audio8] {
         for (number, pt) in (0..clock.slots()).zip(&mut free) {
-            add(config, clock, number, pt, None);
+            add(config, clock, number, pt);
         }
     }
 }
 
-/// Fills a codec configuration with the router's own payload types.
-pub fn sending_codecs(config: &mut CodecConfig, router: &[PayloadType]) {
-    config.clear();
-    for (number, codec) in router.iter().enumerate() {
-        if let Some(clock) = Clock::of(codec.clock_rate) {
-            add(config, clock, number, codec.pt, codec.rtx);
-        }
-    }
-}
-
-fn add(config: &mut CodecConfig, clock: Clock, number: usize, pt: u8, rtx: Option<u8>) {
-    let rtx = rtx.map(Into::into);
+fn add(config: &mut CodecConfig, clock: Clock, number: usize, pt: u8) {
     let none = FormatParams::default();
     match clock {
         Clock::Video => config.add_config(
             pt.into(),
-            rtx,
+            None,
             Codec::Vp9,
             Frequency::NINETY_KHZ,
             None,
@@ -212,7 +201,7 @@ fn add(config: &mut CodecConfig, clock: Clock, number: usize, pt: u8, rtx: Optio
         ),
         Clock::Audio48 => config.add_config(
             pt.into(),
-            rtx,
+            None,
             Codec::Opus,
             Frequency::FORTY_EIGHT_KHZ,
             Some(channels(number)),
@@ -220,7 +209,7 @@ fn add(config: &mut CodecConfig, clock: Clock, number: usize, pt: u8, rtx: Optio
         ),
         Clock::Audio8 => config.add_config(
             pt.into(),
-            rtx,
+            None,
             Codec::PCMU,
             Frequency::EIGHT_KHZ,
             Some(channels(number)),

@@ -1,11 +1,11 @@
-//! Between SRTP and str0m: what RTCP says (RFC 3550, RFC 4585) in the clear.
+//! Between str0m and SRTP: the RTCP of producing transports (RFC 3550, RFC 4585) in the
+//! clear.
 //!
-//! str0m opens the RTCP of clients and writes that of producing transports, but does not
-//! tell all of it. Its raw packets would tell, at the price of a copy of every RTP
-//! packet. So the ciphers are wrapped, and while a transport has called [`listen`], the
-//! plain text of the one packet that it hands to str0m, or takes from it, is kept for
-//! [`heard`]. While it has called [`mute`], nothing is encrypted. At all other times a
-//! wrapped cipher does what the one inside does.
+//! str0m does not tell all that it asks a client for. Its raw packets would tell, at the
+//! price of a copy of every RTP packet. So the ciphers are wrapped, and while a transport
+//! has called [`listen`], the plain text of the one packet that it takes from str0m is kept
+//! for [`heard`]. At all other times, and in the other direction, a wrapped cipher does
+//! what the one inside does.
 
 use std::cell::{Cell, RefCell};
 use std::sync::LazyLock;
@@ -23,8 +23,6 @@ const CLEAR: usize = 8;
 thread_local! {
     /// The engine runs on one thread, and listens to one packet at a time.
     static LISTENING: Cell<bool> = const { Cell::new(false) };
-    /// Nothing is encrypted.
-    static MUTED: Cell<bool> = const { Cell::new(false) };
     /// The last packet heard: room for what is clear, then the plain text.
     static HEARD: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
@@ -32,8 +30,7 @@ thread_local! {
 static INNER: LazyLock<&'static dyn SrtpProvider> =
     LazyLock::new(|| from_feature_flags().srtp_provider);
 
-/// Runs what gives an RTCP packet to str0m, or takes packets from it when none of
-/// them is RTP.
+/// Runs what takes packets from str0m when none of them is RTP.
 pub fn listen<T>(call: impl FnOnce() -> T) -> T {
     /// A panic in there must not leave it on.
     struct Listening;
@@ -46,32 +43,6 @@ pub fn listen<T>(call: impl FnOnce() -> T) -> T {
     LISTENING.set(true);
     let _listening = Listening;
     call()
-}
-
-/// Runs what takes packets from str0m that will not leave: they come out as plain text.
-/// See [`super::send::stand_in`].
-pub fn mute<T>(call: impl FnOnce() -> T) -> T {
-    /// A panic in there must not leave it on.
-    struct Muted;
-    impl Drop for Muted {
-        fn drop(&mut self) {
-            MUTED.set(false);
-        }
-    }
-    MUTED.set(true);
-    let _muted = Muted;
-    call()
-}
-
-/// Where nothing is encrypted, the plain text and a tag of zeros. False: it is.
-fn pass(input: &[u8], output: &mut [u8]) -> bool {
-    if !MUTED.get() {
-        return false;
-    }
-    if let Some(place) = output.get_mut(..input.len()) {
-        place.copy_from_slice(input);
-    }
-    true
 }
 
 /// What a datagram says, when it is the one that was heard last. It is forgotten
@@ -89,10 +60,8 @@ pub fn heard(datagram: &[u8]) -> Heard {
     })
 }
 
-fn hear(plain: Option<&[u8]>) {
-    if LISTENING.get()
-        && let Some(plain) = plain
-    {
+fn hear(plain: &[u8]) {
+    if LISTENING.get() {
         HEARD.with_borrow_mut(|heard| {
             heard.clear();
             heard.resize(CLEAR, 0);
@@ -161,10 +130,7 @@ impl Aes128CmSha1_80Cipher for Wrapped<dyn Aes128CmSha1_80Cipher> {
         input: &[u8],
         output: &mut [u8],
     ) -> Result<(), CryptoError> {
-        if pass(input, output) {
-            return Ok(());
-        }
-        hear(Some(input));
+        hear(input);
         self.0.encrypt(iv, input, output)
     }
 
@@ -174,10 +140,7 @@ impl Aes128CmSha1_80Cipher for Wrapped<dyn Aes128CmSha1_80Cipher> {
         input: &[u8],
         output: &mut [u8],
     ) -> Result<(), CryptoError> {
-        self.0.decrypt(iv, input, output)?;
-        // The buffer is longer than the text.
-        hear(output.get(..input.len()));
-        Ok(())
+        self.0.decrypt(iv, input, output)
     }
 }
 
@@ -192,10 +155,7 @@ macro_rules! listen_to_gcm {
                 input: &[u8],
                 output: &mut [u8],
             ) -> Result<(), CryptoError> {
-                if pass(input, output) {
-                    return Ok(());
-                }
-                hear(Some(input));
+                hear(input);
                 self.0.encrypt(iv, aad, input, output)
             }
 
@@ -206,9 +166,7 @@ macro_rules! listen_to_gcm {
                 input: &[u8],
                 output: &mut [u8],
             ) -> Result<usize, CryptoError> {
-                let len = self.0.decrypt(iv, aads, input, output)?;
-                hear(output.get(..len));
-                Ok(len)
+                self.0.decrypt(iv, aads, input, output)
             }
         }
     };
@@ -237,12 +195,12 @@ mod tests {
 
     /// What is heard of a datagram that one of the ciphers protects.
     fn heard(compound: &[u8]) -> Vec<(u32, u16)> {
-        listen(|| hear(compound.get(CLEAR..)));
+        listen(|| hear(compound.get(CLEAR..).unwrap_or_default()));
         nacks(compound)
     }
 
     #[test]
-    fn every_cipher_is_heard_in_both_directions_and_only_when_somebody_listens() {
+    fn every_cipher_is_heard_when_it_encrypts_and_somebody_listens() {
         type Cipher<'a> = dyn FnMut(&[u8], &mut [u8]) + 'a;
         let provider = ListeningProvider;
         let aad = [2; 12];
@@ -289,7 +247,7 @@ mod tests {
             let mut back = vec![0; plain.len() + if more == 0 { 15 } else { 0 }];
             listen(|| decrypt(&text, &mut back));
             assert_eq!(back.get(..plain.len()), Some(plain));
-            assert_eq!(nacks(&compound), [(5, 10)]);
+            assert_eq!(nacks(&compound), []);
         }
     }
 
@@ -299,10 +257,8 @@ mod tests {
         for len in 0..long.len() {
             assert_eq!(heard(&long[..len]), [], "{len}");
         }
-        hear(long.get(CLEAR..));
+        hear(long.get(CLEAR..).unwrap());
         assert_eq!(nacks(&long), [], "nobody listened");
-        listen(|| hear(None));
-        assert_eq!(nacks(&long), [], "it could not be decrypted");
         assert_eq!(heard(&long).len(), 2);
         assert_eq!(nacks(&long), [], "it is forgotten");
     }

@@ -1,6 +1,6 @@
 //! SRTP and SRTCP (RFC 3711, RFC 7714) for plain transports, with keys that signaling
-//! exchanges. Of WebRTC transports, [`super::sealing`] does what leaves for consumers, and
-//! str0m the rest.
+//! exchanges, and the SRTCP of clients that consume. What leaves for those is done by
+//! [`super::sealing`], and the rest of WebRTC transports by str0m.
 
 mod replay;
 
@@ -12,7 +12,9 @@ use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::hmac;
 use aws_lc_rs::iv::FixedLength;
 use proto::SrtpCryptoSuite;
+use str0m::crypto::dtls::SrtpProfile;
 
+use super::sealing::KeyMaterial;
 use super::{TransportError, guard};
 use replay::Window;
 
@@ -412,6 +414,23 @@ impl Opener {
         })
     }
 
+    /// Opens what the remote of a DTLS handshake protects (RFC 5764 §4.2). `None` for a
+    /// profile that WebRTC does not have, or too little material.
+    pub fn of_remote(material: &KeyMaterial) -> Option<Self> {
+        let suite = match material.profile {
+            SrtpProfile::AES128_CM_SHA1_80 => Suite::CounterMode { tag: 10 },
+            SrtpProfile::AEAD_AES_128_GCM => Suite::Gcm { key: 16 },
+            SrtpProfile::AEAD_AES_256_GCM => Suite::Gcm { key: 32 },
+            _ => return None,
+        };
+        let (key, salt) = (suite.key_len(), suite.salt_len());
+        let remote = usize::from(material.client);
+        let (keys, salts) = material.octets.split_at_checked(2 * key)?;
+        let key = keys.chunks_exact(key).nth(remote)?;
+        let salt = salts.get(..2 * salt)?.chunks_exact(salt).nth(remote)?;
+        Self::new(suite, &[key, salt].concat()).ok()
+    }
+
     /// Decrypts an RTP packet in place. `None`: it is forged, or came before.
     pub fn rtp(&mut self, packet: &mut Vec<u8>) -> Option<()> {
         let clear = header_len(packet)?;
@@ -449,6 +468,11 @@ impl Opener {
         }
         let place = Place { ssrc, index };
         self.keys.rtcp.open(packet, RTCP_CLEAR, place, &mark)?;
+        if self.rtcp.len() >= MAX_STREAMS && known.is_none() {
+            // A client may take another SSRC to report each of its streams by, over the
+            // day. It is heard all the same; what it said before could be said again.
+            self.rtcp.clear();
+        }
         note(&mut self.rtcp, ssrc, index)
     }
 }

@@ -26,9 +26,9 @@ use super::packet::MediaPacket;
 use super::receive::{ProducerSpec, Received, Receiving};
 use super::sealing::Sealer;
 use super::send::{ConsumerSpec, Sending};
+use super::srtp::Opener;
 use super::stats::Traffic;
 use super::{PacketKind, TransportError, Tuple, sctp, srtcp};
-use advancing::{Drained, Progress};
 use building::{build, feed, remote_ice};
 
 pub use super::media::RouterMedia;
@@ -96,7 +96,6 @@ pub struct Output {
 #[derive(Debug)]
 pub struct WebRtcTransport {
     cert: DtlsCert,
-    media: Rc<RouterMedia>,
     ice: IceAgent,
     role: Option<Role>,
     remote: Option<Fingerprint>,
@@ -106,10 +105,11 @@ pub struct WebRtcTransport {
     pub(super) rtc: Option<Box<Rtc>>,
     receiving: Receiving,
     sending: Sending,
+    /// What opens the RTCP of a client that consumes, once the keys are there.
+    opener: Option<Opener>,
     pub(super) data: DataChannels,
     early: Vec<Vec<u8>>,
     rtc_timeout: Option<Instant>,
-    progress: Progress,
     /// The handshake to start once ICE knows where the client is, and whether as
     /// DTLS client. A handshake that nobody can receive would only time out.
     pending: Option<Handshake>,
@@ -132,8 +132,7 @@ impl WebRtcTransport {
     ) -> Self {
         Self {
             cert,
-            sending: Sending::new(media.clone()),
-            media,
+            sending: Sending::new(media),
             ice: IceAgent::new(),
             role,
             remote: None,
@@ -141,10 +140,10 @@ impl WebRtcTransport {
             verified: false,
             rtc: None,
             receiving: Receiving::default(),
+            opener: None,
             data,
             early: Vec::new(),
             rtc_timeout: None,
-            progress: Progress::default(),
             pending: None,
             replay: ReplayGuard::default(),
             resends: ResendBudget::default(),
@@ -171,10 +170,16 @@ impl WebRtcTransport {
     /// When [`WebRtcTransport::handle_timeout`] wants to be called.
     pub fn next_timeout(&self) -> Option<Instant> {
         let reports = self.sending.next_report();
-        [self.rtc_timeout, self.ice.consent_deadline(), reports]
-            .into_iter()
-            .flatten()
-            .min()
+        let probe = self.bandwidth.next_probe().map(|(at, _)| at);
+        [
+            self.rtc_timeout,
+            self.ice.consent_deadline(),
+            reports,
+            probe,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     /// Handles a connectivity check that is addressed to this transport.
@@ -228,35 +233,26 @@ impl WebRtcTransport {
         }
         let admitted = match kind {
             PacketKind::Rtp => self.receiving.admits(datagram),
-            PacketKind::Rtcp => self.replay.admits(datagram),
+            // Of one that consumes, what opens it knows.
+            PacketKind::Rtcp => self.role == Some(Role::Consuming) || self.replay.admits(datagram),
             PacketKind::Dtls | PacketKind::Stun => true,
         };
-        let at = self.clock(now);
-        let Some(rtc) = self.rtc.as_deref_mut().filter(|_| admitted) else {
+        if !admitted {
+            out.dropped += 1;
+            return;
+        }
+        if kind == PacketKind::Rtcp && self.role == Some(Role::Consuming) {
+            self.take_rtcp(now, datagram, out);
+            return;
+        }
+        let Some(rtc) = self.rtc.as_deref_mut() else {
             out.dropped += 1;
             return;
         };
-        if kind == PacketKind::Rtcp {
-            self.progress.stir();
-        }
-        let fed = match kind {
-            PacketKind::Rtcp => srtcp::listen(|| feed(rtc, at, datagram)),
-            _ => feed(rtc, at, datagram),
-        };
-        if !fed {
+        if !feed(rtc, now, datagram) {
             out.dropped += 1;
         }
-        if kind == PacketKind::Rtcp && !self.look_at_rtcp(now, datagram, out) {
-            return;
-        }
-        // What it has asked for again and does not count.
-        self.send_plain(now, out);
-        if self.sending.awaits_numbers() {
-            // The client has asked for something again.
-            self.flush(now, out);
-        } else {
-            self.drain(now, out, false);
-        }
+        self.drain(now, out);
         if kind == PacketKind::Rtp {
             self.count_arrival(now, datagram);
         }
@@ -298,15 +294,8 @@ impl WebRtcTransport {
             return;
         };
         let role = *self.role.get_or_insert(Role::Producing);
-        let rtc = crypto::with_sctp_streams(self.data.num_streams(), || {
-            build(
-                now,
-                role,
-                &self.media,
-                &self.cert,
-                self.bandwidth.limits().initial,
-            )
-        });
+        let rtc =
+            crypto::with_sctp_streams(self.data.num_streams(), || build(now, role, &self.cert));
         let rtc = self.rtc.insert(Box::new(rtc));
         let active = handshake == Handshake::Client;
         if let Err(error) = rtc.direct_api().start_dtls(active) {
@@ -317,7 +306,6 @@ impl WebRtcTransport {
             out.failed = Some(error.to_string());
             return;
         }
-        self.sending.settle(rtc);
         if let Err(error) = self.receiving.teach(rtc, remote_ice()) {
             out.failed = Some(error.to_string());
         }
@@ -402,30 +390,20 @@ impl WebRtcTransport {
     pub fn consume(&mut self, key: ConsumerKey, spec: &ConsumerSpec) {
         self.role = Some(Role::Consuming);
         self.sending.add(key, spec);
-        if let Some(rtc) = self.rtc.as_deref_mut() {
-            self.sending.settle(rtc);
-        }
+        self.bandwidth.set_counts(self.sending.counts());
     }
 
     /// Removes the consumer in a slot.
     pub fn close_consumer(&mut self, slot: u32) {
-        self.sending.remove(self.rtc.as_deref_mut(), slot);
-        if let Some(rtc) = self.rtc.as_deref_mut() {
-            self.sending.settle(rtc);
-        }
+        self.sending.remove(slot);
+        self.bandwidth.set_counts(self.sending.counts());
     }
 
     /// Queues a packet for a consumer; it leaves with the next flush. `at`: when
     /// it was captured, on the local clock.
     pub fn write(&mut self, forward: &Forward, packet: &MediaPacket, at: Instant) -> bool {
-        // Nobody receives it, and before the keys are there str0m would queue it.
-        if !self.is_connected() {
-            return false;
-        }
-        let Some(rtc) = self.rtc.as_deref_mut() else {
-            return false;
-        };
-        self.sending.write(rtc, forward, packet, at)
+        // Otherwise nobody receives it.
+        self.is_connected() && self.sending.write(forward, packet, at)
     }
 
     /// Says goodbye to the client: RTCP BYE and DTLS close_notify.
@@ -439,45 +417,39 @@ impl WebRtcTransport {
             && let Some(rtc) = self.rtc.as_deref_mut()
             && rtc.close().is_ok()
         {
-            self.drain(now, out, false);
+            self.drain(now, out);
         }
         self.dtls = DtlsState::Closed;
     }
 
-    /// Takes everything out of str0m, up to its next timeout; with `by_packet`, up to a
-    /// media packet that has another one behind it.
-    fn drain(&mut self, now: Instant, out: &mut Output, by_packet: bool) -> Drained {
-        let mut drained = Drained::Empty;
+    /// Takes everything out of str0m, up to its next timeout.
+    fn drain(&mut self, now: Instant, out: &mut Output) {
         // What another transport left behind when it failed.
         let _ = crypto::take_key_material();
         let _ = crypto::take_peer_certificate();
         let _ = crypto::take_sctp_established();
         while let Some(rtc) = self.rtc.as_deref_mut() {
-            // A transport for producing sends RTCP only; what comes out of another one
-            // stands for what leaves, see `send::stand_in`.
-            let polled = match self.role {
-                Some(Role::Producing) => srtcp::listen(|| rtc.poll_output()),
-                _ => srtcp::mute(|| rtc.poll_output()),
-            };
-            let output = match polled {
+            // Of RTP and RTCP, a transport for producing sends RTCP, and another one nothing.
+            let output = match srtcp::listen(|| rtc.poll_output()) {
                 Ok(output) => output,
                 Err(error) => {
                     self.dtls = DtlsState::Failed;
                     out.failed = Some(error.to_string());
                     self.rtc_timeout = None;
-                    return drained;
+                    return;
                 }
             };
             if let Some(keys) = crypto::take_key_material()
                 && self.role == Some(Role::Consuming)
             {
                 self.sending.protect(|| Sealer::new(&keys));
+                self.opener = self.opener.take().or_else(|| Opener::of_remote(&keys));
             }
             if !self.verified && !verify(self.remote.as_ref(), &mut self.verified) {
                 self.dtls = DtlsState::Failed;
                 out.failed = Some("the certificate does not match the fingerprint".into());
                 self.rtc_timeout = None;
-                return drained;
+                return;
             }
             match output {
                 RtcOutput::Timeout(at) => {
@@ -490,13 +462,7 @@ impl WebRtcTransport {
                     break;
                 }
                 RtcOutput::Transmit(transmit) => {
-                    if !self.transmit(now, transmit.contents.into(), out) {
-                        return drained;
-                    }
-                    if by_packet && self.sending.awaits_numbers() {
-                        drained = Drained::NextPacket;
-                        break;
-                    }
+                    self.transmit(now, transmit.contents.into(), out);
                 }
                 RtcOutput::Event(Event::RtpPacket(packet)) => {
                     match self.receiving.accept(rtc, packet) {
@@ -505,7 +471,7 @@ impl WebRtcTransport {
                     }
                     if self.receiving.is_abused() {
                         out.failed = Some("changes its SSRCs too often".into());
-                        return drained;
+                        return;
                     }
                 }
                 RtcOutput::Event(Event::SenderFeedback(feedback)) => {
@@ -513,13 +479,6 @@ impl WebRtcTransport {
                 }
                 RtcOutput::Event(Event::MediaIngressStats(stats)) => {
                     self.receiving.handle_stats(&stats);
-                }
-                RtcOutput::Event(Event::EgressBitrateEstimate(estimate)) => {
-                    out.bandwidth_changed |= self.bandwidth.handle_estimate(&estimate);
-                }
-                RtcOutput::Event(Event::PeerStats(stats)) => {
-                    self.sending.forget_nacks();
-                    out.bandwidth_changed |= self.bandwidth.handle_stats(now, &stats);
                 }
                 RtcOutput::Event(Event::ChannelData(message)) => match self.data.accept(message) {
                     Some(received) => out.data.push(received),
@@ -550,7 +509,6 @@ impl WebRtcTransport {
         if crypto::take_sctp_established() {
             self.data.set_established();
         }
-        drained
     }
 
     /// True when ICE and DTLS let media flow.

@@ -159,6 +159,15 @@ impl Call {
             .unwrap()
     }
 
+    /// Octets of probes that client 1 was sent.
+    fn probed(&self) -> u64 {
+        let stats = self
+            .network
+            .engine
+            .transport_stats(self.network.now, "recv");
+        stats.unwrap().probation_sent.unwrap().bytes
+    }
+
     fn now(&self) -> Duration {
         self.network.now - self.network.start
     }
@@ -203,6 +212,7 @@ fn a_link_that_narrows_and_widens_again_freezes_nothing_for_long() {
         let wide = call.now();
         call.link(2_000_000);
         let up = call.run_until_layer(2, 8 * SECOND);
+        assert!(call.probed() > 0);
         call.run(3 * SECOND);
         assert_eq!(call.layer(), Some(2));
 

@@ -1,16 +1,12 @@
 //! How packets leave for a client: written, numbered and protected, at each flush of their
-//! transport. What the client counts (transport-cc) gets its number from str0m, see
-//! [`super::stand_in`]; the rest leaves at once.
+//! transport.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use router::{ConsumerKey, Payload};
-use str0m::Rtc;
+use router::ConsumerKey;
 
 use super::packet::{self, Body, Content, Copied, Header};
 use super::resends::Sent;
-use super::stand_in::Token;
 use super::{MAX_WAITING, SendStream, Sending};
 use crate::transport::rtcp::{self, Heard, SenderReport};
 
@@ -18,6 +14,10 @@ use crate::transport::rtcp::{self, Heard, SenderReport};
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 /// Most octets of padding in a packet.
 const MAX_PADDING: u8 = 240;
+/// Packets of a probe in a second: what a packet of it should be long is its bitrate
+/// divided by that. Where padding would be much too short, retransmissions are sent.
+const PROBE_PACKETS: u64 = 250;
+const SHORT_PADDING: u64 = 2 * MAX_PADDING as u64;
 /// SSRC of probes on a transport that has no stream for retransmissions.
 const PROBE_SSRC: u32 = 0;
 
@@ -51,6 +51,17 @@ pub(super) struct Waiting {
     pub probe: bool,
 }
 
+/// A packet that leaves now.
+#[derive(Debug)]
+pub struct Departed {
+    /// The packet.
+    pub packet: Vec<u8>,
+    /// What it is.
+    pub kind: Departure,
+    /// It has the transport-cc number that was given for it.
+    pub counted: bool,
+}
+
 /// What is done about a packet that a client has asked for again.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Asked<'a> {
@@ -63,95 +74,50 @@ pub enum Asked<'a> {
 }
 
 impl Sending {
-    /// Queues a packet; `counted`: the client counts it. False: there are too many.
-    pub(super) fn queue(
-        &mut self,
-        rtc: &mut Rtc,
-        now: Instant,
-        waiting: Waiting,
-        counted: bool,
-    ) -> bool {
-        if self.plain.len() + self.numbered.len() >= MAX_WAITING {
+    /// Queues a packet. False: there are too many.
+    pub(super) fn queue(&mut self, waiting: Waiting) -> bool {
+        if self.waiting.len() >= MAX_WAITING {
             return false;
         }
-        if !counted {
-            self.plain.push_back(waiting);
-            return true;
-        }
-        // All that matters of a payload is its length.
-        let payload: Arc<[u8]> = match waiting.body.what {
-            Payload::Empty => Arc::default(),
-            Payload::Same | Payload::Patched(_) => waiting.body.shared.clone(),
-        };
-        let stream = self.slots.get(waiting.slot).and_then(Option::as_ref);
-        let kept = stream.is_some_and(|stream| stream.rtx.is_some());
-        let stands_for = ((waiting.slot, waiting.sequence), kept);
-        let codecs = &self.media.codecs;
-        let number = self.stand_in.write(rtc, codecs, now, payload, stands_for);
-        match number {
-            Some(number) => self.numbered.push_back((number, waiting)),
-            // The router has no transport-cc, whatever the client believes.
-            None => self.plain.push_back(waiting),
-        }
+        self.waiting.push_back(waiting);
         true
     }
 
-    /// Whether packets wait for numbers.
-    pub fn awaits_numbers(&self) -> bool {
-        !self.numbered.is_empty()
-    }
-
-    /// str0m has nothing to send: what still waits for a number gets none.
-    pub fn forget_waiting(&mut self) {
-        self.numbered.clear();
-    }
-
-    /// The next packet that needs no number.
-    pub fn next_plain(&mut self, now: Instant) -> Option<(Vec<u8>, Departure)> {
+    /// The next packet that was queued. `number`: its transport-cc number, if the client
+    /// counts it.
+    pub fn next(&mut self, now: Instant, number: u16) -> Option<Departed> {
         loop {
-            let waiting = self.plain.pop_front()?;
-            if let Some(departed) = self.depart(now, waiting, None) {
+            let waiting = self.waiting.pop_front()?;
+            if let Some(departed) = self.depart(now, waiting, number) {
                 return Some(departed);
             }
         }
     }
 
-    /// What leaves for a packet that came out of str0m.
-    pub fn stands_for(&mut self, now: Instant, rtp: &[u8]) -> Option<(Vec<u8>, Departure)> {
-        let (token, number) = self.stand_in.read(rtp)?;
-        let departed = match token {
-            Token::Packet(written) => {
-                let mut numbered = self.numbered.iter();
-                let place = numbered.position(|(queued, _)| *queued == written);
-                // What is in front of it has been dropped by str0m.
-                let waiting = place.and_then(|place| self.numbered.drain(..=place).next_back());
-                waiting.and_then(|(_, waiting)| self.depart(now, waiting, Some(number)))
-            }
-            Token::Again(written) => {
-                let (slot, sequence) = self.stand_in.stood_for(written).unzip();
-                let waiting = slot.zip(sequence).and_then(|(slot, sequence)| {
-                    let stream = self.slots.get(slot)?.as_ref()?;
-                    again(slot, stream, stream.resends.packet(sequence)?)
-                });
-                waiting.and_then(|mut waiting| {
-                    waiting.probe = true;
-                    self.depart(now, waiting, Some(number))
-                })
-            }
-            Token::Padding(octets) => self.pad(now, octets, number),
+    /// A packet of a probe at a bitrate, bits per second: a retransmission that nobody
+    /// has asked for, or padding. `None`: there is nothing to probe with.
+    pub fn probe(&mut self, now: Instant, bitrate: u64, number: u16) -> Option<Departed> {
+        let octets = bitrate / 8 / PROBE_PACKETS;
+        let newest = |(slot, stream): (usize, &Option<SendStream>)| {
+            let stream = stream.as_ref().filter(|stream| self.is_counted(stream))?;
+            again(slot, stream, stream.resends.newest()?)
         };
-        // A number that nothing carries would be taken for a lost packet.
-        departed.or_else(|| self.pad(now, MAX_PADDING, number))
+        let newest = match octets >= SHORT_PADDING {
+            true => self.slots.iter().enumerate().find_map(newest),
+            false => None,
+        };
+        if let Some(mut waiting) = newest {
+            waiting.probe = true;
+            return self.depart(now, waiting, number);
+        }
+        let octets = u8::try_from(octets).unwrap_or(MAX_PADDING);
+        self.pad(now, octets, number)
     }
 
     /// Writes and protects a packet. `None` when its consumer is gone.
-    fn depart(
-        &mut self,
-        now: Instant,
-        waiting: Waiting,
-        number: Option<u16>,
-    ) -> Option<(Vec<u8>, Departure)> {
+    fn depart(&mut self, now: Instant, waiting: Waiting, number: u16) -> Option<Departed> {
         let sealer = self.sealer.as_ref()?;
+        let has_number = self.media.ids.has_transport_cc();
         let stream = self.slots.get_mut(waiting.slot)?.as_mut()?;
         if stream.consumer != waiting.consumer {
             return None;
@@ -167,6 +133,12 @@ impl Sending {
             probe,
             ..
         } = waiting;
+        let counted = stream.written.automatic.transport_cc && has_number;
+        let departed = |packet, kind| Departed {
+            packet,
+            kind,
+            counted,
+        };
         let (ssrc, payload_type, index, content) = match stream.rtx.filter(|_| again) {
             None => (stream.ssrc, stream.pt, sequence, Content::Media(&body)),
             Some((ssrc, pt)) => {
@@ -187,11 +159,11 @@ impl Sending {
             return None;
         }
         if probe {
-            return Some((packet, Departure::Probe));
+            return Some(departed(packet, Departure::Probe));
         }
         stream.outbound.sent(now, packet.len(), body.len(), again);
         if again {
-            return Some((packet, Departure::Resend));
+            return Some(departed(packet, Departure::Resend));
         }
         if stream.last.replace((timestamp, captured)).is_none() {
             // The client cannot tell when a stream was captured before it has one.
@@ -209,12 +181,15 @@ impl Sending {
         } else {
             stream.history.keep(&packet);
         }
-        Some((packet, Departure::Media))
+        Some(departed(packet, Departure::Media))
     }
 
     /// Writes and protects padding, on a stream for retransmissions if there is one.
-    fn pad(&mut self, now: Instant, octets: u8, number: u16) -> Option<(Vec<u8>, Departure)> {
+    fn pad(&mut self, now: Instant, octets: u8, number: u16) -> Option<Departed> {
         let sealer = self.sealer.as_ref()?;
+        if !self.media.ids.has_transport_cc() {
+            return None;
+        }
         let counted = |s: &&mut SendStream| s.written.automatic.transport_cc;
         let mut streams = self.slots.iter_mut().flatten().filter(counted);
         // Retransmissions belong to something that was sent.
@@ -227,7 +202,7 @@ impl Sending {
                     payload_type,
                     ssrc,
                     timestamp: stream.last.map_or(0, |(timestamp, _)| timestamp),
-                    ..stream.header(now, Some(number))
+                    ..stream.header(now, number)
                 };
                 (header, index)
             }
@@ -239,7 +214,7 @@ impl Sending {
                 let header = Header {
                     payload_type: stream.pt,
                     ssrc: PROBE_SSRC,
-                    ..stream.header(now, Some(number))
+                    ..stream.header(now, number)
                 };
                 (header, index)
             }
@@ -252,7 +227,11 @@ impl Sending {
         let ids = &self.media.ids;
         let (mut packet, len) = packet::write(&header, ids, &Copied::NONE, content);
         let sealed = sealer.seal_rtp(&mut packet, len, header.ssrc, index);
-        sealed.then_some((packet, Departure::Probe))
+        sealed.then_some(Departed {
+            packet,
+            kind: Departure::Probe,
+            counted: true,
+        })
     }
 
     /// The client asks for a packet again.
@@ -281,16 +260,14 @@ impl Sending {
     }
 
     /// Queues what the client has asked for again.
-    pub fn resend(&mut self, rtc: &mut Rtc, now: Instant, ssrc: u32, sequence: u16) -> bool {
+    pub fn resend(&mut self, ssrc: u32, sequence: u16) -> bool {
         let Some(slot) = self.by_ssrc.get(&ssrc).copied() else {
             return false;
         };
         let stream = self.slots.get(slot).and_then(Option::as_ref);
-        let found = stream.and_then(|stream| {
-            let waiting = again(slot, stream, stream.resends.by_number(sequence)?)?;
-            Some((waiting, stream.written.automatic.transport_cc))
-        });
-        found.is_some_and(|(waiting, counted)| self.queue(rtc, now, waiting, counted))
+        let found =
+            stream.and_then(|stream| again(slot, stream, stream.resends.by_number(sequence)?));
+        found.is_some_and(|waiting| self.queue(waiting))
     }
 
     /// Takes in what the client reports and requests of its streams.
@@ -365,7 +342,7 @@ pub(super) enum Count {
 
 impl SendStream {
     /// What the headers of its packets have in common.
-    fn header(&self, now: Instant, number: Option<u16>) -> Header<'_> {
+    fn header(&self, now: Instant, number: u16) -> Header<'_> {
         let wanted = self.written.automatic;
         Header {
             payload_type: self.pt,
@@ -375,7 +352,7 @@ impl SendStream {
             ssrc: self.ssrc,
             mid: wanted.mid.then_some(self.mid.as_str()),
             sent: wanted.abs_send_time.then_some(now),
-            transport_cc: number.filter(|_| wanted.transport_cc),
+            transport_cc: wanted.transport_cc.then_some(number),
         }
     }
 

@@ -51,8 +51,13 @@ impl Resends {
         self.packets.insert(place, packet);
     }
 
+    /// The newest packet.
+    pub fn newest(&self) -> Option<&Sent> {
+        self.packets.back()
+    }
+
     /// The packet with a sequence number.
-    pub fn packet(&self, sequence: u64) -> Option<&Sent> {
+    fn packet(&self, sequence: u64) -> Option<&Sent> {
         let found = self.packets.get(self.place(sequence))?;
         (found.sequence == sequence).then_some(found)
     }

@@ -4,15 +4,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use str0m::bwe::Bitrate;
 use str0m::config::{DtlsCert, Fingerprint as Str0mFingerprint};
 use str0m::ice::{StunMessage, TransId};
 use str0m::net::{Protocol as Str0mProtocol, Receive};
+use str0m::rtp::ExtensionMap;
 use str0m::{Candidate, IceCreds, Input, Rtc};
 
-use super::{Role, RouterMedia};
+use super::Role;
 use crate::transport::receive::RemoteIce;
-use crate::transport::send::stand_in;
 use crate::transport::{crypto, data, extensions, ice, slots};
 
 /// The pair of addresses that str0m sees (RFC 5737 documentation range).
@@ -29,21 +28,11 @@ const VIRTUAL_REMOTE: SocketAddr = SocketAddr::new(
 const VIRTUAL_UFRAG: &str = "virtual";
 const VIRTUAL_PASSWORD: &str = "virtual-pair-inside-the-process";
 
-/// How often str0m tells what it counts of a client's media.
+/// How often str0m tells what it counts of a producing client's media.
 const STATS_INTERVAL: Duration = Duration::from_secs(1);
-/// The same towards a client. The bandwidth estimate is in there; the events about
-/// it are averages over seconds.
-const ESTIMATE_INTERVAL: Duration = Duration::from_millis(250);
 
-/// Builds the `Rtc` for a role. `initial`: what is taken for available towards a
-/// receiving client at first, bits per second.
-pub(super) fn build(
-    now: Instant,
-    role: Role,
-    media: &RouterMedia,
-    cert: &DtlsCert,
-    initial: u64,
-) -> Rtc {
+/// Builds the `Rtc` for a role.
+pub(super) fn build(now: Instant, role: Role, cert: &DtlsCert) -> Rtc {
     let mut config = Rtc::builder()
         .set_rtp_mode(true)
         .set_ice_lite(true)
@@ -60,11 +49,11 @@ pub(super) fn build(
             config = config.set_extension_map(extensions::receiving_map());
         }
         Role::Consuming => {
-            slots::sending_codecs(config.codec_config(), &media.codecs);
+            // It has no media: what consumers get is written by us.
+            config.codec_config().clear();
             config = config
-                .set_extension_map(stand_in::extension_map())
-                .enable_bwe(Some(Bitrate::bps(initial)))
-                .set_stats_interval(Some(ESTIMATE_INTERVAL));
+                .set_extension_map(ExtensionMap::empty())
+                .set_stats_interval(None);
         }
     }
     let mut rtc = config.build(now);

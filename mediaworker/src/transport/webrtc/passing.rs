@@ -3,13 +3,12 @@
 use std::time::Instant;
 
 use router::ProducerKey;
-use str0m::bwe::{Bitrate, BweKind};
-use str0m::media::Mid;
 
 use super::{Output, Role, WebRtcTransport};
 use crate::transport::PacketKind;
 use crate::transport::guard::Resend;
 use crate::transport::receive::Receiving;
+use crate::transport::rtcp::{self, Heard};
 use crate::transport::send::{Asked, Departure, Sending};
 use crate::transport::srtcp;
 use crate::transport::stats::Traffic;
@@ -59,17 +58,12 @@ impl WebRtcTransport {
 
     /// Forgets what was sent to a consumer: something else is from now on.
     pub fn forget_sent(&mut self, slot: u32) {
-        self.sending.forget_sent(self.rtc.as_deref_mut(), slot);
+        self.sending.forget_sent(slot);
     }
 
     /// No video is wanted any more.
     pub fn want_nothing(&mut self) {
-        if let Some(rtc) = self.rtc.as_deref_mut()
-            && let Some(from) = self.bandwidth.set_idle(true)
-        {
-            rtc.bwe().reset(Bitrate::bps(from));
-            rtc.bwe().set_bitrate(Bitrate::ZERO, Bitrate::ZERO);
-        }
+        self.bandwidth.want_nothing();
     }
 
     /// Looks whether a little more than is known to pass may be tried. `sent`: what is
@@ -82,20 +76,8 @@ impl WebRtcTransport {
     /// Says what would be welcome for video and audio, bits per second, and whether
     /// there is less: then it is probed for time and again. 0: no video is wanted.
     pub fn want_bitrate(&mut self, now: Instant, desired: u64, wants_more: bool) {
-        let Some(rtc) = self.rtc.as_deref_mut() else {
-            return;
-        };
-        if let Some(from) = self.bandwidth.set_idle(desired == 0) {
-            rtc.bwe().reset(Bitrate::bps(from));
-            self.progress.stir();
-        }
-        if let Some(from) = self.bandwidth.stalls(now, wants_more) {
-            rtc.bwe().reset(Bitrate::bps(from));
-            self.progress.stir();
-        }
-        if let Some(desired) = self.bandwidth.want(now, desired, wants_more) {
-            rtc.bwe().set_bitrate(Bitrate::ZERO, Bitrate::bps(desired));
-            self.progress.stir();
+        if self.is_connected() {
+            self.bandwidth.want(now, desired, wants_more);
         }
     }
 
@@ -121,37 +103,30 @@ impl WebRtcTransport {
         self.receiving.set_paused(now, producer, paused);
     }
 
-    /// Lets a datagram of str0m leave, or what it stands for. False: the client asks for
-    /// more than it may, and the transport has failed.
-    pub(super) fn transmit(&mut self, now: Instant, datagram: Vec<u8>, out: &mut Output) -> bool {
-        let producing = self.role == Some(Role::Producing);
+    /// Lets a datagram of str0m leave.
+    pub(super) fn transmit(&mut self, now: Instant, datagram: Vec<u8>, out: &mut Output) {
         match PacketKind::of(&datagram) {
             // str0m's own checks are for the pair of addresses that is not real.
             Some(PacketKind::Stun) => {}
-            Some(PacketKind::Rtcp) if producing => {
+            Some(PacketKind::Rtcp) if self.role == Some(Role::Producing) => {
                 for (ssrc, _) in srtcp::heard(&datagram).nacks {
                     self.receiving.nacked(ssrc);
                 }
                 self.leave(now, datagram, out);
             }
-            // Not encrypted; about the stand-in, of which the client knows nothing.
-            Some(PacketKind::Rtcp) => {}
-            Some(PacketKind::Rtp) => {
-                if let Some((packet, kind)) = self.sending.stands_for(now, &datagram) {
-                    self.bandwidth.note_departure();
-                    return self.transmit_rtp(now, packet, kind, out);
-                }
-            }
             Some(PacketKind::Dtls) => self.leave(now, datagram, out),
-            None => {}
+            // It has no streams to send, and numbers of packets are not used twice.
+            Some(PacketKind::Rtp | PacketKind::Rtcp) | None => {}
         }
-        true
     }
 
-    /// Sends packets that need no number.
-    pub(super) fn send_plain(&mut self, now: Instant, out: &mut Output) {
-        while let Some((packet, kind)) = self.sending.next_plain(now) {
-            self.transmit_rtp(now, packet, kind, out);
+    /// Sends what was queued.
+    pub(super) fn send_queued(&mut self, now: Instant, out: &mut Output) {
+        while let Some(departed) = self.sending.next(now, self.bandwidth.next_number()) {
+            if departed.counted {
+                self.bandwidth.note_departure(now, departed.packet.len());
+            }
+            self.transmit_rtp(now, departed.packet, departed.kind, out);
         }
     }
 
@@ -162,22 +137,31 @@ impl WebRtcTransport {
         }
     }
 
-    /// Looks at an RTCP packet that str0m has been given: takes in what the client
-    /// reports and requests, sends again what it asks for, and notes what was lost. False
-    /// as for [`WebRtcTransport::transmit`].
-    pub(super) fn look_at_rtcp(&mut self, now: Instant, rtcp: &[u8], out: &mut Output) -> bool {
-        let heard = srtcp::heard(rtcp);
-        if heard.arrived + heard.lost > 0 {
+    /// Opens the RTCP of a client that consumes, and does what it asks for.
+    pub(super) fn take_rtcp(&mut self, now: Instant, rtcp: &[u8], out: &mut Output) {
+        let mut packet = rtcp.to_vec();
+        let opener = self.opener.as_mut();
+        if opener.and_then(|it| it.rtcp(&mut packet)).is_none() {
+            out.dropped += 1;
+            return;
+        }
+        let mut heard = Heard::default();
+        rtcp::read(&packet, &mut heard);
+        if self.handle_heard(now, heard, out) {
+            self.send_queued(now, out);
+        }
+    }
+
+    /// Takes in what the client reports and requests, queues again what it asks for, and
+    /// notes what was lost. False: the client asks for more than it may, and the transport
+    /// has failed.
+    fn handle_heard(&mut self, now: Instant, heard: Heard, out: &mut Output) -> bool {
+        for feedback in &heard.feedback {
             let sent = self.traffic.sent.recent_bitrate(now);
-            let loss = (heard.arrived, heard.lost);
-            out.bandwidth_changed |= self.bandwidth.handle_feedback(now, loss, sent);
+            out.bandwidth_changed |= self.bandwidth.handle_feedback(now, feedback, sent);
         }
         if let Some(bitrate) = heard.bitrate {
-            let estimate = BweKind::Remb {
-                estimate: Bitrate::bps(bitrate),
-                mid: Mid::new(),
-            };
-            out.bandwidth_changed |= self.bandwidth.handle_estimate(&estimate);
+            out.bandwidth_changed |= self.bandwidth.handle_remb(bitrate);
         }
         let reported = self.sending.handle(now, &heard);
         if !heard.reports.is_empty() {
@@ -187,7 +171,7 @@ impl WebRtcTransport {
         for ssrc in heard.plis.iter().chain(&heard.firs) {
             out.key_frame_requests.extend(self.sending.consumer(*ssrc));
         }
-        if !self.sending.expects_nacks(heard.nacks.len()) {
+        if !self.sending.expects_nacks(now, heard.nacks.len()) {
             out.failed = Some("asks for too many retransmissions".into());
             return false;
         }
@@ -197,7 +181,8 @@ impl WebRtcTransport {
             .all(|(ssrc, sequence)| self.resend(now, ssrc, sequence, out))
     }
 
-    /// Sends a packet again, if it is kept. False as for [`WebRtcTransport::transmit`].
+    /// Sends a packet again, if it is kept. False as for
+    /// [`WebRtcTransport::handle_heard`].
     fn resend(&mut self, now: Instant, ssrc: u32, sequence: u16, out: &mut Output) -> bool {
         let as_it_was = match self.sending.nacked(ssrc, sequence) {
             Asked::Gone => return true,
@@ -206,17 +191,13 @@ impl WebRtcTransport {
         };
         match self.resends.resend() {
             Resend::Send if as_it_was.is_none() && self.resends_too_much(now) => out.dropped += 1,
-            Resend::Send => match (as_it_was, self.rtc.as_deref_mut()) {
-                (Some(packet), _) => {
+            Resend::Send => match as_it_was {
+                Some(packet) => {
                     self.sending.sent_again(now, ssrc, packet.len());
                     self.transmit_rtp(now, packet, Departure::Resend, out);
                 }
-                (None, Some(rtc)) => {
-                    if !self.sending.resend(rtc, now, ssrc, sequence) {
-                        out.dropped += 1;
-                    }
-                }
-                (None, None) => {}
+                None if self.sending.resend(ssrc, sequence) => {}
+                None => out.dropped += 1,
             },
             Resend::Drop => out.dropped += 1,
             Resend::Close => {
@@ -234,13 +215,13 @@ impl WebRtcTransport {
         again > RESEND_FLOOR && again > self.traffic.rtp_sent.recent_bitrate(now)
     }
 
-    fn transmit_rtp(
+    pub(super) fn transmit_rtp(
         &mut self,
         now: Instant,
         rtp: Vec<u8>,
         kind: Departure,
         out: &mut Output,
-    ) -> bool {
+    ) {
         let meter = match kind {
             Departure::Media => {
                 self.resends.media();
@@ -251,7 +232,6 @@ impl WebRtcTransport {
         };
         meter.add(now, rtp.len());
         self.leave(now, rtp, out);
-        true
     }
 
     pub(super) fn leave(&mut self, now: Instant, datagram: Vec<u8>, out: &mut Output) {

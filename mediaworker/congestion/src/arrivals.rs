@@ -1,0 +1,236 @@
+//! What arrives, and how late: the bitrate that a link delivers, and how long packets
+//! wait in its queue.
+
+use std::collections::VecDeque;
+
+/// What arrives within this time is added up, microseconds.
+const SLOT: i64 = 10_000;
+/// Time over which the bitrate is taken, and the least that says something.
+const WINDOW: i64 = 500_000;
+const LEAST_WINDOW: i64 = 100_000;
+/// Least time in which a link is never idle, so that it shows what it carries.
+const LEAST_BUSY: i64 = 150_000;
+/// Slots that are kept; those that are too old are dropped before.
+const MOST_SLOTS: usize = 128;
+/// For how long one is kept.
+const KEPT_FOR: i64 = 1_000_000;
+/// A clock that goes back that far is another one.
+const JUMP: i64 = 1_000_000;
+/// The shortest way is remembered for this time, once or twice: a client may move to a
+/// longer one, and clocks drift.
+const SHORTEST_FOR: i64 = 30_000_000;
+/// A change of the way that no network makes.
+const OTHER_CLOCK: i64 = 10_000_000;
+
+#[derive(Debug, Clone, Copy)]
+struct Slot {
+    first: i64,
+    last: i64,
+    octets: u64,
+    /// The shortest way of them.
+    way: i64,
+}
+
+/// What arrived lately, by the receiver's clock.
+#[derive(Debug, Default)]
+pub(crate) struct Arrivals {
+    slots: VecDeque<Slot>,
+}
+
+/// What arrived after the one time and up to the other.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Span {
+    /// The one time, microseconds.
+    pub from: i64,
+    /// The other.
+    pub to: i64,
+    /// Octets.
+    pub octets: u64,
+}
+
+impl Span {
+    /// Bits per second.
+    pub fn bitrate(&self) -> u64 {
+        bitrate(self.octets, self.to.saturating_sub(self.from))
+    }
+}
+
+impl Arrivals {
+    /// Takes in an arrival; `way`: how long it took, by two clocks.
+    pub fn add(&mut self, arrival: i64, way: i64, octets: u64) {
+        if let Some(last) = self.slots.back_mut() {
+            if arrival < last.last.saturating_sub(JUMP) {
+                self.slots.clear();
+            } else if arrival <= last.last || arrival.saturating_sub(last.first) < SLOT {
+                last.octets += octets;
+                last.last = last.last.max(arrival);
+                last.way = last.way.min(way);
+                return;
+            }
+        }
+        let old = |slot: &Slot| arrival.saturating_sub(slot.last) > KEPT_FOR;
+        while self.slots.len() >= MOST_SLOTS || self.slots.front().is_some_and(old) {
+            self.slots.pop_front();
+        }
+        self.slots.push_back(Slot {
+            first: arrival,
+            last: arrival,
+            octets,
+            way,
+        });
+    }
+
+    /// Of octets of which it is not known when they arrived, only that they did.
+    pub fn add_untold(&mut self, octets: u64) {
+        if let Some(last) = self.slots.back_mut() {
+            last.octets += octets;
+        }
+    }
+
+    /// The newest arrivals, of that much time or a little more.
+    fn span(&self, time: i64) -> Option<Span> {
+        let to = self.slots.back()?.last;
+        let mut octets = 0;
+        for slot in self.slots.iter().rev() {
+            if to.saturating_sub(slot.last) >= time {
+                let from = slot.last;
+                return Some(Span { from, to, octets });
+            }
+            octets += slot.octets;
+        }
+        None
+    }
+
+    /// The newest arrivals that have all waited in a queue, because their way was as
+    /// long as this at least. In that time the link was never idle: they are what it
+    /// carries. `None` when that is too short to say so.
+    pub fn busy(&self, way: i64) -> Option<Span> {
+        let to = self.slots.back()?.last;
+        let (mut from, mut octets, mut more) = (to, 0, 0);
+        for slot in self.slots.iter().rev().take_while(|slot| slot.way >= way) {
+            octets += more;
+            (from, more) = (slot.last, slot.octets);
+        }
+        let is_long = to.saturating_sub(from) >= LEAST_BUSY;
+        is_long.then_some(Span { from, to, octets })
+    }
+
+    /// What arrives, bits per second. `None`: too little is known.
+    pub fn bitrate(&self) -> Option<u64> {
+        if let Some(span) = self.span(WINDOW) {
+            return Some(span.bitrate());
+        }
+        let (first, to) = (self.slots.front()?, self.slots.back()?.last);
+        let time = to.saturating_sub(first.last);
+        let octets = self.slots.iter().skip(1).map(|slot| slot.octets).sum();
+        (time >= LEAST_WINDOW).then(|| bitrate(octets, time))
+    }
+}
+
+/// How much longer than on the shortest way packets take.
+#[derive(Debug, Default)]
+pub(crate) struct Delay {
+    /// The shortest way, by two clocks that have nothing to do with each other,
+    /// microseconds: of the last minutes, and since when a new one is looked for.
+    shortest: Option<i64>,
+    lately: Option<i64>,
+    since: i64,
+    queue: i64,
+}
+
+impl Delay {
+    /// Takes in the shortest way of the packets of one message.
+    pub fn note(&mut self, now: i64, way: i64) {
+        let other = |shortest: i64| way.saturating_sub(shortest).saturating_abs() > OTHER_CLOCK;
+        if self.shortest.is_none_or(other) {
+            (self.shortest, self.lately, self.since) = (Some(way), Some(way), now);
+        }
+        if now.saturating_sub(self.since) >= SHORTEST_FOR {
+            self.shortest = self.lately.replace(way);
+            self.since = now;
+        }
+        let least = |held: Option<i64>| Some(held.map_or(way, |held| held.min(way)));
+        self.shortest = least(self.shortest);
+        self.lately = least(self.lately);
+        self.queue = way.saturating_sub(self.shortest.unwrap_or(way));
+    }
+
+    /// The shortest way.
+    pub fn shortest(&self) -> Option<i64> {
+        self.shortest
+    }
+
+    /// How much longer the newest was.
+    pub fn queue(&self) -> Option<i64> {
+        self.shortest.map(|_| self.queue)
+    }
+}
+
+/// Bits per second of so many octets in so many microseconds.
+pub(crate) fn bitrate(octets: u64, micros: i64) -> u64 {
+    let micros = u64::try_from(micros).unwrap_or(0).max(1);
+    octets.saturating_mul(8_000_000) / micros
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bitrate_is_what_arrives() {
+        let mut arrivals = Arrivals::default();
+        assert_eq!(arrivals.bitrate(), None);
+        for index in 0..1000 {
+            arrivals.add(index * 5_000, 0, 1250);
+            let known = arrivals.bitrate();
+            assert_eq!(known.is_some(), index >= 21, "{index}");
+            if let Some(bitrate) = known {
+                assert!((1_800_000..2_200_000).contains(&bitrate), "{bitrate}");
+            }
+        }
+        let span = arrivals.span(200_000).unwrap();
+        assert!((200_000..=210_000).contains(&(span.to - span.from)));
+        assert_eq!(span.bitrate(), 2_000_000);
+        arrivals.add_untold(12_500);
+        assert!(arrivals.bitrate() > Some(2_150_000));
+        arrivals.add(-5_000_000, 0, 1);
+        assert_eq!(arrivals.bitrate(), None, "another clock");
+    }
+
+    #[test]
+    fn a_link_that_is_never_idle_shows_what_it_carries() {
+        let mut arrivals = Arrivals::default();
+        for index in 0..20 {
+            arrivals.add(index * 20_000, 50_000, 1000);
+        }
+        assert!(arrivals.busy(60_000).is_none());
+        for index in 30..38 {
+            arrivals.add(index * 20_000, 100_000, 500);
+            assert!(arrivals.busy(60_000).is_none(), "not for long");
+        }
+        arrivals.add(760_000, 100_000, 500);
+        let busy = arrivals.busy(60_000).unwrap();
+        assert_eq!((busy.from, busy.to), (600_000, 760_000));
+        assert_eq!(busy.bitrate(), 200_000);
+        arrivals.add(780_000, 50_000, 500);
+        assert!(arrivals.busy(60_000).is_none(), "it is idle again");
+    }
+
+    #[test]
+    fn a_queue_is_what_the_way_is_longer_by() {
+        let mut delay = Delay::default();
+        assert_eq!(delay.queue(), None);
+        for (now, way, queue) in [
+            (0, -500_000, 0),
+            (1, -450_000, 50_000),
+            (2, -510_000, 0),
+            (3, -410_000, 100_000),
+            (SHORTEST_FOR, -410_000, 100_000),
+            (2 * SHORTEST_FOR, -410_000, 0),
+            (2 * SHORTEST_FOR + 1, 60_000_000, 0),
+        ] {
+            delay.note(now, way);
+            assert_eq!(delay.queue(), Some(queue), "{now}");
+        }
+    }
+}
