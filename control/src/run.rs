@@ -231,12 +231,12 @@ impl Drain<'_> {
     async fn run(&self) {
         self.rooms.drain();
         let peers = self.rooms.joined_peers();
-        if peers == 0 || self.patience.is_zero() {
+        if self.rooms.is_idle() || self.patience.is_zero() {
             return;
         }
         info!(peers, patience = ?self.patience, "calls may end, no new rooms are taken");
         let empty = async {
-            while self.rooms.joined_peers() > 0 {
+            while !self.rooms.is_idle() {
                 sleep(DRAIN_LOOK).await;
             }
         };

@@ -95,6 +95,15 @@ pub struct Seat {
     inbox: Option<mpsc::Sender<Command>>,
 }
 
+/// What is to be known of a room that lost its worker, for the next one.
+#[derive(Debug, Clone, Copy)]
+struct Again {
+    /// How long it waits for a peer.
+    waits_until: Instant,
+    /// Somebody had joined it.
+    had_peers: bool,
+}
+
 struct Inner {
     config: Arc<Config>,
     workers: Arc<dyn WorkerPool>,
@@ -107,6 +116,8 @@ struct Inner {
     metrics: Arc<Metrics>,
     /// Rooms made over HTTP that nobody has joined.
     waiting_rooms: Arc<AtomicUsize>,
+    /// Rooms that lost their worker, and whose peers are not back yet.
+    moved_rooms: Arc<AtomicUsize>,
     /// When no worker took a room, and why, if none took one since.
     refusal: Mutex<Option<(Instant, Error)>>,
     tasks: TaskTracker,
@@ -155,6 +166,7 @@ impl Rooms {
             webhooks,
             metrics: Arc::default(),
             waiting_rooms: Arc::default(),
+            moved_rooms: Arc::default(),
             refusal: Mutex::default(),
             tasks: TaskTracker::new(),
         });
@@ -293,6 +305,12 @@ impl Rooms {
         self.inner.joined_peers.load(Ordering::Relaxed)
     }
 
+    /// Whether nobody is in a call, nor about to come back to one after a worker's
+    /// death.
+    pub fn is_idle(&self) -> bool {
+        self.joined_peers() == 0 && self.inner.moved_rooms.load(Ordering::Relaxed) == 0
+    }
+
     /// What tells the outside of joins and leaves.
     pub fn webhooks(&self) -> &Webhooks {
         &self.inner.webhooks
@@ -387,17 +405,17 @@ impl Rooms {
     }
 
     /// Spawns a room and enters it, under the table's lock: nobody can find a
-    /// half-made room, and there are never two of one name. `waits_until`: how
-    /// long it waits for its first peer, where that is not as usual.
+    /// half-made room, and there are never two of one name. `again`: it was there
+    /// before, and lost its worker.
     fn insert(
         &self,
         table: &mut Table,
         id: &RoomId,
         options: Arc<RoomOptions>,
         origin: Origin,
-        waits_until: Option<Instant>,
+        again: Option<Again>,
     ) -> Result<RoomHandle, Error> {
-        self.may_be_inserted(table, id)?;
+        self.may_be_inserted(table, id, again.is_some())?;
         let config = &self.inner.config;
         let fits = |worker: &Worker| table.check_usage(worker.id, config).is_ok();
         let worker = self.inner.workers.pick(&fits).ok_or_else(|| {
@@ -415,13 +433,18 @@ impl Rooms {
             config: self.inner.config.clone(),
             options,
             origin,
-            waits_until,
+            waits_until: again.map(|it| it.waits_until),
             timings: self.inner.timings,
             joined_peers: self.inner.joined_peers.clone(),
             webhooks: self.inner.webhooks.clone(),
             metrics: self.inner.metrics.clone(),
-            waiting: (origin == Origin::Http && waits_until.is_none())
-                .then(|| Counted::new(&self.inner.waiting_rooms)),
+            waiting: match (again, origin) {
+                (Some(again), _) => again
+                    .had_peers
+                    .then(|| Counted::new(&self.inner.moved_rooms)),
+                (None, Origin::Http) => Some(Counted::new(&self.inner.waiting_rooms)),
+                (None, Origin::Peer) => None,
+            },
         });
         table.insert(id, handle.clone());
         let run = room.run(mailbox, self.clone(), Cause::now());
@@ -504,9 +527,12 @@ impl Rooms {
             false => self.inner.timings.unused_room,
         };
         let until = lost.vitals.waits_until();
-        let until = until.unwrap_or_else(|| Instant::now() + wait);
+        let again = Again {
+            waits_until: until.unwrap_or_else(|| Instant::now() + wait),
+            had_peers: until.is_none(),
+        };
         let options = Arc::clone(&lost.options);
-        let placed = self.insert(table, id, options, Origin::Http, Some(until));
+        let placed = self.insert(table, id, options, Origin::Http, Some(again));
         placed.is_ok()
     }
 

@@ -232,6 +232,21 @@ async fn a_server_that_drains_lets_calls_go_on() {
     bob.take_consumer().await;
 }
 
+/// A drain may take a day: a worker that dies meanwhile is not the end of its calls.
+#[tokio::test]
+async fn a_call_that_loses_its_worker_during_a_drain_goes_on() {
+    let server = TestServer::start().await;
+    let second = server.pool.start_worker().await;
+    let mut alice = server.connect("room", "alice").await;
+    alice.join("Alice").await;
+    server.http("POST", "/admin/drain", &[], b"").await;
+    server.pool.kill_worker(0).await;
+    assert_eq!(alice.close_code().await, 1012);
+    server.connect("room", "alice").await.join("Alice").await;
+    router_on(&second).await;
+    assert_eq!(server.post("/rooms/new", "").await.status, 503);
+}
+
 #[tokio::test]
 async fn a_worker_that_drains_is_replaced_when_its_rooms_are_gone() {
     let server = TestServer::start().await;

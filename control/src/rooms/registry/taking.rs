@@ -79,9 +79,15 @@ impl Rooms {
         Err(Error::UnknownRoom(id.to_string()))
     }
 
-    /// Errors when nobody may make this room, whatever workers there are.
-    pub(super) fn may_be_inserted(&self, table: &Table, id: &RoomId) -> Result<(), Error> {
-        if self.inner.draining.load(Ordering::Acquire) {
+    /// Errors when nobody may make this room, whatever workers there are. `again`: it
+    /// lost its worker, so it is no new one, and its calls may end as others may.
+    pub(super) fn may_be_inserted(
+        &self,
+        table: &Table,
+        id: &RoomId,
+        again: bool,
+    ) -> Result<(), Error> {
+        if self.inner.draining.load(Ordering::Acquire) && !again {
             return Err(SHUTTING_DOWN);
         }
         if table.suspects.is_out(Instant::now(), id) {
