@@ -77,7 +77,7 @@ fn find(config: &Config, refused: &[ConfigError]) -> Findings {
             }
         }
         // As a start would do it.
-        listen::raise_open_files();
+        listen::raise_limits();
         let shortages = Granted::detect().shortages(config, &plan);
         findings.notes.extend(plan.notes);
         findings.notes.extend(shortages);

@@ -1,5 +1,5 @@
 //! What this machine has to grant before the server can start: enough open
-//! files, the port of HTTPS, the address of the media.
+//! files and memory, the port of HTTPS, the address of the media.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
@@ -53,16 +53,22 @@ pub enum ListenError {
     },
 }
 
-/// Lets this process, and the workers that it starts later, open as many files
-/// as the hard limit allows: each client is one, and the usual soft limit of
-/// 1024 is for programs that use `select`.
-pub fn raise_open_files() {
-    let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(soft, hard)| match soft < hard {
-        true => setrlimit(Resource::RLIMIT_NOFILE, hard, hard),
-        false => Ok(()),
-    });
-    if let Err(error) = raised {
-        info!(%error, "cannot raise the limit of open files");
+/// Lets this process, and the workers that it starts later, open as many files and
+/// use as much memory as the hard limits allow. Each client is an open file, and the
+/// usual soft limit of 1024 is for programs that use `select`.
+pub fn raise_limits() {
+    for (resource, what) in [
+        (Resource::RLIMIT_NOFILE, "open files"),
+        (Resource::RLIMIT_AS, "address space"),
+        (Resource::RLIMIT_DATA, "data"),
+    ] {
+        let raised = getrlimit(resource).and_then(|(soft, hard)| match soft < hard {
+            true => setrlimit(resource, hard, hard),
+            false => Ok(()),
+        });
+        if let Err(error) = raised {
+            info!(%error, "cannot raise the limit of {what}");
+        }
     }
 }
 

@@ -1,13 +1,16 @@
 //! What this process writes: its log on stderr, for people or for machines, and
-//! its texts on stdout. Whoever read them may be gone; that is no reason to stop
-//! serving.
+//! its texts on stdout. Whoever read them may be gone, or be slow; that is no reason
+//! to stop serving.
+
+mod limit;
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::fmt::Display;
 use std::io::{self, Write};
 use std::panic::PanicHookInfo;
 
-use tracing::{Level, Metadata, error};
+use tracing::{Level, Metadata, error, warn};
+use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::filter::{FilterExt, filter_fn};
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
@@ -15,6 +18,7 @@ use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry, fmt};
 
+use self::limit::Limit;
 use crate::config::LogFormat;
 use crate::traces::{self, Traces};
 
@@ -26,14 +30,59 @@ const TALKERS: [&str; 5] = ["tungstenite", "tokio_tungstenite", "hyper", "h2", "
 /// Libraries of the media workers that warn of what any stranger can send.
 const WORRIERS: [&str; 4] = ["str0m", "dimpl", "is", "sctp_proto"];
 
+/// Most lines that wait while nobody reads the log. Above, lines are dropped: calls
+/// do not wait for a terminal that is stopped or a disk that is busy.
+const MAX_WAITING_LINES: usize = 4096;
+
+/// The log while it is kept. When it is dropped, lines that wait are written, as far
+/// as somebody reads them.
+#[derive(Debug)]
+pub struct Log {
+    limit: Limit,
+    lost: ErrorCounter,
+    _writer: WorkerGuard,
+}
+
+impl Log {
+    /// Tells from time to time what was left out.
+    pub fn keep(&self) -> impl Future<Output = ()> + use<> {
+        self.limit.clone().keep_turning()
+    }
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        self.limit.turn();
+        let lines = self.lost.dropped_lines();
+        if lines > 0 {
+            warn!(
+                lines,
+                "lines of the log were lost, nobody read them in time"
+            );
+        }
+    }
+}
+
 /// Starts the log on stderr; panics are told there too. `filter` is in the
 /// syntax of [`EnvFilter`]. Spans go to `traces`.
-pub fn start(filter: &str, format: LogFormat, traces: Option<&Traces>) {
+#[must_use = "the log ends with it"]
+pub fn start(filter: &str, format: LogFormat, traces: Option<&Traces>) -> Log {
     let colours = io::IsTerminal::is_terminal(&io::stderr());
-    let log = subscriber(filter, format, colours, || Lossy(io::stderr()));
+    let (writer, guard) = NonBlockingBuilder::default()
+        .lossy(true)
+        .buffered_lines_limit(MAX_WAITING_LINES)
+        .finish(Lossy(io::stderr()));
+    let lost = writer.error_counter();
+    let limit = Limit::default();
+    let log = subscriber(filter, format, colours, limit.clone(), writer);
     // Fails only when there is a log already.
     let _ = log.with(traces.map(Traces::layer)).try_init();
     std::panic::set_hook(Box::new(log_panic));
+    Log {
+        limit,
+        lost,
+        _writer: guard,
+    }
 }
 
 /// One event for each panic, where the log goes: a task that panics leaves
@@ -95,6 +144,7 @@ fn subscriber<W>(
     filter: &str,
     format: LogFormat,
     colours: bool,
+    limit: Limit,
     writer: W,
 ) -> impl tracing::Subscriber + for<'a> LookupSpan<'a> + Send + Sync
 where
@@ -111,6 +161,8 @@ where
         LogFormat::Json => lines.json().flatten_event(true).boxed(),
     };
     let filter = EnvFilter::new(filter).and(filter_fn(may_be_told));
+    // The last, so that what is not told anyway does not count.
+    let filter = filter.and(limit);
     tracing_subscriber::registry().with(lines.with_filter(filter))
 }
 
@@ -149,9 +201,13 @@ mod tests {
 
     /// What is written while `work` runs.
     fn logged(filter: &str, format: LogFormat, work: impl FnOnce()) -> String {
+        limited(filter, format, &Limit::default(), work)
+    }
+
+    fn limited(filter: &str, format: LogFormat, limit: &Limit, work: impl FnOnce()) -> String {
         let memory = Memory::default();
         let writer = memory.clone();
-        let log = subscriber(filter, format, false, move || writer.clone());
+        let log = subscriber(filter, format, false, limit.clone(), move || writer.clone());
         tracing::subscriber::with_default(log, work);
         String::from_utf8(memory.0.lock().unwrap().clone()).unwrap()
     }
@@ -168,6 +224,34 @@ mod tests {
             assert!(text.contains("harmless"), "{filter}: {text}");
             assert!(!text.contains("secret"), "{filter}: {text}");
         }
+    }
+
+    #[test]
+    fn one_kind_of_line_does_not_fill_the_log() {
+        let limit = Limit::default();
+        let many = || {
+            for n in 0..1500 {
+                tracing::info!(n, "somebody came");
+                tracing::debug!(n, "something of interest");
+                tracing::trace!(n, "not asked for");
+            }
+            tracing::info!("something else");
+            limit.turn();
+        };
+        let text = limited("debug", LogFormat::Text, &limit, || {
+            many();
+            // Another period.
+            tracing::info!("somebody came");
+            limit.turn();
+            limit.turn();
+        });
+        let lines = |of: &str| text.lines().filter(|line| line.contains(of)).count();
+        assert_eq!(lines("somebody came"), 1001);
+        assert_eq!(lines("something of interest"), 1500);
+        assert_eq!(lines("something else"), 1);
+        assert_eq!(lines("some are left out"), 1, "{text}");
+        assert_eq!(lines(" left_out=500"), 1);
+        assert_eq!(lines(" place=\"control::logging::tests:"), 1);
     }
 
     #[test]

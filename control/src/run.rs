@@ -90,7 +90,8 @@ pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
             return ExitCode::from(EXIT_USAGE);
         }
     };
-    logging::start(&config.log, format, traces.as_ref());
+    let log = logging::start(&config.log, format, traces.as_ref());
+    runtime.spawn(log.keep());
     let code = match runtime.block_on(serve(config)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -107,6 +108,7 @@ pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
     }
     // What is still blocked by now must not hold up the end.
     runtime.shutdown_background();
+    drop(log);
     code
 }
 
@@ -116,7 +118,7 @@ type Failure = Box<dyn std::error::Error>;
 async fn serve(config: Config) -> Result<(), Failure> {
     let mut signals = Signals::new()?;
     let hangups = Hangups::new()?;
-    listen::raise_open_files();
+    listen::raise_limits();
     listen::check_media(config.media_listen_ip)?;
     let machine = addresses::interfaces();
     let announced = addresses::announced(&config, &machine);
@@ -229,12 +231,12 @@ impl Drain<'_> {
     async fn run(&self) {
         self.rooms.drain();
         let peers = self.rooms.joined_peers();
-        if peers == 0 || self.patience.is_zero() {
+        if self.rooms.is_idle() || self.patience.is_zero() {
             return;
         }
         info!(peers, patience = ?self.patience, "calls may end, no new rooms are taken");
         let empty = async {
-            while self.rooms.joined_peers() > 0 {
+            while !self.rooms.is_idle() {
                 sleep(DRAIN_LOOK).await;
             }
         };

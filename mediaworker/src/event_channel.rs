@@ -51,6 +51,11 @@ pub struct EventSender {
 }
 
 impl EventSender {
+    /// Events that were not read yet.
+    pub fn waiting(&self) -> usize {
+        self.sender.max_capacity() - self.sender.capacity()
+    }
+
     /// Sends an event, if there is room for it.
     ///
     /// # Errors
@@ -145,6 +150,7 @@ mod tests {
             let (sender, mut stream) = channel();
             assert_eq!(fill(&sender, &message(len)), room, "{len}");
             assert_eq!(fill(&sender, &proto::Event::default()), other, "{len}");
+            assert_eq!(sender.waiting(), room + other, "{len}");
             for _ in 0..room {
                 let event = stream.next().await.unwrap().unwrap();
                 assert_eq!(message_len(&event), len);

@@ -238,6 +238,12 @@ impl Worker {
         let _ = wake.write(1);
     }
 
+    /// Events that the control plane has not read yet.
+    pub fn events_waiting(&self) -> usize {
+        let sent = self.events.as_ref().map_or(0, EventSender::waiting);
+        sent + usize::from(self.held.is_some()) + self.engine.events_waiting()
+    }
+
     fn send_events(&mut self) {
         let Some(channel) = &self.events else {
             return;

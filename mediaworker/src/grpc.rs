@@ -482,6 +482,7 @@ fn dump(worker: &mut Worker) -> proto::DumpResponse {
             closed_malformed: tcp.closed_malformed,
             closed_stalled: tcp.closed_stalled,
         }),
+        events_waiting: u32::try_from(worker.events_waiting()).unwrap_or(u32::MAX),
     }
 }
 

@@ -69,7 +69,7 @@ fn the_admin_page_shows_workers_rooms_and_streams() {
     );
     until(
         &mut browser,
-        "/2 of 2 workers ready · 1 rooms · 2 peers/.test(document.body.innerText)",
+        "/2 of 2 workers ready · 1 room · 2 peers/.test(document.body.innerText)",
     );
     // A bar that grows with what the worker does.
     let busy = "[...document.querySelectorAll('#workers .bar')].some((bar) => \
@@ -168,7 +168,7 @@ fn the_admin_page_asks_for_the_token() {
         ),
         (
             "let-me-in",
-            "/1 of 1 workers ready/.test(document.body.innerText)",
+            "/1 of 1 worker ready/.test(document.body.innerText)",
         ),
     ] {
         let fill = json!({"cmd": "fill", "page": "admin", "selector": "#token", "value": token});

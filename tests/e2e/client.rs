@@ -2,6 +2,7 @@
 //! UDP socket for media.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -468,6 +469,14 @@ fn remote_of(transport: &Value) -> Remote {
 pub struct MediaSender {
     stop: Option<Sender<()>>,
     thread: Option<JoinHandle<()>>,
+    sent: Arc<AtomicU64>,
+}
+
+impl MediaSender {
+    /// Packets that it has sent so far.
+    pub fn sent(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
+    }
 }
 
 impl Client {
@@ -480,6 +489,8 @@ impl Media {
     pub fn start_sending(&self, kind: MediaKind, ssrc: u32) -> MediaSender {
         let (stop, stopped) = channel::<()>();
         let jobs = self.jobs.clone().unwrap();
+        let sent = Arc::new(AtomicU64::new(0));
+        let counted = Arc::clone(&sent);
         let thread = std::thread::spawn(move || {
             let (mut sequence, mut timestamp, mut seen) = (100u64, 7_000u32, 0usize);
             let mut first = true;
@@ -506,13 +517,16 @@ impl Media {
                 seen = requests;
                 first = false;
                 let audio = kind.is_audio();
-                sequence += if audio { 1 } else { 3 };
+                let packets = if audio { 1 } else { 3 };
+                sequence += packets;
+                counted.fetch_add(packets, Ordering::Relaxed);
                 timestamp = timestamp.wrapping_add(if audio { 960 } else { 3_600 });
             }
         });
         MediaSender {
             stop: Some(stop),
             thread: Some(thread),
+            sent,
         }
     }
 }

@@ -2,15 +2,14 @@
 //! server that is told to end in the middle of one: who is hit comes back, who is
 //! not notices nothing.
 
-use std::process::Command;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
-use serde_json::{Value, json};
+use nix::sys::signal::Signal;
+use serde_json::json;
 use test_peer::str0m::media::MediaKind;
 
 use crate::client::{Client, MediaSender};
+use crate::faults::{Fault, worker, worker_of};
 use crate::https;
 use crate::protoo::Protoo;
 use crate::server::{DEADLINE, Options, Server, is_alive, wait_until};
@@ -72,26 +71,14 @@ impl Call {
     }
 }
 
-/// Slot of the worker that a room is on.
-fn worker_of(server: &Server, room: &str) -> usize {
-    let (_, listed) = https::get(&server.url("/admin/rooms"));
-    let mut rooms = listed["rooms"].as_array().unwrap().iter();
-    let room = rooms.find(|it| it["id"] == room).expect("the room");
-    usize::try_from(room["worker"].as_u64().unwrap()).unwrap()
-}
-
-fn worker(server: &Server, slot: usize) -> Value {
-    let (_, config) = https::get(&server.url("/config"));
-    config["workers"][slot].clone()
-}
-
 /// A call on each of two workers; what happens to the one worker is no trouble
 /// for the other call, and its own call can go on at once.
-async fn one_of_two_calls_is_hit(what: &str, hit: impl FnOnce(&Server, Pid)) {
+async fn one_of_two_calls_is_hit(fault: Fault) {
+    let what = fault.name();
     let server = Options::new()
         .env("MEDIASOUP_NUM_WORKERS", 2)
         .env("MEDIASOUP_WORKER_CPUS", "none")
-        .env("WORKER_TIMEOUT", 2)
+        .env("WORKER_TIMEOUT", fault.worker_timeout())
         .start();
     let body = json!({"maxPeerCount": 2}).to_string();
     https::request("POST", &server.url("/rooms/hit"), &[], &body);
@@ -103,7 +90,7 @@ async fn one_of_two_calls_is_hit(what: &str, hit: impl FnOnce(&Server, Pid)) {
     let (before, missing) = spared.packets();
     assert_eq!(missing, 0);
     let begin = Instant::now();
-    hit(&server, pid);
+    fault.happens(&server, pid, "hit");
     assert_eq!(call.closed().await, [Some(1012); 2]);
     let closed = begin.elapsed();
     // By then the room is there again, with what it was made with.
@@ -127,6 +114,7 @@ async fn one_of_two_calls_is_hit(what: &str, hit: impl FnOnce(&Server, Pid)) {
         "{exit}"
     );
     call.hears(10);
+    spared.hears(100);
     // Nobody else has noticed anything.
     let (now, missing) = spared.packets();
     assert!(now > before, "{now}");
@@ -136,39 +124,17 @@ async fn one_of_two_calls_is_hit(what: &str, hit: impl FnOnce(&Server, Pid)) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_that_is_killed() {
-    one_of_two_calls_is_hit("kill -9", |_, pid| kill(pid, Signal::SIGKILL).unwrap()).await;
+    one_of_two_calls_is_hit(Fault::Killed).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_that_stalls() {
-    one_of_two_calls_is_hit("kill -STOP", |_, pid| kill(pid, Signal::SIGSTOP).unwrap()).await;
+    one_of_two_calls_is_hit(Fault::Stopped).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_that_runs_out_of_memory() {
-    one_of_two_calls_is_hit("no memory", |server, pid| {
-        let limited = Command::new("prlimit")
-            .args(["--as=1", "--pid", &pid.to_string()])
-            .status()
-            .expect("prlimit is installed");
-        assert!(limited.success());
-        // What it has is enough for a while.
-        let room = server.url("/rooms/hit/broadcasters");
-        for cast in 0..16 {
-            let body =
-                json!({"id": format!("cast{cast}"), "displayName": "", "device": {"name": "x"}});
-            https::request("POST", &room, &[], &body.to_string());
-            for _ in 0..32 {
-                if !is_alive(pid) {
-                    return;
-                }
-                let path = format!("{room}/cast{cast}/transports");
-                https::request("POST", &path, &[], r#"{"type": "webrtc"}"#);
-            }
-        }
-        panic!("it lives on without memory");
-    })
-    .await;
+    one_of_two_calls_is_hit(Fault::OutOfMemory).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -288,4 +254,56 @@ async fn metrics_count_a_call() {
     assert!(timed > forwarded - 50.0, "{timed} of {forwarded}");
     assert!(value("webrtc_worker_tick_seconds_count{worker=\"0\"}") >= 60.0);
     assert!(value("webrtc_worker_bytes_sent_total{worker=\"0\"}") > 1000.0);
+}
+
+/// Of a real worker, everything that admins are promised.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_configuration_tells_what_a_worker_does() {
+    let server = Options::new().env("MEDIASOUP_NUM_WORKERS", 1).start();
+    let _call = Call::start(&server, "room").await;
+    // Rates are those between two looks at the worker.
+    wait_until("rates", || {
+        let load = worker(&server, 0)["load"].clone();
+        // 50 packets a second, both ways.
+        ["packetsInPerSecond", "packetsOutPerSecond"]
+            .iter()
+            .all(|rate| load[rate].as_f64().is_some_and(|it| it > 20.0))
+    });
+    let told = worker(&server, 0);
+    let pid = i64::from(server.workers()[0].1.as_raw());
+    let number = |pointer: &str| {
+        let value = told.pointer(pointer).and_then(serde_json::Value::as_f64);
+        value.unwrap_or_else(|| panic!("no {pointer} in {told:#}"))
+    };
+    for (pointer, want) in [
+        ("/index", 0),
+        ("/pid", pid),
+        ("/portsInUse", 1),
+        ("/restarts", 0),
+        ("/rooms", 1),
+        ("/stats/transports", 4),
+        ("/stats/producers", 1),
+        ("/stats/consumers", 1),
+    ] {
+        assert_eq!(number(pointer), want as f64, "{pointer}");
+    }
+    assert_eq!(number("/maxPort") - number("/minPort"), 39.0);
+    assert_eq!(told["state"], "ready");
+    assert!(number("/uptimeSeconds") >= 1.0);
+    assert!(number("/load/cpuPercent") > 0.0);
+    assert!(number("/load/bytesInPerSecond") > 2000.0);
+    assert!(number("/load/bytesOutPerSecond") > 2000.0);
+    assert!(number("/stats/rssBytes") > 1e6);
+    for reason in [
+        "unparsable",
+        "unknown",
+        "refusedChecks",
+        "refused",
+        "sendErrors",
+    ] {
+        assert!(number(&format!("/stats/droppedByReason/{reason}")) >= 0.0);
+    }
+    for name in ["cpu", "lastExit"] {
+        assert!(told.as_object().unwrap().contains_key(name), "{name}");
+    }
 }

@@ -3,7 +3,10 @@
 
 use nix::unistd::Pid;
 use serde_json::{Value, json};
+use test_peer::str0m::media::MediaKind;
 
+use crate::call::flows;
+use crate::client::Client;
 use crate::https;
 use crate::protoo::Protoo;
 use crate::server::{Options, Server, wait_until};
@@ -14,8 +17,12 @@ const CYCLES: usize = 1000;
 /// Peers at a time.
 const AT_ONCE: usize = 8;
 
-/// Growth of a process that no join explains: the allocator's and the runtime's.
-const MAX_GROWTH_KIB: u64 = 12 << 10;
+/// Every so many steps, two of those that come have a call.
+const CALL_EVERY: usize = 5;
+
+/// Growth of a process that no join explains: the allocator's and the runtime's. Two
+/// KiB for each join, if something leaked.
+const MAX_GROWTH_KIB: u64 = 2 << 10;
 
 fn open_files(pid: Pid) -> usize {
     std::fs::read_dir(format!("/proc/{pid}/fd"))
@@ -44,11 +51,28 @@ async fn come_and_go(server: &Server, cycle: usize) {
     }
 }
 
+/// A call of two with sound, from the handshakes on; one goes without a word.
+async fn call(server: &Server, step: usize) {
+    let room = format!("call{step}");
+    let mut alice = Client::join(server.address(), &room, "alice").await;
+    let mut bob = Client::join(server.address(), &room, "bob").await;
+    alice.produce(MediaKind::Audio, 1000).await;
+    let _sending = alice.start_sending(MediaKind::Audio, 1000);
+    let consumer = bob.accept_consumer().await;
+    flows(&bob, &consumer, 5).await;
+    bob.protoo.request("leaveRoom", json!({})).await.unwrap();
+}
+
 /// [`CYCLES`] of them; then open files and memory of all processes.
 async fn round(server: &Server) -> Vec<(usize, u64)> {
     for first in (0..CYCLES).step_by(AT_ONCE) {
         let peers = (first..first + AT_ONCE).map(|cycle| come_and_go(server, cycle));
-        futures_util::future::join_all(peers).await;
+        let peers = futures_util::future::join_all(peers);
+        let step = first / AT_ONCE;
+        match step % CALL_EVERY {
+            0 => drop(tokio::join!(peers, call(server, step))),
+            _ => drop(peers.await),
+        }
     }
     let is_empty = |config: &Value| {
         let mut workers = config["workers"].as_array().unwrap().iter();

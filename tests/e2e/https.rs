@@ -84,6 +84,7 @@ pub fn request_text(
 ) -> (u16, String) {
     let agent: ureq::Agent = ureq::Agent::config_builder()
         .http_status_as_error(false)
+        .allow_non_standard_methods(true)
         .timeout_global(Some(crate::server::DEADLINE))
         .tls_config(
             ureq::tls::TlsConfig::builder()

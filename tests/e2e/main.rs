@@ -10,6 +10,8 @@
 
 mod client;
 mod driver;
+mod duplex;
+mod faults;
 mod https;
 mod lines;
 mod netns;
@@ -27,6 +29,7 @@ mod certificates;
 mod clients;
 mod comeback;
 mod defects;
+mod drain;
 mod failures;
 mod flat;
 mod guide;
@@ -36,6 +39,7 @@ mod layers;
 mod narrow;
 mod newest;
 mod operations;
+mod placement;
 mod plain;
 mod processes;
 mod quality;

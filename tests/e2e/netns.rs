@@ -7,6 +7,9 @@ use std::process::Command;
 /// A network namespace and the pair of interfaces that leads to it; gone when this
 /// value is.
 pub struct Namespace {
+    /// What takes back what was made so far; something of the same name that was
+    /// there before is somebody else's.
+    undo: Vec<String>,
     name: String,
     /// This machine's end of the link.
     interface: String,
@@ -21,17 +24,20 @@ impl Namespace {
         // A part of the range for benchmarks of networks (RFC 2544).
         let [_, _, high, low] = id.to_be_bytes();
         let address = |end: u8| Ipv4Addr::new(198, 18 + (high & 1), low, end);
-        let namespace = Self {
+        let mut namespace = Self {
+            undo: Vec::new(),
             name: format!("wst-{id}"),
             interface: format!("wst{id}h"),
             address: address(1),
         };
-        let (name, interface) = (&namespace.name, &namespace.interface);
+        let (name, interface) = (namespace.name.clone(), namespace.interface.clone());
         let inside = format!("wst{id}n");
         run(&format!("ip netns add {name}"));
+        namespace.undo.push(format!("ip netns del {name}"));
         run(&format!(
             "ip link add {interface} type veth peer name {inside} netns {name}"
         ));
+        namespace.undo.push(format!("ip link del {interface}"));
         run(&format!("ip address add {}/30 dev {interface}", address(1)));
         run(&format!("ip link set {interface} up"));
         run(&format!(
@@ -77,9 +83,9 @@ impl Namespace {
 
 impl Drop for Namespace {
     fn drop(&mut self) {
-        // The interfaces go with either of their ends.
-        try_run(&format!("ip link del {}", self.interface));
-        try_run(&format!("ip netns del {}", self.name));
+        for line in self.undo.iter().rev() {
+            try_run(line);
+        }
     }
 }
 

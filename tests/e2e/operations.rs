@@ -1,6 +1,7 @@
 //! What operators do to a server while it runs, and before.
 
 use std::net::UdpSocket;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -20,7 +21,7 @@ use tokio_tungstenite::tungstenite::http::HeaderValue;
 use crate::client::Client;
 use crate::https;
 use crate::protoo::Protoo;
-use crate::server::{DEADLINE, Options, Server, free_port, media_ports};
+use crate::server::{DEADLINE, Options, Server, free_port, media_ports, wait_until};
 
 const EC: &str = "ec -pkeyopt ec_paramgen_curve:prime256v1";
 const RSA: &str = "rsa:2048";
@@ -227,6 +228,16 @@ fn workers_run_where_the_operator_wants_them() {
         assert_eq!(allowed_cpus(pid), last);
     }
     server.wait_for_line("more than the 1 CPU in MEDIASOUP_WORKER_CPUS");
+    // As does the one that replaces another.
+    let first = server.workers()[0].1;
+    nix::sys::signal::kill(first, Signal::SIGKILL).unwrap();
+    wait_until("another worker", || {
+        let (_, config) = https::get(&server.url("/config"));
+        let worker = &config["workers"][0];
+        worker["restarts"] == 1 && worker["ready"] == true
+    });
+    assert_eq!(server.workers().len(), 2);
+    assert_eq!(allowed_cpus(server.workers()[0].1), last);
 
     let server = Options::new()
         .env("MEDIASOUP_WORKER_CPUS", "none")
@@ -330,6 +341,81 @@ fn a_start_with_taken_ports_names_the_setting() {
         );
     }
     drop((taken, slice));
+}
+
+#[test]
+fn a_start_that_cannot_write_its_certificate_names_the_place() {
+    // The superuser may write everywhere, unless that is taken from him.
+    let superuser = nix::unistd::geteuid().is_root();
+    let options = |command: fn() -> Options| match superuser {
+        true => command().through("setpriv --bounding-set=-dac_override --"),
+        false => command(),
+    };
+    for command in [Options::new, check] {
+        let options = options(command).env("MEDIASOUP_LISTEN_IP", "127.0.0.1");
+        let closed = std::fs::Permissions::from_mode(0o555);
+        std::fs::set_permissions(options.dir(), closed).unwrap();
+        let (status, _, text) = options.run();
+        assert_eq!(status.code(), Some(1), "{text}");
+        let last = text.lines().last().unwrap_or_default();
+        assert!(last.starts_with("HTTPS_CERT_FULLCHAIN"), "{text}");
+        assert!(last.contains("certs/fullchain.pem"), "{text}");
+        assert!(last.contains("Permission denied"), "{text}");
+        let open = std::fs::Permissions::from_mode(0o755);
+        std::fs::set_permissions(options.dir(), open).unwrap();
+        assert_eq!(std::fs::read_dir(options.dir()).unwrap().count(), 0);
+    }
+}
+
+/// Soft and hard limit of a process, as the kernel writes them.
+fn limits_of(pid: nix::unistd::Pid, name: &str) -> (String, String) {
+    let limits = std::fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
+    let line = limits.lines().find_map(|line| line.strip_prefix(name));
+    let mut words = line.unwrap().split_whitespace().map(str::to_owned);
+    (words.next().unwrap(), words.next().unwrap())
+}
+
+#[test]
+fn limits_are_raised_as_far_as_they_go() {
+    let mut server = Options::new()
+        .env("MEDIASOUP_NUM_WORKERS", 1)
+        .env("MAX_PEERS", 500)
+        .through("prlimit --nofile=200:1000 --as=700000000:4000000000 --")
+        .start();
+    let worker = server.workers()[0].1;
+    for pid in [server.pid(), worker] {
+        for (name, hard) in [
+            ("Max open files", "1000"),
+            ("Max address space", "4000000000"),
+        ] {
+            let hard = hard.to_owned();
+            assert_eq!(limits_of(pid, name), (hard.clone(), hard));
+        }
+    }
+    let log = server.log();
+    assert!(!log.contains("ulimit"), "{log}");
+}
+
+#[test]
+fn limits_that_are_too_low_are_told_at_the_start_and_by_a_check() {
+    let notes = [
+        "300 open files are allowed (ulimit -n), too few for MAX_PEERS=10000",
+        "858 MiB of address space are allowed (ulimit -v, -d), too few for a media worker",
+    ];
+    let low = "prlimit --nofile=300:300 --as=900000000:900000000 --";
+    let (status, stdout, stderr) = check().through(low).run();
+    assert_eq!(status.code(), Some(0), "{stderr}");
+    for note in notes {
+        assert!(stdout.contains(&format!("note: {note}")), "{stdout}");
+    }
+    let mut server = Options::new()
+        .env("MEDIASOUP_NUM_WORKERS", 1)
+        .through(low)
+        .start();
+    for note in notes {
+        server.wait_for_line(&format!("WARN control::run: {note}"));
+        server.wait_for_line(&format!("  {note}"));
+    }
 }
 
 /// Four ports for media in a row, all of them taken by this test.

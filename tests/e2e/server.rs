@@ -27,6 +27,8 @@ pub struct Server {
 pub struct Options {
     env: Vec<(String, String)>,
     args: Vec<String>,
+    /// A program, and its arguments, that becomes the server.
+    through: Vec<String>,
     dir: TempDir,
 }
 
@@ -39,6 +41,7 @@ impl Options {
         Self {
             env: Vec::new(),
             args: Vec::new(),
+            through: Vec::new(),
             dir,
         }
     }
@@ -53,13 +56,27 @@ impl Options {
         self
     }
 
+    /// Started by a program that becomes the server, for example `prlimit`.
+    pub fn through(mut self, program: &str) -> Self {
+        self.through = program.split(' ').map(str::to_owned).collect();
+        self
+    }
+
     /// Its working directory.
     pub fn dir(&self) -> &Path {
         self.dir.path()
     }
 
     fn command(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_webrtc-server"));
+        let server = env!("CARGO_BIN_EXE_webrtc-server");
+        let mut command = match self.through.as_slice() {
+            [] => Command::new(server),
+            [program, arguments @ ..] => {
+                let mut command = Command::new(program);
+                command.args(arguments).arg(server);
+                command
+            }
+        };
         command
             .current_dir(self.dir.path())
             .args(&self.args)

@@ -37,6 +37,9 @@ function short(value, unit) {
 
 const bits = (bytes) => short(bytes * 8, 'bit/s');
 
+/** 2 → "2 rooms". */
+const counted = (number, what) => `${number} ${what}${number === 1 ? '' : 's'}`;
+
 function age(seconds) {
   if (seconds < 60) return `${Math.round(seconds)} s`;
   if (seconds < 3600) return `${Math.floor(seconds / 60)} min`;
@@ -313,7 +316,7 @@ async function refresh() {
     ]);
     const peers = rooms.reduce((sum, it) => sum + it.peers, 0);
     const ready = workers.filter((worker) => worker.ready).length;
-    byId('totals').textContent = `${ready} of ${workers.length} workers ready · ${rooms.length} rooms · ${peers} peers`;
+    byId('totals').textContent = `${ready} of ${counted(workers.length, 'worker')} ready · ${counted(rooms.length, 'room')} · ${counted(peers, 'peer')}`;
     replace(byId('workers'), workers.map(workerCard));
     byId('rooms-section').hidden = room !== null;
     byId('room-section').hidden = room === null;

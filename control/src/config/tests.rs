@@ -196,6 +196,33 @@ fn every_setting_is_read_from_its_variable_and_its_flag() {
         }
     });
     assert_eq!(config(&["--config", file.path()], &[]), from(Origin::File));
+
+    // And each has its place in what admins are told, secrets as being there.
+    let told = leaves(&want.redacted_json());
+    let untouched = leaves(&Config::default().redacted_json());
+    for (name, value) in &told {
+        assert_ne!(*value, untouched[name], "{name}");
+    }
+    // LOG_LEVEL and RUST_LOG are one value.
+    assert_eq!(told.len(), ALL.len() - 1);
+}
+
+/// What is no object, by the way to it; but for where values come from.
+fn leaves(json: &Value) -> BTreeMap<String, Value> {
+    let mut found = BTreeMap::new();
+    let mut left = vec![(String::new(), json)];
+    while let Some((way, value)) = left.pop() {
+        match value {
+            Value::Object(fields) => {
+                let fields = fields.iter().filter(|(name, _)| *name != "sources");
+                left.extend(fields.map(|(name, value)| (format!("{way}/{name}"), value)));
+            }
+            value => {
+                found.insert(way, value.clone());
+            }
+        }
+    }
+    found
 }
 
 /// A configuration file, removed afterwards.

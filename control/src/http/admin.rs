@@ -48,20 +48,23 @@ pub(super) async fn room(
     State(state): State<AppState>,
     room: RoomPath,
 ) -> Result<Json<Value>, Error> {
-    let room = room_id(room)?;
-    let mut described = state.rooms.describe(&room).await?;
-    if let Some(worker) = worker_of(&state, &described) {
+    let (mut described, worker) = describe(&state, room).await?;
+    if let Some(worker) = worker {
         add_numbers(&mut described, &worker).await;
     }
     Ok(Json(described))
 }
 
-/// The worker of a room that is described, if it lives.
-pub(super) fn worker_of(state: &AppState, described: &Value) -> Option<WorkerClient> {
-    let index = described.get("worker")?.as_u64()?;
+/// A room as it describes itself, and its worker, if that lives.
+pub(super) async fn describe(
+    state: &AppState,
+    room: RoomPath,
+) -> Result<(Value, Option<WorkerClient>), Error> {
+    let described = state.rooms.describe(&room_id(room)?).await?;
+    let index = described.get("worker").and_then(Value::as_u64);
     let mut live = state.workers.live().into_iter();
-    live.find(|it| u64::try_from(it.index) == Ok(index))
-        .map(|it| it.client)
+    let worker = live.find(|it| u64::try_from(it.index).ok() == index);
+    Ok((described, worker.map(|it| it.client)))
 }
 
 /// Most streams of a room whose numbers are asked for at a time, senders' and

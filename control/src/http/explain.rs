@@ -10,9 +10,9 @@ use proto::{ExplainConsumersRequest, Layers, NextStep, VideoConsumer};
 use serde_json::{Value, json};
 
 use super::AppState;
-use super::admin::{id_of, streams_of, worker_of};
+use super::admin::{describe, id_of, streams_of};
 use super::admin_access::AdminAccess;
-use super::rooms::{RoomPath, room_id};
+use super::rooms::RoomPath;
 use super::schemas::{AdminConsumersBody, AdminRoomErrors};
 use crate::error::Error;
 use crate::workers::WorkerClient;
@@ -37,9 +37,8 @@ pub(super) async fn consumers(
     State(state): State<AppState>,
     room: RoomPath,
 ) -> Result<Json<Value>, Error> {
-    let room = room_id(room)?;
-    let mut described = state.rooms.describe(&room).await?;
-    let Some(worker) = worker_of(&state, &described) else {
+    let (mut described, worker) = describe(&state, room).await?;
+    let Some(worker) = worker else {
         return Ok(Json(json!({ "consumers": [] })));
     };
     let explained = explained(&worker, &described).await?;

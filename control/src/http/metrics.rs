@@ -107,7 +107,7 @@ impl EncodeLabelSet for OfWorker<'_> {
 }
 
 /// Numbers of a worker as they are now, by name and meaning.
-type Gauges = [(&'static str, &'static str, fn(&DumpResponse) -> f64); 10];
+type Gauges = [(&'static str, &'static str, fn(&DumpResponse) -> f64); 11];
 const GAUGES: Gauges = [
     ("routers", "Rooms on the worker", |it| float(it.routers)),
     ("transports", "Transports", |it| float(it.transports)),
@@ -138,6 +138,11 @@ const GAUGES: Gauges = [
         "tcp_connections_waiting",
         "Connections for ICE over TCP that have not shown yet that they belong to one",
         |it| it.tcp.map_or(0.0, |tcp| tcp.waiting.into()),
+    ),
+    (
+        "events_waiting",
+        "Events that the control plane has not read yet",
+        |it| it.events_waiting.into(),
     ),
 ];
 

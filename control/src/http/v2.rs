@@ -15,9 +15,8 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use self::schemas::{
-    NewestBroadcasterBody, NewestConnectBody, NewestConsumeBody, NewestConsumerMade,
-    NewestProduceBody, NewestProducerMade, NewestRouter, NewestTransportBody, NewestTransportMade,
-    PeerProducersInfos,
+    NewestBroadcasterBody, NewestConsumeBody, NewestConsumerMade, NewestProduceBody,
+    NewestProducerMade, NewestRouter, NewestTransportBody, NewestTransportMade, PeerProducersInfos,
 };
 use super::AppState;
 use super::access::ApiAccess;
@@ -27,7 +26,8 @@ use super::broadcasters::{
 };
 use super::rooms::{RoomPath, room_id};
 use super::schemas::{
-    BroadcasterBodyErrors, BroadcasterErrors, Connected, DeleteErrors, Nothing, RoomErrors,
+    BroadcasterBodyErrors, BroadcasterErrors, ConnectBody, Connected, DeleteErrors, Nothing,
+    RoomErrors,
 };
 use crate::error::Error;
 use crate::rooms::{BroadcasterRequest, ConsumeRequest, RoomId};
@@ -214,7 +214,7 @@ async fn create_transport(
     tag = "newest",
     security((), ("apiToken" = [])),
     params(("roomId" = String, Path), ("peerId" = String, Path), ("transportId" = String, Path)),
-    request_body = NewestConnectBody,
+    request_body = ConnectBody,
     responses((status = 200, description = "Done", body = Connected), BroadcasterBodyErrors)
 )]
 async fn connect(

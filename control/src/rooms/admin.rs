@@ -16,6 +16,7 @@ use super::room::{Departure, Room};
 use super::usage::Usage;
 use crate::error::Error;
 use crate::protoo::connection::Close;
+use crate::traces::Cause;
 
 /// How the sockets of those that an admin puts out are closed: a final decision.
 pub(super) const REMOVED: Close = Close::new(4000, "removed by an administrator");
@@ -179,7 +180,7 @@ impl Rooms {
         let (reply, answer) = oneshot::channel();
         let request = AdminRequest::Describe(reply);
         // A room that ends meanwhile takes the answer with it.
-        let _ = inbox.send(Command::Admin(request)).await;
+        let _ = inbox.send(Command::Admin(request, Cause::now())).await;
         answer.await.map_err(|_| unknown())
     }
 
@@ -207,7 +208,7 @@ impl Rooms {
         let (reply, answer) = oneshot::channel();
         let request = AdminRequest::RemovePeer(peer, reply);
         // A room that ends meanwhile takes the answer with it.
-        let _ = inbox.send(Command::Admin(request)).await;
+        let _ = inbox.send(Command::Admin(request, Cause::now())).await;
         answer.await.unwrap_or_else(|_| Err(unknown()))
     }
 }

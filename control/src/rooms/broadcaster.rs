@@ -26,6 +26,7 @@ use crate::error::Error;
 use crate::ortc::worker::ConsumerIds;
 use crate::ortc::{self, ConsumerOptions};
 use crate::protoo::connection::SessionId;
+use crate::traces::Cause;
 use crate::workers::WorkerError;
 
 /// Flag, name and version of a broadcaster's device, at most, in characters.
@@ -137,7 +138,7 @@ impl Rooms {
             reply,
         };
         // A room that ends meanwhile takes the answer with it.
-        let _ = inbox.send(Command::Broadcaster(asked)).await;
+        let _ = inbox.send(Command::Broadcaster(asked, Cause::now())).await;
         answer.await.unwrap_or_else(|_| Err(unknown()))
     }
 }

@@ -16,6 +16,7 @@ use super::peer::PeerOptions;
 use super::registry::{RoomOptions, Seat};
 use crate::error::Error;
 use crate::protoo::connection::{Close, Handle, Inbound, SessionId};
+use crate::traces::Cause;
 use crate::workers::{WorkerError, WorkerId};
 
 /// Commands waiting for a room. A full inbox makes its senders wait: a client's
@@ -57,10 +58,10 @@ pub(super) enum Command {
     Attach(Handle, PeerOptions),
     /// Something from a connection.
     Inbound(Inbound),
-    /// Something from a broadcaster.
-    Broadcaster(Asked),
-    /// Something from an admin.
-    Admin(AdminRequest),
+    /// Something from a broadcaster, and the HTTP request that it is for.
+    Broadcaster(Asked, Cause),
+    /// Something from an admin, and the HTTP request that it is for.
+    Admin(AdminRequest, Cause),
 }
 
 impl From<Inbound> for Command {
@@ -205,9 +206,9 @@ pub(super) async fn turn_away(mailbox: &mut Mailbox, error: &WorkerError) {
             Command::Ready(reply) => drop(reply.send(Err(error))),
             Command::Admit { reply, .. } => drop(reply.send(Err(error))),
             Command::CheckAdmission { reply, .. } => drop(reply.send(Err(error))),
-            Command::Broadcaster(asked) => asked.refuse(error),
+            Command::Broadcaster(asked, _) => asked.refuse(error),
             // Who asked sees that the answer was dropped.
-            Command::Admin(_) => {}
+            Command::Admin(..) => {}
             Command::Release(_) | Command::Attach(..) | Command::Inbound(_) => {}
         }
     }

@@ -1,6 +1,8 @@
 //! All rooms: finding, creating and closing them, and telling them what their
 //! media worker says.
 
+mod taking;
+
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -14,6 +16,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{error, warn};
 use url::Url;
 
+use self::taking::NO_WORKER;
 use super::admin::{Depths, RoomSummary, Vitals};
 use super::counted::Counted;
 use super::ids::{PeerId, RoomId};
@@ -28,6 +31,7 @@ use crate::error::Error;
 use crate::metrics::Metrics;
 use crate::ortc::OrtcError;
 use crate::protoo::connection::{self, Close, Identity, SessionId};
+use crate::traces::Cause;
 use crate::webhooks::{Pace, Webhooks};
 use crate::workers::{Notice, Worker, WorkerId, WorkerPool};
 
@@ -42,20 +46,7 @@ const SHUTDOWN_GRACE: Duration = Duration::from_millis(700);
 /// need not come with a socket for each, and workers hold a limited number.
 pub const MAX_WAITING_ROOMS: usize = 1000;
 
-/// How long new rooms count as impossible after no worker took one, unless one
-/// does meanwhile.
-const REFUSAL_HOLDS: Duration = Duration::from_secs(5);
-
 const TOO_MANY_WAITING: Error = Error::Unavailable("too many rooms that nobody has joined yet");
-const NO_WORKER: Error = Error::Unavailable("no live media worker");
-const ALL_FULL: Error = Error::Unavailable(
-    "every media worker is at its limit (WORKER_MAX_TRANSPORTS, WORKER_MAX_CONSUMERS)",
-);
-const TOO_MANY_ROOMS: Error = Error::Unavailable("too many rooms (MAX_ROOMS)");
-const QUARANTINED: Error = Error::Unavailable(
-    "the room was there each time when media workers crashed, it is kept out for some minutes",
-);
-const SHUTTING_DOWN: Error = Error::Unavailable("the server is shutting down");
 
 /// Every room of this server. Cheap to clone.
 #[derive(Clone)]
@@ -104,6 +95,15 @@ pub struct Seat {
     inbox: Option<mpsc::Sender<Command>>,
 }
 
+/// What is to be known of a room that lost its worker, for the next one.
+#[derive(Debug, Clone, Copy)]
+struct Again {
+    /// How long it waits for a peer.
+    waits_until: Instant,
+    /// Somebody had joined it.
+    had_peers: bool,
+}
+
 struct Inner {
     config: Arc<Config>,
     workers: Arc<dyn WorkerPool>,
@@ -116,6 +116,8 @@ struct Inner {
     metrics: Arc<Metrics>,
     /// Rooms made over HTTP that nobody has joined.
     waiting_rooms: Arc<AtomicUsize>,
+    /// Rooms that lost their worker, and whose peers are not back yet.
+    moved_rooms: Arc<AtomicUsize>,
     /// When no worker took a room, and why, if none took one since.
     refusal: Mutex<Option<(Instant, Error)>>,
     tasks: TaskTracker,
@@ -164,6 +166,7 @@ impl Rooms {
             webhooks,
             metrics: Arc::default(),
             waiting_rooms: Arc::default(),
+            moved_rooms: Arc::default(),
             refusal: Mutex::default(),
             tasks: TaskTracker::new(),
         });
@@ -282,74 +285,14 @@ impl Rooms {
         answer.await.unwrap_or_else(|_| self.check_new(room))
     }
 
-    /// What a peer would hear that makes this room.
-    fn check_new(&self, room: &RoomId) -> Result<(), Error> {
-        self.may_be_made(&self.table(), room)?;
-        self.health()
-    }
-
-    /// Whether new rooms are taken, as far as is known.
-    ///
-    /// # Errors
-    /// [`Error::Unavailable`], or [`Error::NoRouter`] for some seconds after no
-    /// worker took a room.
-    pub fn health(&self) -> Result<(), Error> {
-        if self.inner.draining.load(Ordering::Acquire) {
-            return Err(SHUTTING_DOWN);
-        }
-        if self.inner.workers.live().is_empty() {
-            return Err(NO_WORKER);
-        }
-        if self.open_rooms() >= self.max_rooms() {
-            return Err(TOO_MANY_ROOMS);
-        }
-        match &*self.refusal() {
-            Some((when, error)) if when.elapsed() < REFUSAL_HOLDS => Err(error.clone()),
-            _ => Ok(()),
-        }
-    }
-
-    fn max_rooms(&self) -> usize {
-        usize::try_from(self.inner.config.max_rooms).unwrap_or(usize::MAX)
-    }
-
-    /// Takes no new rooms from now on.
-    pub fn drain(&self) {
-        self.inner.draining.store(true, Ordering::Release);
-    }
-
     /// Rooms of a worker.
     pub fn rooms_of(&self, worker: WorkerId) -> usize {
         self.table().rooms_of(worker)
     }
 
-    /// Rooms that are kept out because workers crashed with them.
-    pub fn quarantined(&self) -> usize {
-        self.table().suspects.out(Instant::now())
-    }
-
     /// Every live worker has its turn before a room is refused.
     fn attempts(&self) -> usize {
         self.inner.workers.live().len().max(ATTEMPTS)
-    }
-
-    /// Takes note of why no worker took a room.
-    fn refused(&self, error: Error) -> Error {
-        if matches!(error, Error::NoRouter(_)) {
-            *self.refusal() = Some((Instant::now(), error.clone()));
-        }
-        error
-    }
-
-    /// A worker took a room.
-    pub(super) fn router_created(&self, router_id: &str) {
-        self.table().found_again(router_id);
-        *self.refusal() = None;
-    }
-
-    fn refusal(&self) -> MutexGuard<'_, Option<(Instant, Error)>> {
-        let refusal = self.inner.refusal.lock();
-        refusal.unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Rooms that peers can enter.
@@ -360,6 +303,12 @@ impl Rooms {
     /// Peers that have joined and not left, in all rooms.
     pub fn joined_peers(&self) -> usize {
         self.inner.joined_peers.load(Ordering::Relaxed)
+    }
+
+    /// Whether nobody is in a call, nor about to come back to one after a worker's
+    /// death.
+    pub fn is_idle(&self) -> bool {
+        self.joined_peers() == 0 && self.inner.moved_rooms.load(Ordering::Relaxed) == 0
     }
 
     /// What tells the outside of joins and leaves.
@@ -455,47 +404,23 @@ impl Rooms {
         }
     }
 
-    /// Errors when a peer may not make this room. One that was lost is its
-    /// peers' all the same.
-    fn may_be_made(&self, table: &Table, id: &RoomId) -> Result<(), Error> {
-        if table.suspects.is_out(Instant::now(), id) {
-            return Err(QUARANTINED);
-        }
-        if self.inner.config.room_auto_create || table.lost_options(id).is_some() {
-            return Ok(());
-        }
-        Err(Error::UnknownRoom(id.to_string()))
-    }
-
     /// Spawns a room and enters it, under the table's lock: nobody can find a
-    /// half-made room, and there are never two of one name. `waits_until`: how
-    /// long it waits for its first peer, where that is not as usual.
+    /// half-made room, and there are never two of one name. `again`: it was there
+    /// before, and lost its worker.
     fn insert(
         &self,
         table: &mut Table,
         id: &RoomId,
         options: Arc<RoomOptions>,
         origin: Origin,
-        waits_until: Option<Instant>,
+        again: Option<Again>,
     ) -> Result<RoomHandle, Error> {
-        if self.inner.draining.load(Ordering::Acquire) {
-            return Err(SHUTTING_DOWN);
-        }
-        if table.suspects.is_out(Instant::now(), id) {
-            return Err(QUARANTINED);
-        }
-        if table.rooms.len() >= self.max_rooms() && !table.rooms.contains_key(id) {
-            return Err(TOO_MANY_ROOMS);
-        }
+        self.may_be_inserted(table, id, again.is_some())?;
         let config = &self.inner.config;
         let fits = |worker: &Worker| table.check_usage(worker.id, config).is_ok();
         let worker = self.inner.workers.pick(&fits).ok_or_else(|| {
-            let some_live = !self.inner.workers.live().is_empty();
-            let full = |worker: &Worker| !fits(worker);
-            match some_live && self.inner.workers.live().iter().all(full) {
-                true => ALL_FULL,
-                false => NO_WORKER,
-            }
+            let why = self.some_worker_takes_rooms(table);
+            why.err().unwrap_or(NO_WORKER)
         })?;
         let vitals = Vitals::new(worker.index, table.usage(worker.id));
         let (handle, mailbox) = mailbox::channel(worker.id, vitals, options.clone());
@@ -508,16 +433,22 @@ impl Rooms {
             config: self.inner.config.clone(),
             options,
             origin,
-            waits_until,
+            waits_until: again.map(|it| it.waits_until),
             timings: self.inner.timings,
             joined_peers: self.inner.joined_peers.clone(),
             webhooks: self.inner.webhooks.clone(),
             metrics: self.inner.metrics.clone(),
-            waiting: (origin == Origin::Http && waits_until.is_none())
-                .then(|| Counted::new(&self.inner.waiting_rooms)),
+            waiting: match (again, origin) {
+                (Some(again), _) => again
+                    .had_peers
+                    .then(|| Counted::new(&self.inner.moved_rooms)),
+                (None, Origin::Http) => Some(Counted::new(&self.inner.waiting_rooms)),
+                (None, Origin::Peer) => None,
+            },
         });
         table.insert(id, handle.clone());
-        self.inner.tasks.spawn(room.run(mailbox, self.clone()));
+        let run = room.run(mailbox, self.clone(), Cause::now());
+        self.inner.tasks.spawn(run);
         Ok(handle)
     }
 
@@ -596,9 +527,12 @@ impl Rooms {
             false => self.inner.timings.unused_room,
         };
         let until = lost.vitals.waits_until();
-        let until = until.unwrap_or_else(|| Instant::now() + wait);
+        let again = Again {
+            waits_until: until.unwrap_or_else(|| Instant::now() + wait),
+            had_peers: until.is_none(),
+        };
         let options = Arc::clone(&lost.options);
-        let placed = self.insert(table, id, options, Origin::Http, Some(until));
+        let placed = self.insert(table, id, options, Origin::Http, Some(again));
         placed.is_ok()
     }
 

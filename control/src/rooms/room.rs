@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep_until};
-use tracing::{debug, info, warn};
+use tracing::{Instrument, debug, info, warn};
 
 use super::admin::{REMOVED, Vitals};
 use super::bot::Bot;
@@ -24,6 +24,7 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::metrics::Metrics;
 use crate::protoo::connection::{Close, Handle, Inbound, Notification, SessionId};
+use crate::traces::Cause;
 use crate::webhooks::{Event as WebhookEvent, LeftReason, Reporter, Webhooks};
 use crate::workers::{Worker, WorkerError};
 
@@ -156,7 +157,8 @@ impl Room {
 
     /// The room's whole life. It leaves the registry before it drops its inbox,
     /// so whoever finds the inbox closed gets a fresh room on the next try.
-    pub async fn run(mut self, mut mailbox: Mailbox, registry: Rooms) {
+    /// `cause`: what it is made for.
+    pub async fn run(mut self, mut mailbox: Mailbox, registry: Rooms, cause: Cause) {
         let client = self.worker.client.clone();
         let tenure = Tenure::new(
             registry.clone(),
@@ -165,9 +167,10 @@ impl Room {
             client,
         );
         let mut stop = mailbox.stop.clone();
+        let create = self.create_router();
         let created = tokio::select! {
             stop = stopped(&mut stop) => Err(End::Stopped(stop)),
-            created = self.create_router() => created.map_err(End::Refused),
+            created = create.instrument(cause.lead_to("make room")) => created.map_err(End::Refused),
         };
         let end = match created {
             Ok(()) => {
@@ -294,8 +297,14 @@ impl Room {
             Command::Inbound(Inbound::Closed(session)) => {
                 self.remove_peer(session, Departure::Closed).await;
             }
-            Command::Broadcaster(asked) => self.on_broadcaster(asked).await,
-            Command::Admin(request) => self.on_admin(request).await,
+            Command::Broadcaster(asked, cause) => {
+                let span = cause.lead_to("serve broadcaster");
+                self.on_broadcaster(asked).instrument(span).await;
+            }
+            Command::Admin(request, cause) => {
+                let span = cause.lead_to("serve administrator");
+                self.on_admin(request).instrument(span).await;
+            }
         }
     }
 

@@ -20,11 +20,12 @@ const FILES_RESERVED: u64 = 128;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Granted {
     /// Open files of each process; the soft limit, which has been raised as far
-    /// as it goes.
+    /// as it goes, like that of the address space.
     pub files: u64,
     /// Octets for all processes together, by their cgroups; `None` without limit.
     pub memory: Option<u64>,
-    /// Octets of address space of each process; `None` without limit.
+    /// Octets of address space, or of data, whichever is less, of each process;
+    /// `None` without limit.
     pub address_space: Option<u64>,
 }
 
@@ -44,7 +45,10 @@ impl Granted {
                 &text("/proc/self/mountinfo"),
                 read,
             ),
-            address_space: limit(Resource::RLIMIT_AS),
+            address_space: [Resource::RLIMIT_AS, Resource::RLIMIT_DATA]
+                .into_iter()
+                .filter_map(limit)
+                .min(),
         }
     }
 
@@ -80,7 +84,7 @@ impl Granted {
         }
         if let Some(space) = self.address_space.filter(|space| *space < NEEDED_EACH * 8) {
             notes.push(format!(
-                "{} MiB of address space are allowed (ulimit -v), too few for a media worker",
+                "{} MiB of address space are allowed (ulimit -v, -d), too few for a media worker",
                 space >> 20
             ));
         }

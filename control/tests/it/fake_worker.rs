@@ -377,7 +377,12 @@ fn dump() -> DumpResponse {
             counts: (1..=12).collect(),
             sum_us: 1_500_000,
         }),
+        forwarding: Some(Histogram {
+            counts: vec![9; 12],
+            sum_us: 9_000,
+        }),
         ports_in_use: 1,
+        events_waiting: 4,
         feedback: Some(Feedback {
             received: Some(DirectionFeedback {
                 nacks: 7,
@@ -401,7 +406,7 @@ pub struct FakePool {
     pub draining: Mutex<Vec<WorkerId>>,
     /// Slots that were to be replaced.
     pub recycled: watch::Sender<Vec<usize>>,
-    /// Whether the slot counts as taken out.
+    /// Whether there is another slot, that was taken out.
     pub failed: Mutex<bool>,
     workers: Mutex<Vec<(Worker, FakeWorker)>>,
     notices: mpsc::Sender<Notice>,
@@ -491,15 +496,16 @@ impl WorkerPool for FakePool {
     }
 
     fn status(&self) -> Vec<WorkerStatus> {
-        let failed = *self.failed.lock().unwrap();
-        vec![WorkerStatus {
+        let draining = self.draining.lock().unwrap();
+        let state = match self.live().iter().all(|it| draining.contains(&it.id)) {
+            true => WorkerState::Draining,
+            false => WorkerState::Ready,
+        };
+        let mut status = vec![WorkerStatus {
             index: 0,
             pid: Some(4711),
             ports: (40_000, 44_999),
-            state: match failed {
-                true => WorkerState::Failed,
-                false => WorkerState::Ready,
-            },
+            state,
             ready_for: Some(Duration::from_secs(90)),
             restarts: 2,
             last_exit: Some(LastExit {
@@ -516,7 +522,15 @@ impl WorkerPool for FakePool {
                 dump: dump(),
             }),
             ..WorkerStatus::default()
-        }]
+        }];
+        if *self.failed.lock().unwrap() {
+            status.push(WorkerStatus {
+                index: 1,
+                state: WorkerState::Failed,
+                ..WorkerStatus::default()
+            });
+        }
+        status
     }
 
     fn drain(&self, index: usize) -> Option<WorkerId> {

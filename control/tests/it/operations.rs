@@ -7,6 +7,7 @@ use control::config::Config;
 use control::rooms::Timings;
 use proto::event::Event;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use crate::fake_worker::{Call, FakeWorker};
 use crate::receiver::Receiver;
@@ -89,6 +90,27 @@ async fn a_room_that_moved_waits_for_its_peers_for_a_while() {
     while server.get("/rooms/room").await.status == 200 {}
 }
 
+/// One that nobody has joined yet does not live longer because it moved.
+#[tokio::test]
+async fn a_room_that_moved_expires_when_it_would_have() {
+    let life = Duration::from_secs(3);
+    let timings = Timings {
+        unused_room: life,
+        ..Timings::default()
+    };
+    let server = TestServer::start_with(config(), timings).await;
+    let second = server.pool.start_worker().await;
+    let made = Instant::now();
+    server.post("/rooms/waiting", "").await;
+    tokio::time::sleep_until(made + life / 2).await;
+    server.pool.kill_worker(0).await;
+    router_on(&second).await;
+    assert_eq!(server.get("/rooms/waiting").await.status, 200);
+    while server.get("/rooms/waiting").await.status == 200 {}
+    let lived = made.elapsed();
+    assert!(lived >= life && lived < life + life / 3, "{lived:?}");
+}
+
 #[tokio::test]
 async fn a_room_that_crashes_workers_is_kept_out() {
     let server = TestServer::start().await;
@@ -160,12 +182,13 @@ async fn a_worker_takes_so_many_transports_and_consumers() {
         .upgrade("/?roomId=room&peerId=carol", Some("protoo"))
         .await;
     assert_eq!(carol.err().unwrap().status, 503);
-    let another = server.post("/rooms/another", "").await;
-    assert_eq!(another.status, 503);
-    assert!(
-        another.error().contains("every media worker"),
-        "{another:?}"
-    );
+    for answer in [
+        server.post("/rooms/another", "").await,
+        server.get("/health").await,
+    ] {
+        assert_eq!(answer.status, 503);
+        assert!(answer.error().contains("every media worker"), "{answer:?}");
+    }
     // Another worker has room.
     let second = server.pool.start_worker().await;
     assert_eq!(server.post("/rooms/another", "").await.status, 200);
@@ -209,6 +232,21 @@ async fn a_server_that_drains_lets_calls_go_on() {
     bob.take_consumer().await;
 }
 
+/// A drain may take a day: a worker that dies meanwhile is not the end of its calls.
+#[tokio::test]
+async fn a_call_that_loses_its_worker_during_a_drain_goes_on() {
+    let server = TestServer::start().await;
+    let second = server.pool.start_worker().await;
+    let mut alice = server.connect("room", "alice").await;
+    alice.join("Alice").await;
+    server.http("POST", "/admin/drain", &[], b"").await;
+    server.pool.kill_worker(0).await;
+    assert_eq!(alice.close_code().await, 1012);
+    server.connect("room", "alice").await.join("Alice").await;
+    router_on(&second).await;
+    assert_eq!(server.post("/rooms/new", "").await.status, 503);
+}
+
 #[tokio::test]
 async fn a_worker_that_drains_is_replaced_when_its_rooms_are_gone() {
     let server = TestServer::start().await;
@@ -218,8 +256,15 @@ async fn a_worker_that_drains_is_replaced_when_its_rooms_are_gone() {
     let answer = server.http("POST", path, &[], b"").await;
     let want = json!({ "status": "draining", "rooms": 1, "timeoutSeconds": 30 });
     assert_eq!((answer.status, answer.body), (200, want));
-    // No new rooms there, and no end while one is left.
-    assert_eq!(server.post("/rooms/new", "").await.status, 503);
+    // No new rooms there, and no end while one is left. The server has no other.
+    for answer in [
+        server.post("/rooms/new", "").await,
+        server.get("/rooms/new/admission?peerId=x").await,
+        server.get("/health").await,
+    ] {
+        assert_eq!(answer.status, 503);
+        assert!(answer.error().contains("drain"), "{answer:?}");
+    }
     alice.ok("getRouterRtpCapabilities", json!({})).await;
     assert!(server.pool.recycled.borrow().is_empty());
     alice.ok("leaveRoom", json!({})).await;
@@ -259,7 +304,7 @@ async fn health_names_workers_that_were_taken_out() {
     let server = TestServer::start().await;
     assert_eq!(server.get("/health").await.body, json!({ "status": "ok" }));
     *server.pool.failed.lock().unwrap() = true;
-    let want = json!({ "status": "ok", "failedWorkers": [0] });
+    let want = json!({ "status": "ok", "failedWorkers": [1] });
     for path in ["/health", "/rooms/health"] {
         let answer = server.get(path).await;
         assert_eq!((answer.status, answer.body), (200, want.clone()));
@@ -378,6 +423,10 @@ async fn metrics_tell_what_is_and_what_was() {
         ),
         ("webrtc_worker_tick_seconds_count{worker=\"0\"}", 78.0),
         ("webrtc_worker_tick_seconds_sum{worker=\"0\"}", 1.5),
+        (
+            "webrtc_worker_forwarding_seconds_count{worker=\"0\"}",
+            108.0,
+        ),
         // Buckets are summed up.
         (
             "webrtc_worker_tick_seconds_bucket{le=\"0.00005\",worker=\"0\"}",
@@ -408,12 +457,59 @@ async fn metrics_tell_what_is_and_what_was() {
             "webrtc_worker_rtp_round_trip_seconds{worker=\"0\",direction=\"sent\"}",
             0.02,
         ),
+        ("webrtc_worker_events_waiting{worker=\"0\"}", 4.0),
         ("webrtc_webhooks_queued", 0.0),
         ("webrtc_room_commands_waiting", 0.0),
     ] {
         assert_eq!(metrics.get(name), Some(&want), "{name} in {text}");
     }
     assert!(!text.contains("evil"));
+}
+
+/// What operators were promised to find, whatever has happened so far.
+#[tokio::test]
+async fn every_kind_of_metric_is_there() {
+    let server = TestServer::start().await;
+    let (_alice, ..) = caller(&server, "alice").await;
+    let state = proto::TransportStateChanged::default();
+    server.worker_says(Event::TransportState(state)).await;
+    let text = loop {
+        let text = server.get("/metrics").await.body;
+        let text = text.as_str().unwrap().to_owned();
+        // Of what has kinds, there is a line when there is one of a kind.
+        if text.contains("webrtc_dtls_states_total{") {
+            break text;
+        }
+    };
+    for (kind, families) in [
+        (
+            "gauge",
+            "rooms peers webhooks_queued room_commands_waiting room_events_waiting worker_state \
+             worker_cpu_cores worker_uptime_seconds worker_memory_bytes worker_ports_in_use \
+             worker_transports worker_producers worker_consumers worker_events_waiting \
+             worker_rtp_loss_ratio worker_rtp_round_trip_seconds",
+        ),
+        (
+            "counter",
+            "webhooks ice_states dtls_states transports_closed_by_worker layer_changes rooms_lost \
+             worker_restarts worker_datagrams_received worker_datagrams_sent \
+             worker_bytes_received worker_bytes_sent worker_datagrams_dropped worker_rtp_nacks \
+             worker_rtp_plis worker_rtp_packets_lost worker_rtp_packets_retransmitted \
+             worker_rtp_packets_forwarded worker_cpu_seconds",
+        ),
+        (
+            "histogram",
+            "join_seconds protoo_request_seconds worker_forwarding_seconds worker_tick_seconds",
+        ),
+    ] {
+        for family in families.split_whitespace() {
+            let family = format!("webrtc_{family}");
+            let described = format!("# TYPE {family} {kind}");
+            assert!(text.lines().any(|line| line == described), "{described}");
+            let told = |line: &str| line.starts_with(&family) && !line.starts_with('#');
+            assert!(text.lines().any(told), "{family} has no value");
+        }
+    }
 }
 
 /// The metrics that a text names, each of which has to be there.

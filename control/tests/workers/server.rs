@@ -26,6 +26,10 @@ pub const ALL: &[(&str, fn())] = &[
         "an_output_that_nobody_reads_is_no_trouble",
         an_output_that_nobody_reads_is_no_trouble,
     ),
+    (
+        "a_log_whose_reader_has_stopped_is_no_trouble",
+        a_log_whose_reader_has_stopped_is_no_trouble,
+    ),
     ("secrets_are_never_logged", secrets_are_never_logged),
     (
         "an_address_that_nobody_has_is_told_in_one_line",
@@ -240,6 +244,30 @@ fn an_output_that_nobody_reads_is_no_trouble() {
     lose_a_worker(&server);
     let (status, _) = server.end();
     assert_eq!(status.code(), Some(0), "{status}");
+}
+
+/// A stopped terminal, `less`, a disk that is busy: the pipe is there, and full.
+fn a_log_whose_reader_has_stopped_is_no_trouble() {
+    // Less than what a start says at this level.
+    const PIPE: i32 = 4096;
+    let (reader, writer) = std::io::pipe().unwrap();
+    nix::fcntl::fcntl(&writer, nix::fcntl::FcntlArg::F_SETPIPE_SZ(PIPE)).unwrap();
+    let settings = [("RUST_LOG", "trace")];
+    let mut server = Server::start_with(&settings, Stdio::piped(), writer.into());
+    server.until_ready();
+    for _ in 0..50 {
+        let mut client = server.connect();
+        let request = b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+        client.write_all(request).unwrap();
+        let mut answer = String::new();
+        let _ = client.read_to_string(&mut answer);
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    }
+    lose_a_worker(&server);
+    let (status, took) = server.end();
+    assert_eq!(status.code(), Some(0), "{status}");
+    assert!(took < LONGEST_END, "{took:?}");
+    drop(reader);
 }
 
 fn secrets_are_never_logged() {

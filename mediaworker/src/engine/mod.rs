@@ -326,6 +326,11 @@ impl Engine {
         Some(event)
     }
 
+    /// Events that were not polled yet.
+    pub fn events_waiting(&self) -> usize {
+        self.events.len()
+    }
+
     /// True when events are not read; the worker is of no use then.
     pub fn is_congested(&self) -> bool {
         self.events.len() > MAX_EVENTS

@@ -100,20 +100,6 @@ pub(super) struct NewestTransportMade {
     sctp_parameters: Option<Value>,
 }
 
-/// The broadcaster's side of a transport.
-#[derive(ToSchema)]
-#[schema(rename_all = "camelCase")]
-pub(super) struct NewestConnectBody {
-    /// Of webrtc transports: `role` and `fingerprints`.
-    #[schema(value_type = Option<Object>)]
-    dtls_parameters: Option<Value>,
-    /// Of plain transports, as are the others.
-    ip: Option<String>,
-    port: Option<u16>,
-    rtcp_port: Option<u16>,
-    srtp_parameters: Option<SrtpParametersBody>,
-}
-
 /// A stream that the broadcaster sends.
 #[derive(ToSchema)]
 #[schema(rename_all = "camelCase")]

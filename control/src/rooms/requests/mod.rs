@@ -18,7 +18,7 @@ pub(super) use peer::{display_name, introduce, rtp_capabilities};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 use tracing::field::Empty;
-use tracing::{Instrument, debug, info_span};
+use tracing::{Instrument, Span, debug, info_span};
 
 use super::data::Sender;
 use super::room::{Departure, Room};
@@ -26,7 +26,7 @@ use crate::error::Error;
 use crate::metrics::known;
 use crate::protoo::connection::{Close, SessionId};
 use crate::protoo::message::Request;
-use crate::traces;
+use crate::traces::{self, Cause};
 
 /// What a method comes to.
 struct Reply {
@@ -96,11 +96,16 @@ pub(super) async fn serve(
     respond: impl FnOnce(Result<Value, Error>),
 ) {
     let begin = Instant::now();
+    // What a broadcaster wants has come by HTTP, and is traced from there on.
+    let kind = match Span::current().is_none() {
+        true => "server",
+        false => "internal",
+    };
     let span = info_span!(
         target: traces::TARGET,
         "protoo",
         otel.name = known(method),
-        otel.kind = "server",
+        otel.kind = kind,
         room = %room.id,
         ?session,
         error.code = Empty,
@@ -112,6 +117,9 @@ pub(super) async fn serve(
         span.record("error.code", code);
     }
     room.metrics.requested(method, outcome, begin.elapsed());
+    let cause = Cause::of(&span);
+    // With the answer it is over.
+    drop(span);
     let (result, then) = match served {
         Ok(reply) => (Ok(reply.data), reply.then),
         Err(error) => {
@@ -120,6 +128,14 @@ pub(super) async fn serve(
         }
     };
     respond(result);
+    if !matches!(then, Then::Nothing) {
+        let span = cause.lead_to("after the answer");
+        follow(room, session, then).instrument(span).await;
+    }
+}
+
+/// Does what follows an answer.
+async fn follow(room: &mut Room, session: SessionId, then: Then) {
     match then {
         Then::Nothing => {}
         Then::Joined => {

@@ -1,0 +1,144 @@
+//! Whether the server takes new rooms, and if not, why.
+
+use std::sync::atomic::Ordering;
+use std::sync::{MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::Rooms;
+use crate::error::Error;
+use crate::rooms::ids::RoomId;
+use crate::rooms::table::Table;
+use crate::workers::{Worker, WorkerState};
+
+/// How long new rooms count as impossible after no worker took one, unless one
+/// does meanwhile.
+const REFUSAL_HOLDS: Duration = Duration::from_secs(5);
+
+pub(super) const NO_WORKER: Error = Error::Unavailable("no live media worker");
+const NONE_TAKES: Error =
+    Error::Unavailable("no media worker takes rooms, for all of them drain or do not answer");
+const ALL_FULL: Error = Error::Unavailable(
+    "every media worker is at its limit (WORKER_MAX_TRANSPORTS, WORKER_MAX_CONSUMERS)",
+);
+const TOO_MANY_ROOMS: Error = Error::Unavailable("too many rooms (MAX_ROOMS)");
+const QUARANTINED: Error = Error::Unavailable(
+    "the room was there each time when media workers crashed, it is kept out for some minutes",
+);
+const SHUTTING_DOWN: Error = Error::Unavailable("the server is shutting down");
+
+impl Rooms {
+    /// Whether new rooms are taken, as far as is known.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`], or [`Error::NoRouter`] for some seconds after no
+    /// worker took a room.
+    pub fn health(&self) -> Result<(), Error> {
+        if self.inner.draining.load(Ordering::Acquire) {
+            return Err(SHUTTING_DOWN);
+        }
+        {
+            let table = self.table();
+            self.some_worker_takes_rooms(&table)?;
+            if self.is_full(&table) {
+                return Err(TOO_MANY_ROOMS);
+            }
+        }
+        match &*self.refusal() {
+            Some((when, error)) if when.elapsed() < REFUSAL_HOLDS => Err(error.clone()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Takes no new rooms from now on.
+    pub fn drain(&self) {
+        self.inner.draining.store(true, Ordering::Release);
+    }
+
+    /// Rooms that are kept out because workers crashed with them.
+    pub fn quarantined(&self) -> usize {
+        self.table().suspects.out(Instant::now())
+    }
+
+    /// What a peer would hear that makes this room.
+    pub(super) fn check_new(&self, room: &RoomId) -> Result<(), Error> {
+        self.may_be_made(&self.table(), room)?;
+        self.health()
+    }
+
+    /// Errors when a peer may not make this room. One that was lost is its
+    /// peers' all the same.
+    pub(super) fn may_be_made(&self, table: &Table, id: &RoomId) -> Result<(), Error> {
+        if table.suspects.is_out(Instant::now(), id) {
+            return Err(QUARANTINED);
+        }
+        if self.inner.config.room_auto_create || table.lost_options(id).is_some() {
+            return Ok(());
+        }
+        Err(Error::UnknownRoom(id.to_string()))
+    }
+
+    /// Errors when nobody may make this room, whatever workers there are. `again`: it
+    /// lost its worker, so it is no new one, and its calls may end as others may.
+    pub(super) fn may_be_inserted(
+        &self,
+        table: &Table,
+        id: &RoomId,
+        again: bool,
+    ) -> Result<(), Error> {
+        if self.inner.draining.load(Ordering::Acquire) && !again {
+            return Err(SHUTTING_DOWN);
+        }
+        if table.suspects.is_out(Instant::now(), id) {
+            return Err(QUARANTINED);
+        }
+        if self.is_full(table) && !table.rooms.contains_key(id) {
+            return Err(TOO_MANY_ROOMS);
+        }
+        Ok(())
+    }
+
+    /// Whether there is a worker that would get another room; if not, why.
+    pub(super) fn some_worker_takes_rooms(&self, table: &Table) -> Result<(), Error> {
+        let (live, status) = (self.inner.workers.live(), self.inner.workers.status());
+        let is_ready = |worker: &&Worker| {
+            let of_its_slot = status.iter().find(|it| it.index == worker.index);
+            of_its_slot.is_some_and(|it| it.state == WorkerState::Ready)
+        };
+        let mut ready = live.iter().filter(is_ready).peekable();
+        if live.is_empty() {
+            Err(NO_WORKER)
+        } else if ready.peek().is_none() {
+            Err(NONE_TAKES)
+        } else if ready.all(|it| table.check_usage(it.id, &self.inner.config).is_err()) {
+            Err(ALL_FULL)
+        } else {
+            Ok(())
+        }
+    }
+
+    fn is_full(&self, table: &Table) -> bool {
+        let most = usize::try_from(self.inner.config.max_rooms).unwrap_or(usize::MAX);
+        table.rooms.len() >= most
+    }
+
+    /// Takes note of why no worker took a room.
+    pub(super) fn refused(&self, error: Error) -> Error {
+        if matches!(error, Error::NoRouter(_)) {
+            *self.refusal() = Some((Instant::now(), error.clone()));
+        }
+        error
+    }
+
+    /// A worker took a room.
+    pub(in crate::rooms) fn router_created(&self, router_id: &str) {
+        self.table().found_again(router_id);
+        *self.refusal() = None;
+    }
+
+    pub(super) fn refusal(&self) -> MutexGuard<'_, Option<(Instant, Error)>> {
+        let refusal = self.inner.refusal.lock();
+        refusal.unwrap_or_else(PoisonError::into_inner)
+    }
+}

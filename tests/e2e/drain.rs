@@ -1,0 +1,222 @@
+//! Drain under load: rooms on every worker with sound and pictures both ways while
+//! the server, or one of its workers, is told to end. Calls go on without a lost
+//! packet until they end or their time is over.
+
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use serde_json::json;
+
+use crate::client::Client;
+use crate::duplex::Call;
+use crate::faults::{worker, worker_of};
+use crate::https;
+use crate::protoo::Protoo;
+use crate::server::{DEADLINE, Options, Server, is_alive, wait_until};
+
+/// Rooms with a call of two; they are spread over two workers.
+const ROOMS: usize = 6;
+
+/// A server with calls on both of its workers.
+async fn busy_server(drain_timeout: u64) -> (Server, Vec<Call>) {
+    let server = Options::new()
+        .env("MEDIASOUP_NUM_WORKERS", 2)
+        .env("MEDIASOUP_WORKER_CPUS", "none")
+        .env("DRAIN_TIMEOUT", drain_timeout)
+        .start();
+    let mut calls = Vec::new();
+    for index in 0..ROOMS {
+        calls.push(Call::start(&server, &format!("room{index}")).await);
+    }
+    for slot in 0..2 {
+        let rooms = worker(&server, slot)["rooms"].as_u64();
+        assert!(rooms.is_some_and(|rooms| rooms >= 2), "{slot}: {rooms:?}");
+    }
+    (server, calls)
+}
+
+/// Fails unless rooms that are not there cannot be made, in no way.
+async fn takes_no_new_rooms(server: &Server) {
+    for path in ["/health", "/rooms/health"] {
+        let (status, body) = https::get(&server.url(path));
+        assert_eq!(
+            (status, &body["status"]),
+            (503, &json!("unavailable")),
+            "{path}"
+        );
+    }
+    for path in ["/rooms/new", "/rooms"] {
+        let (status, body) = https::request("POST", &server.url(path), &[], "");
+        assert_eq!(status, 503, "{path}: {body}");
+    }
+    let refused = Protoo::connect(server.address(), "roomId=new&peerId=x").await;
+    assert_eq!(refused.err(), Some(503));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_go_on_until_the_deadline_and_then_all_end() {
+    const PATIENCE: u64 = 6;
+    let (mut server, mut calls) = busy_server(PATIENCE).await;
+    let workers = server.workers();
+    let before: Vec<_> = calls.iter().map(Call::progress).collect();
+    let begin = Instant::now();
+    server.signal(Signal::SIGTERM);
+    wait_until("health says so", || {
+        https::get(&server.url("/health")).0 == 503
+    });
+    takes_no_new_rooms(&server).await;
+    // Who was cut off is let in where others are.
+    let mut third = Client::join(server.address(), "room0", "third").await;
+    third.accept_consumer().await;
+    for call in &mut calls {
+        call.is_served().await;
+    }
+    // As far as the deadline, and nothing is lost in all that time.
+    let nearly = Duration::from_secs(PATIENCE) - Duration::from_millis(1500);
+    while begin.elapsed() < nearly {
+        for call in &calls {
+            call.flows(1);
+        }
+    }
+    let mut packets = 0;
+    for (call, before) in calls.iter_mut().zip(&before) {
+        packets += call.arrived_since(before);
+        call.is_served().await;
+    }
+    assert!(begin.elapsed() < Duration::from_secs(PATIENCE), "too slow");
+    println!("figure: drain of {ROOMS} calls: 0 of {packets} packets lost");
+
+    assert_eq!(third.protoo.closed().await, Some(1012));
+    assert!(begin.elapsed() >= Duration::from_secs(PATIENCE));
+    for call in calls {
+        call.lost_nothing();
+        call.closed().await;
+    }
+    let status = server.wait_for_end(DEADLINE);
+    assert_eq!(status.and_then(|it| it.code()), Some(0), "{status:?}");
+    let took = begin.elapsed();
+    assert!(took < Duration::from_secs(PATIENCE + 3), "{took:?}");
+    assert!(workers.iter().all(|(_, pid)| !is_alive(*pid)));
+    assert_eq!(server.leftovers(), Vec::<std::path::PathBuf>::new());
+    let line = server.wait_for_line("calls did not end in time");
+    assert!(line.contains(&format!("peers={}", 2 * ROOMS + 1)), "{line}");
+}
+
+/// Nobody is joined for a moment, and yet the call is not over.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_whose_worker_dies_meanwhile_may_go_on() {
+    let mut server = Options::new()
+        .env("MEDIASOUP_NUM_WORKERS", 2)
+        .env("MEDIASOUP_WORKER_CPUS", "none")
+        .start();
+    let call = Call::start(&server, "room").await;
+    let slot = worker_of(&server, "room");
+    server.signal(Signal::SIGTERM);
+    server.wait_for_line("no new rooms are taken");
+    kill(server.workers()[slot].1, Signal::SIGKILL).unwrap();
+    call.closed().await;
+    assert_eq!(worker_of(&server, "room"), 1 - slot);
+    // As protoo-client does.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let call = Call::start(&server, "room").await;
+    takes_no_new_rooms(&server).await;
+    call.flows(10);
+    call.lost_nothing();
+    call.leave().await;
+    let status = server.wait_for_end(DEADLINE);
+    assert_eq!(status.and_then(|it| it.code()), Some(0), "{status:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_signal_ends_many_calls_at_once() {
+    let (mut server, calls) = busy_server(60).await;
+    server.signal(Signal::SIGTERM);
+    server.wait_for_line("no new rooms are taken");
+    for call in &calls {
+        call.flows(10);
+        call.lost_nothing();
+    }
+    let begin = Instant::now();
+    server.signal(Signal::SIGTERM);
+    let status = server.wait_for_end(DEADLINE);
+    let took = begin.elapsed();
+    assert_eq!(status.and_then(|it| it.code()), Some(0), "{status:?}");
+    assert!(took < Duration::from_secs(2), "{took:?}");
+    println!("figure: second signal during {ROOMS} calls: end after {took:.2?}");
+    for call in calls {
+        call.closed().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_drains_and_calls_on_the_other_notice_nothing() {
+    const PATIENCE: u64 = 5;
+    let (server, calls) = busy_server(PATIENCE).await;
+    let pids = server.workers();
+    let slot = worker_of(&server, "room0");
+    let (mut drained, mut spared): (Vec<Call>, Vec<Call>) = calls
+        .into_iter()
+        .partition(|call| worker_of(&server, &call.room) == slot);
+    let progress = |calls: &[Call]| calls.iter().map(Call::progress).collect::<Vec<_>>();
+    let before = (progress(&drained), progress(&spared));
+    let path = server.url(&format!("/admin/workers/{slot}/drain"));
+    let begin = Instant::now();
+    let (status, answer) = https::request("POST", &path, &[], "");
+    assert_eq!(status, 200);
+    assert_eq!(answer["rooms"], drained.len());
+    assert_eq!(worker(&server, slot)["state"], "draining");
+    // The server is well, and new rooms go elsewhere.
+    assert_eq!(https::get(&server.url("/health")).0, 200);
+    for room in ["new1", "new2", "new3"] {
+        let made = https::request("POST", &server.url(&format!("/rooms/{room}")), &[], "");
+        assert_eq!(made.0, 200, "{}", made.1);
+        assert_eq!(worker_of(&server, room), 1 - slot);
+    }
+    // One of its calls ends by itself, the others go on as long as they may.
+    drained.pop().unwrap().leave().await;
+    while begin.elapsed() < Duration::from_secs(PATIENCE) - Duration::from_millis(1500) {
+        for call in drained.iter().chain(&spared) {
+            call.flows(1);
+        }
+    }
+    let still = drained.iter_mut().zip(&before.0);
+    for (call, before) in still.chain(spared.iter_mut().zip(&before.1)) {
+        call.arrived_since(before);
+        call.is_served().await;
+    }
+    assert!(begin.elapsed() < Duration::from_secs(PATIENCE), "too slow");
+
+    let mut moved = Vec::new();
+    for call in drained {
+        let room = call.room.clone();
+        call.lost_nothing();
+        call.closed().await;
+        // By then it is on the other worker, and who comes back is in it.
+        assert_eq!(worker_of(&server, &room), 1 - slot);
+        moved.push(Call::start(&server, &room).await);
+    }
+    assert!(begin.elapsed() >= Duration::from_secs(PATIENCE));
+    wait_until("another worker", || {
+        let worker = worker(&server, slot);
+        worker["state"] == "ready" && worker["restarts"] == 1
+    });
+    let exit = worker(&server, slot)["lastExit"]["reason"].clone();
+    assert_eq!(exit, "replaced on request");
+    assert!(!is_alive(pids[slot].1));
+    assert_eq!(server.workers()[1 - slot], pids[1 - slot]);
+    let mut packets = 0;
+    for (call, before) in spared.iter_mut().zip(&before.1) {
+        call.flows(10);
+        packets += call.arrived_since(before);
+        call.is_served().await;
+    }
+    println!("figure: drain of a worker: the other's calls lost 0 of {packets} packets");
+    for call in &moved {
+        call.flows(10);
+        call.lost_nothing();
+    }
+    // The one that was replaced takes rooms again.
+    let made = https::request("POST", &server.url("/rooms/fresh"), &[], "");
+    assert_eq!(made.0, 200, "{}", made.1);
+    assert_eq!(worker_of(&server, "fresh"), slot);
+}
