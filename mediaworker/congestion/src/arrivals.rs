@@ -8,8 +8,8 @@ const SLOT: i64 = 10_000;
 /// Time over which the bitrate is taken, and the least that says something.
 const WINDOW: i64 = 500_000;
 const LEAST_WINDOW: i64 = 100_000;
-/// Least time in which a link is never idle, so that it shows what it carries.
-const LEAST_BUSY: i64 = 150_000;
+/// Time in which a link is never idle, so that it shows what it carries.
+const BUSY_FOR: i64 = 150_000;
 /// Slots that are kept; those that are too old are dropped before.
 const MOST_SLOTS: usize = 128;
 /// For how long one is kept.
@@ -110,9 +110,12 @@ impl Arrivals {
         for slot in self.slots.iter().rev().take_while(|slot| slot.way >= way) {
             octets += more;
             (from, more) = (slot.last, slot.octets);
+            // The link may have been another one before.
+            if to.saturating_sub(from) >= BUSY_FOR {
+                return Some(Span { from, to, octets });
+            }
         }
-        let is_long = to.saturating_sub(from) >= LEAST_BUSY;
-        is_long.then_some(Span { from, to, octets })
+        None
     }
 
     /// What arrives, bits per second. `None`: too little is known.
