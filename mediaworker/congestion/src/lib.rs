@@ -43,6 +43,8 @@ const FULL_QUEUE: i64 = 30_000;
 const LONG_QUEUE: i64 = 50_000;
 /// What waits for longer has found the link busy.
 const BUSY_QUEUE: i64 = 10_000;
+/// Time in which it is never idle, so that it shows what it carries, microseconds.
+const BUSY_FOR: i64 = 150_000;
 /// Packets that have to be sent while it is, so that it says something.
 const STARVES_SAMPLE: u64 = 12;
 /// Where less than this share of it arrives, in percent, the link is too narrow.
@@ -283,7 +285,7 @@ impl Controller {
     /// What arrived lately without the link having been idle.
     fn busy(&self) -> Option<Span> {
         let way = self.delay.shortest()?.saturating_add(BUSY_QUEUE);
-        self.arrivals.busy(way)
+        self.arrivals.busy(way, BUSY_FOR)
     }
 
     /// What the link carries, bits per second, where much more is sent.
@@ -299,7 +301,12 @@ impl Controller {
             && from >= self.fresh_since
             && packets >= STARVES_SAMPLE
             && busy.octets.saturating_mul(100) < octets.saturating_mul(STARVES_PERCENT);
-        starves.then(|| busy.bitrate())
+        if !starves {
+            return None;
+        }
+        // It may have become narrow within that time.
+        let lately = self.arrivals.busy(way, BUSY_FOR / 2)?;
+        Some(busy.bitrate().min(lately.bitrate()))
     }
 
     /// What the link carries, bits per second, where a queue that is never empty
