@@ -512,6 +512,44 @@ mod tests {
         message
     }
 
+    /// What is left of the estimate when packets each 5 ms take longer and longer, by so
+    /// many microseconds each, up to a limit.
+    fn after_growth(by: i64, most: i64) -> u64 {
+        let start = Instant::now();
+        let mut controller = Controller::new(LIMITS);
+        let mut last = 0;
+        let mut lowest = controller.estimate();
+        let mut message = Vec::new();
+        for index in 0..600i64 {
+            let now = start + Duration::from_micros(index as u64 * 5_000);
+            controller.sent(now, 600);
+            let delay = ((index - 300).max(0) * by).min(most);
+            let delta = ((index * 5_000 + delay - last) / 250) as i16;
+            last += i64::from(delta) * 250;
+            if index % 10 == 0 {
+                let reference = (last - i64::from(delta) * 250) / REFERENCE;
+                message = vec![0, 0, 0, 10, 0, 0, reference as u8, (index / 10) as u8];
+                message[..2].copy_from_slice(&(index as u16).to_be_bytes());
+                message.extend_from_slice(&[0x40, 10]);
+                let first = ((last - reference * REFERENCE) / 250) as i16;
+                message.extend_from_slice(&first.to_be_bytes());
+            } else {
+                message.extend_from_slice(&delta.to_be_bytes());
+            }
+            if index % 10 == 9 {
+                controller.handle_feedback(now, &message).unwrap();
+                lowest = lowest.min(controller.estimate());
+            }
+        }
+        lowest
+    }
+
+    #[test]
+    fn what_hardly_waits_does_not_lower_the_estimate() {
+        assert_eq!(after_growth(600, 25_000), 1_000_000);
+        assert!(after_growth(600, 100_000) < 900_000);
+    }
+
     #[test]
     fn what_a_lost_message_was_about_counts_as_arrived_but_what_was_left_out_does_not() {
         for (lost_messages, are_numbered, loses) in [

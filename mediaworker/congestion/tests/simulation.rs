@@ -334,6 +334,23 @@ fn a_queue_that_overflows_is_no_random_loss() {
 }
 
 #[test]
+fn pictures_that_take_a_moment_are_no_queue() {
+    for seed in 1..=10 {
+        let mut link = Simulation::new(seed, Source::Camera(2_000_000), 3_000_000);
+        link.jitter = 3 * MILLI;
+        link.run(10 * SECOND);
+        let before = link.estimate();
+        link.source = Source::Fixed(300_000);
+        for second in 0..60 {
+            // A key frame of 24 to 75 ms.
+            (0..8 + second % 18).for_each(|_| link.send(1100));
+            link.run(SECOND);
+            assert!(link.estimate() >= before, "{}", link.estimate());
+        }
+    }
+}
+
+#[test]
 fn jitter_of_a_few_packets_is_no_queue() {
     for seed in 1..=10 {
         let mut link = Simulation::new(seed, Source::Camera(2_000_000), 3_000_000);
