@@ -104,10 +104,11 @@ impl Arrivals {
     /// carries. `None` when that is less than this time.
     pub fn busy(&self, way: i64, time: i64) -> Option<Span> {
         let to = self.slots.back()?.last;
-        let (mut from, mut octets, mut more) = (to, 0, 0);
+        // What a slot holds arrived before its end, which is where the time begins.
+        let (mut octets, mut last) = (0, 0);
         for slot in self.slots.iter().rev().take_while(|slot| slot.way >= way) {
-            octets += more;
-            (from, more) = (slot.last, slot.octets);
+            octets += std::mem::replace(&mut last, slot.octets);
+            let from = slot.last;
             // The link may have been another one before.
             if to.saturating_sub(from) >= time {
                 return Some(Span { from, to, octets });

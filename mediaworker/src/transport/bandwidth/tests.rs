@@ -1,3 +1,5 @@
+//! What is known of the way to a client, by limits, REMB and transport-cc.
+
 use super::*;
 
 #[test]
