@@ -1,4 +1,4 @@
-//! What is known of the way to a client, by limits, REMB and transport-cc.
+//! What is believed of the way to a client, in tables.
 
 use super::*;
 
