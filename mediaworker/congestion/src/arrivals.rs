@@ -8,8 +8,6 @@ const SLOT: i64 = 10_000;
 /// Time over which the bitrate is taken, and the least that says something.
 const WINDOW: i64 = 500_000;
 const LEAST_WINDOW: i64 = 100_000;
-/// Least time in which a link is never idle, so that it shows what it carries.
-const LEAST_BUSY: i64 = 150_000;
 /// Slots that are kept; those that are too old are dropped before.
 const MOST_SLOTS: usize = 128;
 /// For how long one is kept.
@@ -103,16 +101,20 @@ impl Arrivals {
 
     /// The newest arrivals that have all waited in a queue, because their way was as
     /// long as this at least. In that time the link was never idle: they are what it
-    /// carries. `None` when that is too short to say so.
-    pub fn busy(&self, way: i64) -> Option<Span> {
+    /// carries. `None` when that is less than this time.
+    pub fn busy(&self, way: i64, time: i64) -> Option<Span> {
         let to = self.slots.back()?.last;
-        let (mut from, mut octets, mut more) = (to, 0, 0);
+        // What a slot holds arrived before its end, which is where the time begins.
+        let (mut octets, mut last) = (0, 0);
         for slot in self.slots.iter().rev().take_while(|slot| slot.way >= way) {
-            octets += more;
-            (from, more) = (slot.last, slot.octets);
+            octets += std::mem::replace(&mut last, slot.octets);
+            let from = slot.last;
+            // The link may have been another one before.
+            if to.saturating_sub(from) >= time {
+                return Some(Span { from, to, octets });
+            }
         }
-        let is_long = to.saturating_sub(from) >= LEAST_BUSY;
-        is_long.then_some(Span { from, to, octets })
+        None
     }
 
     /// What arrives, bits per second. `None`: too little is known.
@@ -203,17 +205,17 @@ mod tests {
         for index in 0..20 {
             arrivals.add(index * 20_000, 50_000, 1000);
         }
-        assert!(arrivals.busy(60_000).is_none());
+        assert!(arrivals.busy(60_000, 150_000).is_none());
         for index in 30..38 {
             arrivals.add(index * 20_000, 100_000, 500);
-            assert!(arrivals.busy(60_000).is_none(), "not for long");
+            assert!(arrivals.busy(60_000, 150_000).is_none(), "not for long");
         }
         arrivals.add(760_000, 100_000, 500);
-        let busy = arrivals.busy(60_000).unwrap();
+        let busy = arrivals.busy(60_000, 150_000).unwrap();
         assert_eq!((busy.from, busy.to), (600_000, 760_000));
         assert_eq!(busy.bitrate(), 200_000);
         arrivals.add(780_000, 50_000, 500);
-        assert!(arrivals.busy(60_000).is_none(), "it is idle again");
+        assert!(arrivals.busy(60_000, 150_000).is_none(), "it is idle again");
     }
 
     #[test]

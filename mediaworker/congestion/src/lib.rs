@@ -43,6 +43,8 @@ const FULL_QUEUE: i64 = 30_000;
 const LONG_QUEUE: i64 = 50_000;
 /// What waits for longer has found the link busy.
 const BUSY_QUEUE: i64 = 10_000;
+/// Time in which it is never idle, so that it shows what it carries, microseconds.
+const BUSY_FOR: i64 = 150_000;
 /// Packets that have to be sent while it is, so that it says something.
 const STARVES_SAMPLE: u64 = 12;
 /// Where less than this share of it arrives, in percent, the link is too narrow.
@@ -283,7 +285,7 @@ impl Controller {
     /// What arrived lately without the link having been idle.
     fn busy(&self) -> Option<Span> {
         let way = self.delay.shortest()?.saturating_add(BUSY_QUEUE);
-        self.arrivals.busy(way)
+        self.arrivals.busy(way, BUSY_FOR)
     }
 
     /// What the link carries, bits per second, where much more is sent.
@@ -299,7 +301,12 @@ impl Controller {
             && from >= self.fresh_since
             && packets >= STARVES_SAMPLE
             && busy.octets.saturating_mul(100) < octets.saturating_mul(STARVES_PERCENT);
-        starves.then(|| busy.bitrate())
+        if !starves {
+            return None;
+        }
+        // It may have become narrow within that time.
+        let lately = self.arrivals.busy(way, BUSY_FOR / 2)?;
+        Some(busy.bitrate().min(lately.bitrate()))
     }
 
     /// What the link carries, bits per second, where a queue that is never empty
@@ -503,6 +510,44 @@ mod tests {
         message.push((since % 256 + skipped) as u8);
         message.resize(message.len() + if loses { 8 } else { 9 }, 20);
         message
+    }
+
+    /// What is left of the estimate when packets each 5 ms take longer and longer, by so
+    /// many microseconds each, up to a limit.
+    fn after_growth(by: i64, most: i64) -> u64 {
+        let start = Instant::now();
+        let mut controller = Controller::new(LIMITS);
+        let mut last = 0;
+        let mut lowest = controller.estimate();
+        let mut message = Vec::new();
+        for index in 0..600i64 {
+            let now = start + Duration::from_micros(index as u64 * 5_000);
+            controller.sent(now, 600);
+            let delay = ((index - 300).max(0) * by).min(most);
+            let delta = ((index * 5_000 + delay - last) / 250) as i16;
+            last += i64::from(delta) * 250;
+            if index % 10 == 0 {
+                let reference = (last - i64::from(delta) * 250) / REFERENCE;
+                message = vec![0, 0, 0, 10, 0, 0, reference as u8, (index / 10) as u8];
+                message[..2].copy_from_slice(&(index as u16).to_be_bytes());
+                message.extend_from_slice(&[0x40, 10]);
+                let first = ((last - reference * REFERENCE) / 250) as i16;
+                message.extend_from_slice(&first.to_be_bytes());
+            } else {
+                message.extend_from_slice(&delta.to_be_bytes());
+            }
+            if index % 10 == 9 {
+                controller.handle_feedback(now, &message).unwrap();
+                lowest = lowest.min(controller.estimate());
+            }
+        }
+        lowest
+    }
+
+    #[test]
+    fn what_hardly_waits_does_not_lower_the_estimate() {
+        assert_eq!(after_growth(600, 25_000), 1_000_000);
+        assert!(after_growth(600, 100_000) < 900_000);
     }
 
     #[test]

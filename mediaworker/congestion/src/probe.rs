@@ -3,15 +3,21 @@
 
 use crate::arrivals::bitrate;
 
-/// Least packets of a probe, and the time that it takes at least and at most,
-/// microseconds.
-const LEAST_PACKETS: u32 = 5;
-const LEAST_TIME: i64 = 20_000;
-const MOST_TIME: i64 = 100_000;
+/// Least packets of a probe, or of a part of it that says something.
+const LEAST_PACKETS: usize = 5;
+/// Octets of it, at least: where a rate is limited by a bucket of tokens, what fits into
+/// the bucket passes at any rate.
+const LEAST_OCTETS: u64 = 8_000;
+/// Shortest and longest time that takes, and the longest that a probe takes which other
+/// packets have made late, microseconds.
+const LEAST_TIME: (i64, i64) = (20_000, 120_000);
+const MOST_TIME: i64 = 200_000;
+/// Packets of a probe that are looked at, at most; more leave only at hundreds of Mbit/s.
+const MOST_SEEN: usize = 512;
 /// Time until nothing is to be expected from it any more.
 const LASTS_FOR: i64 = 1_000_000;
 /// Share of it that has to arrive, in percent.
-const ARRIVES_PERCENT: u64 = 80;
+const ARRIVES_PERCENT: usize = 80;
 /// What arrives much faster than it was sent, in percent, was held back on the way and
 /// says nothing.
 const FASTER_PERCENT: u64 = 200;
@@ -38,7 +44,7 @@ pub(crate) struct Outcome {
     pub tried: u64,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 struct Probe {
     id: u8,
     /// Bits per second.
@@ -47,21 +53,19 @@ struct Probe {
     /// When its first packet was sent.
     since: Option<i64>,
     is_sent: bool,
-    packets: u32,
+    packets: usize,
     octets: u64,
-    arrived: u32,
-    lost: u32,
-    seen: Option<Seen>,
+    arrived: usize,
+    lost: usize,
+    seen: Vec<Seen>,
 }
 
-/// What has arrived of a probe.
+/// A packet of a probe that has arrived.
 #[derive(Debug, Clone, Copy)]
 struct Seen {
+    sent: i64,
+    arrival: i64,
     octets: u64,
-    first_sent: i64,
-    last_sent: (i64, u64),
-    first_arrival: (i64, u64),
-    last_arrival: i64,
 }
 
 /// The probe that is under way.
@@ -89,7 +93,7 @@ impl Probes {
             octets: 0,
             arrived: 0,
             lost: 0,
-            seen: None,
+            seen: Vec::new(),
         });
         true
     }
@@ -127,7 +131,7 @@ impl Probes {
         probe.octets = probe
             .octets
             .saturating_add(u64::try_from(len).unwrap_or(u64::MAX));
-        let enough = probe.packets >= LEAST_PACKETS && time >= LEAST_TIME;
+        let enough = probe.packets >= LEAST_PACKETS && time >= least_time(probe.rate);
         probe.is_sent = enough || time >= MOST_TIME;
         ProbeId(probe.id)
     }
@@ -138,26 +142,13 @@ impl Probes {
             return;
         };
         probe.arrived += 1;
-        let octets = u64::from(len);
-        let Some(seen) = &mut probe.seen else {
-            probe.seen = Some(Seen {
-                octets,
-                first_sent: sent,
-                last_sent: (sent, octets),
-                first_arrival: (arrival, octets),
-                last_arrival: arrival,
+        if probe.seen.len() < MOST_SEEN {
+            probe.seen.push(Seen {
+                sent,
+                arrival,
+                octets: len.into(),
             });
-            return;
-        };
-        seen.octets += octets;
-        seen.first_sent = seen.first_sent.min(sent);
-        if sent >= seen.last_sent.0 {
-            seen.last_sent = (sent, octets);
         }
-        if arrival < seen.first_arrival.0 {
-            seen.first_arrival = (arrival, octets);
-        }
-        seen.last_arrival = seen.last_arrival.max(arrival);
     }
 
     /// A packet has been lost.
@@ -169,43 +160,92 @@ impl Probes {
 
     /// What it has shown, once most of it has arrived; then it is over.
     pub fn outcome(&mut self) -> Option<Outcome> {
-        let probe = self.probe.filter(|probe| probe.is_sent)?;
-        let arrives = u64::from(probe.arrived) * 100;
-        if arrives < u64::from(probe.packets) * ARRIVES_PERCENT {
-            if probe.arrived + probe.lost >= probe.packets {
-                self.probe = None;
-            }
+        let probe = self.probe.take_if(|probe| probe.is_over())?;
+        if !probe.has_arrived() {
             return None;
         }
-        self.probe = None;
-        let seen = probe.seen?;
-        let sent_in = seen.last_sent.0 - seen.first_sent;
-        let arrived_in = seen.last_arrival.saturating_sub(seen.first_arrival.0);
-        if sent_in <= 0 || arrived_in <= 0 {
+        let begin = probe.seen.iter().map(|seen| seen.sent).min()?;
+        let end = probe.seen.iter().map(|seen| seen.sent).max()?;
+        let whole = Rates::of(&probe.seen, begin)?;
+        // A bucket of tokens is empty by then.
+        let middle = begin + (end - begin) / 2;
+        let later = Rates::of(&probe.seen, middle).and_then(Rates::carried);
+        if whole.arrived > whole.sent.saturating_mul(FASTER_PERCENT) / 100 {
             return None;
         }
-        let sent = bitrate(seen.octets - seen.last_sent.1, sent_in);
-        let arrived = bitrate(seen.octets - seen.first_arrival.1, arrived_in);
-        if arrived > sent.saturating_mul(FASTER_PERCENT) / 100 {
-            return None;
-        }
-        let passes = match arrived < sent.saturating_mul(SLOWER_PERCENT) / 100 {
-            true => arrived.saturating_mul(CARRIED_PERCENT) / 100,
-            false => arrived.min(sent),
-        };
+        let passes = whole.carried().unwrap_or(whole.arrived.min(whole.sent));
         Some(Outcome {
-            bitrate: passes,
+            bitrate: later.map_or(passes, |later| later.min(passes)),
             tried: probe.rate,
         })
     }
+}
+
+impl Probe {
+    /// Nothing more is to be expected of it, or enough has come.
+    fn is_over(&self) -> bool {
+        self.is_sent && (self.has_arrived() || self.arrived + self.lost >= self.packets)
+    }
+
+    /// Most of it has.
+    fn has_arrived(&self) -> bool {
+        self.arrived * 100 >= self.packets * ARRIVES_PERCENT
+    }
+}
+
+/// How fast packets were sent, and arrived, bits per second.
+#[derive(Debug, Clone, Copy)]
+struct Rates {
+    sent: u64,
+    arrived: u64,
+}
+
+impl Rates {
+    /// Those of all packets that were sent from then on. `None`: they are too few, or
+    /// all of them came at once.
+    fn of(seen: &[Seen], from: i64) -> Option<Self> {
+        let part = || seen.iter().filter(|seen| seen.sent >= from);
+        if part().count() < LEAST_PACKETS - 1 {
+            return None;
+        }
+        let octets: u64 = part().map(|seen| seen.octets).sum();
+        let (first, last) = (
+            part().min_by_key(|seen| seen.arrival)?,
+            part().max_by_key(|seen| seen.arrival)?,
+        );
+        let (begin, end) = (
+            part().min_by_key(|seen| seen.sent)?,
+            part().max_by_key(|seen| seen.sent)?,
+        );
+        let arrived_in = last.arrival.saturating_sub(first.arrival);
+        let sent_in = end.sent - begin.sent;
+        (sent_in > 0 && arrived_in > 0).then(|| Self {
+            sent: bitrate(octets - end.octets, sent_in),
+            arrived: bitrate(octets - first.octets, arrived_in),
+        })
+    }
+
+    /// What the link carries, if it is less than was sent.
+    fn carried(self) -> Option<u64> {
+        let slower = self.arrived < self.sent.saturating_mul(SLOWER_PERCENT) / 100;
+        slower.then(|| self.arrived.saturating_mul(CARRIED_PERCENT) / 100)
+    }
+}
+
+/// Time that a probe takes at least.
+fn least_time(rate: u64) -> i64 {
+    let time = LEAST_OCTETS * 8_000_000 / rate;
+    let time = i64::try_from(time).unwrap_or(i64::MAX);
+    time.clamp(LEAST_TIME.0, LEAST_TIME.1)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// A probe of a rate over a link of another one: what comes of it.
-    fn probe(rate: u64, link: u64, lost: u32) -> Option<Outcome> {
+    /// A probe of a rate over a link of another one, which has saved up so many octets:
+    /// what comes of it.
+    fn probe_saved(rate: u64, link: u64, lost: u32, mut saved: i64) -> Option<Outcome> {
         let mut probes = Probes::default();
         assert_eq!(probes.sent(0, 250), ProbeId::NONE);
         assert!(probes.start(1000, rate));
@@ -213,7 +253,11 @@ mod tests {
         let (mut free, mut index) = (0, 0);
         while let Some((at, _)) = probes.next() {
             let id = probes.sent(at, 250);
-            free = at.max(free) + (2_000_000_000 / link) as i64;
+            saved -= 250;
+            free = at.max(free);
+            if saved < 0 {
+                free += (2_000_000_000 / link) as i64;
+            }
             match index < lost {
                 true => probes.lost(id),
                 false => probes.arrived(id, at, 77_000 + free, 250),
@@ -222,6 +266,23 @@ mod tests {
         }
         assert!(index >= 5 + lost.min(1), "{index}");
         probes.outcome()
+    }
+
+    fn probe(rate: u64, link: u64, lost: u32) -> Option<Outcome> {
+        probe_saved(rate, link, lost, 0)
+    }
+
+    #[test]
+    fn what_a_link_has_saved_up_is_no_more_than_it_carries() {
+        for (rate, link) in [
+            (500_000, 300_000),
+            (600_000, 300_000),
+            (2_000_000, 1_000_000),
+        ] {
+            let outcome = probe_saved(rate, link, 0, 2_000).unwrap();
+            let passes = link * 8 / 10..link * 115 / 100;
+            assert!(passes.contains(&outcome.bitrate), "{rate}: {outcome:?}");
+        }
     }
 
     #[test]

@@ -286,8 +286,9 @@ fn a_link_that_becomes_narrow_is_seen_at_once_and_found_again() {
         link.rate = 300_000;
         let narrow = link.now;
         let down = link.until(SECOND, |it| it.estimate() < 400_000);
-        // Half of that time is feedback and the way.
-        assert!(link.collapses.len() == 1 && down <= 350 * MILLI, "{down}");
+        // The link was full before, so what it carried then is part of the first figure.
+        assert!((1..=2).contains(&link.collapses.len()), "{down}");
+        assert!(down <= 400 * MILLI, "{down}");
         link.run(2 * SECOND);
         let passes = link.goodput(8 * SECOND);
         assert!((220_000..303_000).contains(&passes), "{seed}: {passes}");
@@ -329,6 +330,23 @@ fn a_queue_that_overflows_is_no_random_loss() {
             sum += link.estimate();
         }
         assert!((800_000..1_000_000).contains(&(sum / 100)), "{}", sum / 100);
+    }
+}
+
+#[test]
+fn pictures_that_take_a_moment_are_no_queue() {
+    for seed in 1..=10 {
+        let mut link = Simulation::new(seed, Source::Camera(2_000_000), 3_000_000);
+        link.jitter = 3 * MILLI;
+        link.run(10 * SECOND);
+        let before = link.estimate();
+        link.source = Source::Fixed(300_000);
+        for second in 0..60 {
+            // A key frame of 24 to 75 ms.
+            (0..8 + second % 18).for_each(|_| link.send(1100));
+            link.run(SECOND);
+            assert!(link.estimate() >= before, "{}", link.estimate());
+        }
     }
 }
 

@@ -46,6 +46,8 @@ const SHORTEST_FOR: Duration = Duration::from_secs(60);
 const PROBE_INTERVAL: Duration = Duration::from_millis(1500);
 /// Share of packets, in percent, that is lost where a queue overflows.
 const OVERFLOW_PERCENT: u32 = 40;
+/// Longest time that packets wait in a short queue.
+const LONG_QUEUE: Duration = Duration::from_millis(50);
 /// Time after a collapse in which nothing that arrives says that all is well.
 const COLLAPSE_LASTS: Duration = Duration::from_millis(1500);
 /// When a queue overflows, this part of what arrives is taken for available at first.
@@ -307,12 +309,14 @@ impl Bandwidth {
         self.estimate.replace(average) != Some(average)
     }
 
-    /// Where most is lost, a short queue overflows: answers what is taken to be left of
+    /// Where most is lost and nothing waits, a short queue overflows: answers what is taken to be left of
     /// the link, bits per second.
     fn overflows(&mut self, report: (u32, u32), sent: u64) -> Option<u64> {
         let (arrived, lost) = self.sample(report)?;
         let all = arrived + lost;
-        if lost * 100 <= all * OVERFLOW_PERCENT {
+        // What comes out of a long queue is what the link carries, which the estimator
+        // knows better.
+        if lost * 100 <= all * OVERFLOW_PERCENT || self.is_slow(LONG_QUEUE) {
             return None;
         }
         // Nothing is held against a link twice.

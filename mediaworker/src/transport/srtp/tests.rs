@@ -178,3 +178,39 @@ fn nothing_that_is_too_short_panics() {
         assert_eq!(error, expected);
     }
 }
+
+#[test]
+fn the_remote_of_a_handshake_is_opened() {
+    use crate::transport::sealing;
+    for (profile, len) in [
+        (SrtpProfile::AES128_CM_SHA1_80, 60),
+        (SrtpProfile::AEAD_AES_128_GCM, 56),
+        (SrtpProfile::AEAD_AES_256_GCM, 88),
+    ] {
+        let material = |client, len| KeyMaterial {
+            profile,
+            octets: (0..len).collect(),
+            client,
+        };
+        for client in [true, false] {
+            let mut sealer = sealing::Sealer::new(&material(client, len)).unwrap();
+            let mut opener = Opener::of_remote(&material(!client, len)).unwrap();
+            let plain = [&[0x80, 201, 0, 1][..], &[0, 0, 0, 7]].concat();
+            let mut packet = plain.clone();
+            assert!(sealer.seal_rtcp(&mut packet));
+            let mut own = Opener::of_remote(&material(client, len)).unwrap();
+            assert_eq!(own.rtcp(&mut packet.clone()), None);
+            let mut opened = packet.clone();
+            assert_eq!(opener.rtcp(&mut opened), Some(()));
+            assert_eq!(opened, plain);
+            assert_eq!(opener.rtcp(&mut packet), None, "it came before");
+            // However many SSRCs it has had.
+            for ssrc in 100..100 + MAX_STREAMS as u32 + 1 {
+                let mut packet = [&[0x80, 201, 0, 1][..], &ssrc.to_be_bytes()].concat();
+                assert!(sealer.seal_rtcp(&mut packet));
+                assert_eq!(opener.rtcp(&mut packet), Some(()));
+            }
+        }
+        assert!(Opener::of_remote(&material(true, len - 1)).is_none());
+    }
+}
