@@ -57,7 +57,7 @@ USER 10001:10001
 
 # Not 443: only root may listen there in the network of the host.
 ENV PROTOO_LISTEN_PORT=4443
-EXPOSE 4443/tcp 40000-49999/udp
+EXPOSE 4443/tcp 40000-49999/udp 40000-49999/tcp
 
 HEALTHCHECK --interval=10s --timeout=5s --start-period=10s --retries=3 \
   CMD ["webrtc-server", "health"]

@@ -232,7 +232,9 @@ class Ports:
 def take_all(ports, server, coturn):
     """Takes the ports that the processes themselves listen on."""
     ports.take("HTTPS", "tcp", server["PROTOO_LISTEN_PORT"], server["PROTOO_LISTEN_PORT"])
-    ports.take("media", "udp", server["MEDIASOUP_MIN_PORT"], server["MEDIASOUP_MAX_PORT"])
+    for protocol in ["udp", "tcp"]:
+        media = (server["MEDIASOUP_MIN_PORT"], server["MEDIASOUP_MAX_PORT"])
+        ports.take("media", protocol, *media)
     flags = dict(re.findall(r"--(listening-port|min-port|max-port)=(\d+)", coturn))
     for protocol in ["udp", "tcp"]:
         ports.take("TURN", protocol, flags["listening-port"], flags["listening-port"])
@@ -312,6 +314,7 @@ def check_compose(path, known):
         for protocol, first, last in [
             ("tcp", 443, 443),
             ("udp", environment["MEDIASOUP_MIN_PORT"], environment["MEDIASOUP_MAX_PORT"]),
+            ("tcp", environment["MEDIASOUP_MIN_PORT"], environment["MEDIASOUP_MAX_PORT"]),
         ]:
             wanted = set(range(int(first), int(last) + 1))
             found = {a for _, p, a, _ in published.taken if p == protocol}
@@ -495,7 +498,8 @@ def check_kubernetes(path, known):
     take_all(Ports(what), environment, command)
     https = environment["PROTOO_LISTEN_PORT"]
     media = ("udp", environment["MEDIASOUP_MIN_PORT"], environment["MEDIASOUP_MAX_PORT"])
-    check_policy(what, objects, "webrtc-server", {("tcp", https, https), media})
+    over_tcp = ("tcp", *media[1:])
+    check_policy(what, objects, "webrtc-server", {("tcp", https, https), media, over_tcp})
     flags = dict(re.findall(r"--(listening-port|min-port|max-port)=(\d+)", command))
     turn = flags["listening-port"]
     relays = ("udp", flags["min-port"], flags["max-port"])

@@ -11,8 +11,9 @@ use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::eventfd::EventFd;
 use nix::sys::time::TimeSpec;
 
-use crate::engine::{CommandError, Engine};
+use crate::engine::{CommandError, ConnectionNote, Engine};
 use crate::event_channel::{EventSender, NotSent};
+use crate::net::tcp::ConnectionEvent;
 use crate::net::udp::MediaSockets;
 use crate::ticks::Ticks;
 use crate::transport::{TransportError, Tuple};
@@ -48,6 +49,7 @@ pub struct Worker {
 struct Ready {
     jobs: bool,
     datagrams: bool,
+    connections: bool,
 }
 
 /// Why the loop ended.
@@ -82,12 +84,16 @@ impl Worker {
             if ready.datagrams {
                 self.receive(now);
             }
+            if ready.connections {
+                self.receive_tcp(now);
+            }
             if ready.jobs {
                 self.work(now, jobs, wake);
             }
             self.engine.handle_timeouts(now);
             self.engine.flush(now);
-            self.send(&mut datagrams);
+            self.send(now, &mut datagrams);
+            self.sweep(now);
             let forwarded = self.engine.counters().rtp_forwarded - before;
             self.ticks.note(now.elapsed(), forwarded);
             self.send_events();
@@ -111,7 +117,8 @@ impl Worker {
             Some(_) if self.held.is_some() => sleep.min(Duration::from_millis(10)),
             _ => sleep,
         };
-        let mut fds: Vec<PollFd<'_>> = std::iter::once(wake.as_fd())
+        let mut fds: Vec<PollFd<'_>> = [wake.as_fd(), self.sockets.tcp_fd()]
+            .into_iter()
             .chain(self.sockets.fds())
             .map(|fd| PollFd::new(fd, PollFlags::POLLIN))
             .collect();
@@ -120,22 +127,51 @@ impl Worker {
             return Ready {
                 jobs: true,
                 datagrams: true,
+                connections: true,
             };
         }
         let mut ready = fds.iter().map(|fd| fd.any().unwrap_or(true));
         Ready {
             jobs: ready.next().unwrap_or(true),
+            connections: ready.next().unwrap_or(true),
             datagrams: ready.any(|it| it),
         }
     }
 
-    /// Sends what the engine has to send, and gives back the ports of transports that
-    /// are gone.
-    fn send(&mut self, datagrams: &mut Vec<(Tuple, Vec<u8>)>) {
+    /// Sends what the engine has to send, and gives back the ports and connections of
+    /// transports that are gone.
+    fn send(&mut self, now: Instant, datagrams: &mut Vec<(Tuple, Vec<u8>)>) {
         self.engine.take_datagrams(datagrams);
-        self.sockets.send(datagrams);
+        self.sockets.send(now, datagrams);
         for port in self.engine.take_released_ports() {
             self.sockets.own().close(port);
+        }
+        for note in self.engine.take_connection_notes() {
+            match note {
+                ConnectionNote::Claimed(connection) => self.sockets.tcp().claim(connection),
+                ConnectionNote::Released(connection) => self.sockets.tcp().release(connection),
+            }
+        }
+        self.tell_of_connections(now);
+    }
+
+    /// Closes connections that have had their time.
+    fn sweep(&mut self, now: Instant) {
+        self.sockets.tcp().sweep(now);
+        self.tell_of_connections(now);
+    }
+
+    /// Tells the engine what became of connections.
+    fn tell_of_connections(&mut self, now: Instant) {
+        while let Some(event) = self.sockets.tcp().poll_event() {
+            match event {
+                ConnectionEvent::Closed(connection) => {
+                    self.engine.connection_closed(now, connection);
+                }
+                ConnectionEvent::Slow(connection, slow) => {
+                    self.engine.set_connection_slow(now, connection, slow);
+                }
+            }
         }
     }
 
@@ -145,10 +181,11 @@ impl Worker {
     /// [`CommandError`], naming the field or id, or that no port is left.
     pub fn create_plain_transport(
         &mut self,
+        now: Instant,
         request: &proto::CreatePlainTransportRequest,
     ) -> Result<proto::CreatePlainTransportResponse, CommandError> {
         // Ports of what was closed in this very tick may be all there are.
-        self.send(&mut Vec::new());
+        self.send(now, &mut Vec::new());
         let ports = self.sockets.own().open(request.rtcp_mux);
         let ports = ports.map_err(|error| TransportError::Limit(error.to_string()))?;
         let created = self.engine.create_plain_transport(request, ports);
@@ -181,6 +218,13 @@ impl Worker {
         let engine = &mut self.engine;
         self.sockets
             .receive(|tuple, datagram| engine.receive(now, tuple, datagram));
+    }
+
+    fn receive_tcp(&mut self, now: Instant) {
+        let engine = &mut self.engine;
+        self.sockets
+            .receive_tcp(now, |tuple, packet| engine.receive(now, tuple, packet));
+        self.tell_of_connections(now);
     }
 
     fn work(&mut self, now: Instant, jobs: &Receiver<Job>, wake: &EventFd) {

@@ -196,7 +196,7 @@ impl MediaWorker for Service {
         request: Request<proto::CreatePlainTransportRequest>,
     ) -> Answer<proto::CreatePlainTransportResponse> {
         let request = request.into_inner();
-        self.command(move |w, _| w.create_plain_transport(&request))
+        self.command(move |w, now| w.create_plain_transport(now, &request))
             .await
     }
 
@@ -428,10 +428,12 @@ impl MediaWorker for Service {
     }
 }
 
-fn dump(worker: &Worker) -> proto::DumpResponse {
+fn dump(worker: &mut Worker) -> proto::DumpResponse {
     let sizes = worker.engine.sizes();
     let counters = worker.engine.counters();
     let net = worker.sockets.counters();
+    let tcp = worker.sockets.tcp();
+    let (open, waiting, tcp) = (tcp.open(), tcp.waiting(), tcp.counters());
     let (user, system) = getrusage(UsageWho::RUSAGE_SELF).map_or((0, 0), |usage| {
         (
             usage.user_time().num_microseconds(),
@@ -447,7 +449,7 @@ fn dump(worker: &Worker) -> proto::DumpResponse {
         rtp_packets_forwarded: counters.rtp_forwarded,
         datagrams_received: net.received,
         datagrams_sent: net.sent,
-        datagrams_dropped: counters.dropped.total(),
+        datagrams_dropped: counters.dropped.total() + tcp.packets_dropped,
         send_errors: net.send_errors,
         cpu_user_us: u64::try_from(user).unwrap_or(0),
         cpu_system_us: u64::try_from(system).unwrap_or(0),
@@ -463,6 +465,8 @@ fn dump(worker: &Worker) -> proto::DumpResponse {
             unknown: counters.dropped.unknown,
             refused_checks: counters.dropped.refused_checks,
             refused: counters.dropped.refused,
+            slow_video: counters.dropped.slow_video,
+            slow_full: tcp.packets_dropped,
         }),
         data_messages_dropped: counters.data_dropped,
         ticks: Some(worker.ticks.all().into()),
@@ -470,6 +474,15 @@ fn dump(worker: &Worker) -> proto::DumpResponse {
         ports_in_use: u32::try_from(worker.sockets.ports_in_use()).unwrap_or(u32::MAX),
         feedback: None,
         events_waiting: u32::try_from(worker.events_waiting()).unwrap_or(u32::MAX),
+        tcp: Some(proto::TcpConnections {
+            open: u32::try_from(open).unwrap_or(u32::MAX),
+            waiting: u32::try_from(waiting).unwrap_or(u32::MAX),
+            refused_full: tcp.refused_full,
+            refused_source: tcp.refused_source,
+            closed_silent: tcp.closed_silent,
+            closed_malformed: tcp.closed_malformed,
+            closed_stalled: tcp.closed_stalled,
+        }),
     }
 }
 

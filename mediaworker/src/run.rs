@@ -134,7 +134,7 @@ fn serve(args: &Args, orphaned: &Arc<AtomicBool>) -> Result<Ended, StartError> {
     {
         tracing::warn!(cpu, %error, "cannot pin; running unpinned");
     }
-    let sockets =
+    let mut sockets =
         MediaSockets::bind(args.listen_ip, args.min_port..=args.max_port).map_err(|source| {
             StartError::Bind {
                 ip: args.listen_ip,
@@ -151,6 +151,7 @@ fn serve(args: &Args, orphaned: &Arc<AtomicBool>) -> Result<Ended, StartError> {
             .map(AnnouncedAddress)
             .collect(),
         udp_port: sockets.port(),
+        tcp: sockets.tcp().is_listening(),
     })?;
     warm_up::crypto(Instant::now());
 

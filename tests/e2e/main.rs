@@ -45,6 +45,7 @@ mod processes;
 mod quality;
 mod races;
 mod schemathesis;
+mod tcp;
 mod tidy;
 mod traces;
 mod turn;

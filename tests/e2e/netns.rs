@@ -64,6 +64,17 @@ impl Namespace {
         ));
     }
 
+    /// Lets no UDP in or out any more.
+    pub fn block_udp(&self) {
+        let name = &self.name;
+        // What is for an address of its own is looked up first, so that has to wait.
+        run(&format!("ip -n {name} rule add pref 1 lookup local"));
+        run(&format!("ip -n {name} rule del pref 0"));
+        run(&format!(
+            "ip -n {name} rule add pref 0 ipproto udp blackhole"
+        ));
+    }
+
     /// Lets everything in again.
     pub fn unlimit(&self) {
         run(&format!("tc qdisc del dev {} root", self.interface));

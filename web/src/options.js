@@ -8,6 +8,7 @@
 //   audio=0, video=0  do not send that kind
 //   codec=vp8|h264|…  video codec to send; the first that the server has when absent
 //   simulcast=1       send the video in three sizes
+//   forceTcp=1        reach the server over TCP alone, as from networks without UDP
 //   relay=1           reach the server through its TURN server alone, to try that out
 //   resolution=       hd (1280×720, the default), vga (640×480) or qvga (320×240)
 
@@ -38,6 +39,7 @@ export function readOptions(location, localStore, tabStore) {
     video: produce && !off('video'),
     codec: (query.get('codec') || '').toLowerCase(),
     simulcast: on('simulcast'),
+    forceTcp: on('forceTcp'),
     relay: on('relay'),
     resolution: RESOLUTIONS[query.get('resolution')] ?? RESOLUTIONS.hd,
   };

@@ -90,7 +90,7 @@ export class Session {
     const sending = direction === 'send';
     const { id, iceParameters, iceCandidates, dtlsParameters, sctpParameters, iceServers } =
       await this.#protoo.request('createWebRtcTransport', {
-        forceTcp: false,
+        forceTcp: this.#options.forceTcp,
         producing: sending,
         consuming: !sending,
         sctpCapabilities: undefined,
@@ -124,7 +124,7 @@ export class Session {
         .then(done, failed);
     });
     transport.on('connectionstatechange', (state) => {
-      if (state === 'failed') this.#hooks.mediaLost('No media path to the server: its UDP ports cannot be reached.');
+      if (state === 'failed') this.#hooks.mediaLost('No media path to the server: its media ports cannot be reached.');
       this.#hooks.changed();
     });
     return transport;

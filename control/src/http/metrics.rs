@@ -13,6 +13,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 use proto::{
     DirectionFeedback, DroppedDatagrams, DumpResponse, HISTOGRAM_BOUNDS_MICROS, Histogram,
+    TcpConnections,
 };
 
 use super::AppState;
@@ -106,7 +107,7 @@ impl EncodeLabelSet for OfWorker<'_> {
 }
 
 /// Numbers of a worker as they are now, by name and meaning.
-type Gauges = [(&'static str, &'static str, fn(&DumpResponse) -> f64); 9];
+type Gauges = [(&'static str, &'static str, fn(&DumpResponse) -> f64); 11];
 const GAUGES: Gauges = [
     ("routers", "Rooms on the worker", |it| float(it.routers)),
     ("transports", "Transports", |it| float(it.transports)),
@@ -132,6 +133,16 @@ const GAUGES: Gauges = [
         "events_waiting",
         "Events that the control plane has not read yet",
         |it| it.events_waiting.into(),
+    ),
+    (
+        "tcp_connections",
+        "Connections for ICE over TCP that belong to a transport",
+        |it| it.tcp.map_or(0.0, |tcp| tcp.open.into()),
+    ),
+    (
+        "tcp_connections_waiting",
+        "Connections for ICE over TCP that have not shown yet that they belong to one",
+        |it| it.tcp.map_or(0.0, |tcp| tcp.waiting.into()),
     ),
 ];
 
@@ -175,12 +186,24 @@ const COUNTERS: Counters = [
 ];
 
 /// Why datagrams are dropped.
-type Reasons = [(&'static str, fn(&DroppedDatagrams) -> u64); 4];
+type Reasons = [(&'static str, fn(&DroppedDatagrams) -> u64); 6];
 const REASONS: Reasons = [
     ("unparsable", |it| it.unparsable),
     ("unknown", |it| it.unknown),
     ("refused_check", |it| it.refused_checks),
     ("refused", |it| it.refused),
+    ("slow_reader_video", |it| it.slow_video),
+    ("slow_reader", |it| it.slow_full),
+];
+
+/// Why connections are refused or closed.
+type Closings = [(&'static str, fn(&TcpConnections) -> u64); 5];
+const CLOSINGS: Closings = [
+    ("full", |it| it.refused_full),
+    ("source", |it| it.refused_source),
+    ("silent", |it| it.closed_silent),
+    ("malformed", |it| it.closed_malformed),
+    ("stalled", |it| it.closed_stalled),
 ];
 
 /// Durations that a worker has measured, by name and meaning.
@@ -244,6 +267,7 @@ impl Collector for Snapshot {
             metric.encode_counter::<NoLabelSet, _, f64>(&seconds, None)?;
         }
         self.dropped(one)?;
+        self.closed(one)?;
         self.feedback(one)?;
         for (name, help, of) in TIMES {
             let name = format!("worker_{name}");
@@ -344,6 +368,24 @@ impl Snapshot {
                 let labels = OfWorker { other, ..labels };
                 let mut metric = metric.encode_family(&labels)?;
                 metric.encode_counter::<NoLabelSet, _, u64>(&of(&dropped), None)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Snapshot {
+    fn closed(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let help = "Connections for ICE over TCP that were refused or closed, by reason";
+        let name = "worker_tcp_connections_closed";
+        let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for (labels, dump) in self.dumps() {
+            let tcp = dump.tcp.unwrap_or_default();
+            for (reason, of) in CLOSINGS {
+                let other = Some(("reason", reason));
+                let labels = OfWorker { other, ..labels };
+                let mut metric = metric.encode_family(&labels)?;
+                metric.encode_counter::<NoLabelSet, _, u64>(&of(&tcp), None)?;
             }
         }
         Ok(())

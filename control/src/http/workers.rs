@@ -178,6 +178,7 @@ fn stats_json(dump: &DumpResponse) -> Value {
             "unknown": dropped.unknown,
             "refusedChecks": dropped.refused_checks,
             "refused": dropped.refused,
+            "slowReaders": dropped.slow_video + dropped.slow_full,
             "sendErrors": dump.send_errors,
             "dataMessages": dump.data_messages_dropped,
         },

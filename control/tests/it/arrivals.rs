@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 use control::config::Secret;
 use control::rooms::Timings;
 use serde_json::json;
+use tonic::Status;
 
 use crate::client::{capabilities, dtls_parameters};
 use crate::fake_worker::Call;
@@ -183,6 +184,7 @@ async fn transports_before_join() {
     };
     let expected = (true, false, Some(sctp));
     assert_eq!(server.worker.wait_for(flags).await, expected);
+
     let limit = |call: &Call| match call {
         Call::CreateTransport(request) => request.max_incoming_bitrate,
         _ => None,
@@ -208,6 +210,25 @@ async fn transports_before_join() {
     let expected =
         json!({ "usernameFragment": "restarted", "password": "p".repeat(32), "iceLite": true });
     assert_eq!(restarted, expected);
+}
+
+#[tokio::test]
+async fn tcp_alone_is_the_workers_business() {
+    let server = TestServer::start().await;
+    let mut alice = server.connect("room", "alice").await;
+    let data = json!({ "producing": true, "consuming": false, "forceTcp": true });
+    alice.ok("createWebRtcTransport", data.clone()).await;
+    let forced = |call: &Call| match call {
+        Call::CreateTransport(request) => Some(request.force_tcp),
+        _ => None,
+    };
+    assert!(server.worker.wait_for(forced).await);
+    // One that has no TCP port says so, and nothing is left of the transport.
+    let refusal = Status::invalid_argument("forceTcp: this server has no ICE over TCP now");
+    server.worker.refuse("CreateTransport", refusal);
+    let (code, reason) = alice.refused("createWebRtcTransport", data).await;
+    assert_eq!(code, 400);
+    assert!(reason.contains("forceTcp"), "{reason}");
 }
 
 /// Defect seed 9: an unjoined socket keeps its seat for a while only.

@@ -237,7 +237,7 @@ async fn bad_fields_are_named() {
     let table = [
         (
             "createWebRtcTransport",
-            json!({ "forceTcp": true }),
+            json!({ "forceTcp": "yes" }),
             "forceTcp",
         ),
         (

@@ -362,6 +362,13 @@ fn dump() -> DumpResponse {
             unknown: 2,
             refused_checks: 0,
             refused: 3,
+            slow_video: 4,
+            slow_full: 0,
+        }),
+        tcp: Some(TcpConnections {
+            open: 5,
+            closed_silent: 9,
+            ..TcpConnections::default()
         }),
         cpu_user_us: 2_000_000,
         cpu_system_us: 500_000,

@@ -341,7 +341,7 @@ async fn the_configuration_tells_of_each_worker() {
         stats["droppedByReason"],
         json!({
             "unparsable": 1, "unknown": 2, "refusedChecks": 0, "refused": 3,
-            "sendErrors": 0, "dataMessages": 0,
+            "slowReaders": 4, "sendErrors": 0, "dataMessages": 0,
         })
     );
     let workers = server.get("/admin/workers").await.body["workers"].clone();
@@ -411,6 +411,15 @@ async fn metrics_tell_what_is_and_what_was() {
         (
             "webrtc_worker_datagrams_dropped_total{worker=\"0\",reason=\"unknown\"}",
             2.0,
+        ),
+        (
+            "webrtc_worker_datagrams_dropped_total{worker=\"0\",reason=\"slow_reader_video\"}",
+            4.0,
+        ),
+        ("webrtc_worker_tcp_connections{worker=\"0\"}", 5.0),
+        (
+            "webrtc_worker_tcp_connections_closed_total{worker=\"0\",reason=\"silent\"}",
+            9.0,
         ),
         ("webrtc_worker_tick_seconds_count{worker=\"0\"}", 78.0),
         ("webrtc_worker_tick_seconds_sum{worker=\"0\"}", 1.5),

@@ -127,7 +127,7 @@ impl Engine {
             self.by_ufrag.retain(|_, owner| *owner != key);
         }
         for tuple in ice.iter().flat_map(|ice| ice.tuples()) {
-            self.forget_address(key, tuple.remote);
+            self.forget(key, &tuple);
         }
         let data_users = entry.inner.data().users().collect();
         orphans.data_consumers = self.remove_data_of(data_users);

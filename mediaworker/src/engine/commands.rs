@@ -102,8 +102,14 @@ impl Engine {
             request.max_outgoing_bitrate,
         )?;
         let consent_timeout = consent_timeout(request.ice_consent_timeout)?;
+        if request.force_tcp {
+            self.check_tcp()?;
+        }
         let mut inner = WebRtcTransport::new(self.cert.clone(), media, role, channels, limits);
         inner.set_consent_timeout(consent_timeout);
+        if request.force_tcp {
+            inner.set_tcp_only();
+        }
         inner.set_max_incoming_bitrate(request.max_incoming_bitrate);
         let credentials = inner.ice().credentials().clone();
         let inner = Transport::WebRtc(Box::new(inner));
@@ -114,7 +120,7 @@ impl Engine {
                 username_fragment: credentials.ufrag,
                 password: credentials.password,
             }),
-            ice_candidates: self.candidates(),
+            ice_candidates: self.candidates(request.force_tcp),
             dtls_fingerprints: self
                 .fingerprints
                 .iter()

@@ -13,8 +13,8 @@ use crate::transport::webrtc::RouterMedia;
 /// the 126 that RFC 8445 §5.1.2.2 recommends, so that it never wins over one
 /// that the client has itself.
 const HOST_TYPE_PREFERENCE: u32 = 64;
-/// Local preference of the first announced address; each later one has
-/// `LOCAL_PREFERENCE_STEP` less.
+/// Local preference of the first announced address over UDP; each later one has
+/// `LOCAL_PREFERENCE_STEP` less, and those over TCP come after all of them.
 const FIRST_LOCAL_PREFERENCE: u32 = 10_000;
 const LOCAL_PREFERENCE_STEP: u32 = 100;
 
@@ -64,21 +64,27 @@ impl Engine {
         key
     }
 
-    pub(super) fn candidates(&self) -> Vec<proto::IceCandidate> {
-        self.config
-            .announced
-            .iter()
+    /// The candidates of a transport, the preferred first: UDP before TCP.
+    pub(super) fn candidates(&self, tcp_only: bool) -> Vec<proto::IceCandidate> {
+        let announced = || self.config.announced.iter();
+        let udp = announced().map(|address| (address, "udp"));
+        let tcp = announced().map(|address| (address, "tcp"));
+        udp.chain(tcp)
             .zip(0u32..)
-            .map(|(address, index)| {
+            .filter(|((_, protocol), _)| match *protocol {
+                "udp" => !tcp_only,
+                _ => self.config.tcp,
+            })
+            .map(|((address, protocol), index)| {
                 let preference =
                     FIRST_LOCAL_PREFERENCE.saturating_sub(index * LOCAL_PREFERENCE_STEP);
                 proto::IceCandidate {
-                    foundation: "udpcandidate".to_owned(),
+                    foundation: format!("{protocol}candidate"),
                     // RFC 8445 §5.1.2.1, component 1.
                     priority: (HOST_TYPE_PREFERENCE << 24) + (preference << 8) + 255,
                     address: address.0.clone(),
                     port: self.config.udp_port.into(),
-                    protocol: "udp".to_owned(),
+                    protocol: protocol.to_owned(),
                 }
             })
             .collect()

@@ -16,6 +16,7 @@ mod bandwidth;
 mod bursts;
 mod close;
 mod commands;
+mod connections;
 mod convert;
 mod data;
 mod entering;
@@ -44,7 +45,8 @@ use crate::transport::kind::Transport;
 use crate::transport::plain::WallClock;
 use crate::transport::receive::{EncodingScore, Orientation};
 use crate::transport::webrtc::{Output, RouterMedia};
-use crate::transport::{TransportError, Tuple};
+use crate::transport::{ConnectionKey, TransportError, Tuple};
+pub use connections::ConnectionNote;
 use throttle::Throttle;
 use timers::{Timer, Timers};
 
@@ -74,6 +76,8 @@ pub struct EngineConfig {
     pub announced: Vec<AnnouncedAddress>,
     /// UDP port that all WebRtcTransports share.
     pub udp_port: u16,
+    /// Whether the TCP port of the same number takes connections for them.
+    pub tcp: bool,
 }
 
 /// Why a command failed.
@@ -127,12 +131,14 @@ pub struct Dropped {
     pub refused_checks: u64,
     /// What its transport did not take, or could not send.
     pub refused: u64,
+    /// Video for a client that does not read its TCP connection fast enough.
+    pub slow_video: u64,
 }
 
 impl Dropped {
     /// All of them.
     pub fn total(&self) -> u64 {
-        self.unparsable + self.unknown + self.refused_checks + self.refused
+        self.unparsable + self.unknown + self.refused_checks + self.refused + self.slow_video
     }
 }
 
@@ -237,7 +243,10 @@ pub struct Engine {
     producer_ids: HashMap<String, (RouterKey, ProducerKey)>,
     consumer_ids: HashMap<String, (RouterKey, ConsumerKey)>,
     data: data::Data,
+    /// Over UDP.
     by_address: HashMap<SocketAddr, TransportKey>,
+    by_connection: SecondaryMap<ConnectionKey, TransportKey>,
+    connection_notes: Vec<ConnectionNote>,
     by_ufrag: HashMap<String, TransportKey>,
     plain: plain::Plain,
     timers: Timers,
@@ -280,6 +289,8 @@ impl Engine {
             consumer_ids: HashMap::new(),
             data: data::Data::default(),
             by_address: HashMap::new(),
+            by_connection: SecondaryMap::new(),
+            connection_notes: Vec::new(),
             by_ufrag: HashMap::new(),
             plain: plain::Plain::new(WallClock {
                 at: Instant::now(),

@@ -1,6 +1,5 @@
 //! The way of a packet through the engine.
 
-use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
@@ -42,7 +41,7 @@ impl Engine {
         }
         match PacketKind::of(datagram) {
             Some(PacketKind::Stun) => self.receive_stun(now, tuple, datagram),
-            Some(kind) => match self.by_address.get(&tuple.remote).copied() {
+            Some(kind) => match self.owner(&tuple) {
                 Some(key) => self.enter(now, key, |transport, out| {
                     if let Some(transport) = transport.web_rtc_mut() {
                         transport.handle_datagram(now, kind, datagram, out);
@@ -65,12 +64,11 @@ impl Engine {
             return;
         };
         let held_by_another = self
-            .by_address
-            .get(&tuple.remote)
-            .filter(|owner| **owner != key)
-            .and_then(|owner| self.transports.get(*owner))
+            .owner(&tuple)
+            .filter(|owner| *owner != key)
+            .and_then(|owner| self.transports.get(owner))
             .and_then(|owner| owner.inner.web_rtc())
-            .is_some_and(|owner| owner.ice().is_fresh(now, tuple.remote, ADDRESS_HELD));
+            .is_some_and(|owner| owner.ice().is_fresh(now, &tuple, ADDRESS_HELD));
         if held_by_another {
             self.counters.dropped.refused_checks += 1;
             return;
@@ -92,11 +90,11 @@ impl Engine {
         });
         self.send(now, key, &mut vec![(tuple, checked.response)]);
         if let Some(forgotten) = checked.forgotten {
-            self.forget_address(key, forgotten);
+            self.forget(key, &forgotten);
         }
         // The check may have started what closed the transport at once.
         if checked.authentic && self.transports.contains_key(key) {
-            self.by_address.insert(tuple.remote, key);
+            self.claim(now, key, tuple);
             self.sync_ufrags(key);
         } else if !checked.authentic {
             self.counters.dropped.refused_checks += 1;
@@ -119,12 +117,6 @@ impl Engine {
             if let Some(entry) = self.transports.get_mut(key) {
                 entry.restarted = false;
             }
-        }
-    }
-
-    pub(super) fn forget_address(&mut self, key: TransportKey, address: SocketAddr) {
-        if self.by_address.get(&address) == Some(&key) {
-            self.by_address.remove(&address);
         }
     }
 
@@ -205,6 +197,7 @@ impl Engine {
     ) {
         self.send(now, key, &mut out.datagrams);
         self.counters.dropped.refused += std::mem::take(&mut out.dropped);
+        self.counters.dropped.slow_video += std::mem::take(&mut out.slow_video);
         let mut touched = false;
         for received in out.received.drain(..) {
             self.forward(now, router, received);
@@ -232,6 +225,7 @@ impl Engine {
         }
         if std::mem::take(&mut out.state_changed) {
             self.report_state(key);
+            self.release_connections(key);
         }
         match out.failed.take() {
             Some(reason) => self.transport_died(key, &reason),

@@ -70,7 +70,12 @@ impl Engine {
                 local_port: self.config.udp_port.into(),
                 remote_address: tuple.remote.ip().to_string(),
                 remote_port: tuple.remote.port().into(),
-                protocol: "udp".to_owned(),
+                protocol: if tuple.connection().is_some() {
+                    "tcp"
+                } else {
+                    "udp"
+                }
+                .to_owned(),
             }),
             ..Default::default()
         }

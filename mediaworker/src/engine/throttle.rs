@@ -101,16 +101,12 @@ impl Engine {
     /// Holds back a datagram for a throttled transport. False: it is for another
     /// one, and nothing was done.
     pub(super) fn hold_uplink(&mut self, now: Instant, tuple: Tuple, datagram: &[u8]) -> bool {
-        let own_port = match tuple.protocol {
-            Protocol::OwnPort(port) => self.plain.transport(port),
-            Protocol::Udp => None,
-        };
         let key = match PacketKind::of(datagram) {
-            _ if own_port.is_some() => own_port,
+            _ if matches!(tuple.protocol, Protocol::OwnPort(_)) => self.owner(&tuple),
             Some(PacketKind::Stun) => StunMessage::parse(datagram)
                 .ok()
                 .and_then(|message| self.by_ufrag.get(ice::local_ufrag(&message)?).copied()),
-            Some(_) => self.by_address.get(&tuple.remote).copied(),
+            Some(_) => self.owner(&tuple),
             None => None,
         };
         let Some(key) = key else {

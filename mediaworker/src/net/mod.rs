@@ -1,4 +1,6 @@
 //! Sockets.
 
+pub mod frames;
 pub mod own;
+pub mod tcp;
 pub mod udp;

@@ -292,14 +292,14 @@ mod tests {
             };
             assert_eq!(from.protocol, expected);
         }
-        sockets.send(&mut seen.clone());
+        sockets.send(Instant::now(), &mut seen.clone());
         for _ in 0..3 {
             let mut buffer = [0; 10];
             let (len, from) = client.recv_from(&mut buffer).unwrap();
             assert_eq!((len, &buffer[..2]), (2, &from.port().to_be_bytes()[..]));
         }
         sockets.own().close(one);
-        sockets.send(&mut seen);
+        sockets.send(Instant::now(), &mut seen);
         assert_eq!(sockets.counters().send_errors, 1);
         assert!(UdpSocket::bind((LOCALHOST, one)).is_ok());
     }

@@ -8,11 +8,13 @@ use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::ops::RangeInclusive;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Instant;
 
 use quinn_udp::{BATCH_SIZE, RecvMeta, Transmit, UdpSockRef, UdpSocketState};
 use socket2::{Domain, SockRef, Socket, Type};
 
 use super::own::OwnSockets;
+use super::tcp::TcpSockets;
 use crate::transport::{Protocol, Tuple};
 
 /// What the kernel is asked to buffer, bytes: about 50 ms of a full gigabit.
@@ -28,7 +30,7 @@ const MAX_RECEIVE_CALLS: usize = 4;
 /// Counters since the start.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct NetCounters {
-    /// Datagrams received.
+    /// Datagrams received, and packets over TCP, as in what follows.
     pub received: u64,
     /// Octets in them.
     pub bytes_received: u64,
@@ -83,9 +85,8 @@ impl MediaSocket {
                     protocol,
                 };
                 let data = buffer.get(..meta.len).unwrap_or_default();
-                counters.bytes_received += octets(data.len());
                 for datagram in data.chunks(meta.stride.max(1)) {
-                    counters.received += 1;
+                    counters.note_received(datagram.len());
                     sink(tuple, datagram);
                 }
             }
@@ -100,44 +101,73 @@ impl MediaSocket {
     }
 }
 
-/// The sockets of one worker: those on the port that WebRTC transports share, and
-/// those of plain transports.
+/// The sockets of one worker: those on the port that WebRTC transports share, UDP and
+/// TCP, and those of plain transports.
 #[derive(Debug)]
 pub struct MediaSockets {
     sockets: Vec<MediaSocket>,
     port: u16,
     own: OwnSockets,
+    tcp: TcpSockets,
     buffers: Buffers,
     segments: Vec<u8>,
     counters: NetCounters,
 }
 
 impl MediaSockets {
-    /// Binds the first port of a slice that is free. `::` gets a socket for each
-    /// IP version.
+    /// Binds the first port of a slice that is free, for UDP and TCP. Where there is
+    /// none, the first that is for UDP, without TCP. `::` gets a socket for each IP
+    /// version.
     ///
     /// # Errors
     /// When no port of the slice can be bound: the last reason.
     pub fn bind(listen_ip: IpAddr, ports: RangeInclusive<u16>) -> io::Result<Self> {
         let mut last = io::Error::new(io::ErrorKind::AddrInUse, "the port slice is empty");
+        let mut without_tcp = None;
         for port in ports.clone() {
-            match bind_port(listen_ip, port, SOCKET_BUFFER) {
-                Ok(sockets) => {
-                    warn_of_small_buffers(&sockets);
-                    return Ok(Self {
-                        sockets,
-                        port,
-                        own: OwnSockets::new(listen_ip, ports, port)?,
-                        buffers: buffers(),
-                        segments: Vec::with_capacity(MAX_SEGMENTED),
-                        counters: NetCounters::default(),
-                    });
+            let sockets = match bind_port(listen_ip, port, SOCKET_BUFFER) {
+                Ok(sockets) => sockets,
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                    last = error;
+                    continue;
                 }
-                Err(error) if error.kind() == io::ErrorKind::AddrInUse => last = error,
                 Err(error) => return Err(error),
+            };
+            match TcpSockets::bind(listen_ip, port) {
+                Ok(tcp) => return Self::new(listen_ip, ports, port, sockets, tcp),
+                Err(error) => {
+                    let is_taken = error.kind() == io::ErrorKind::AddrInUse;
+                    without_tcp.get_or_insert((port, sockets, error));
+                    if !is_taken {
+                        break;
+                    }
+                }
             }
         }
-        Err(last)
+        let Some((port, sockets, error)) = without_tcp else {
+            return Err(last);
+        };
+        tracing::warn!(port, %error, "no ICE over TCP: cannot listen on the TCP port");
+        Self::new(listen_ip, ports, port, sockets, TcpSockets::none()?)
+    }
+
+    fn new(
+        listen_ip: IpAddr,
+        ports: RangeInclusive<u16>,
+        port: u16,
+        sockets: Vec<MediaSocket>,
+        tcp: TcpSockets,
+    ) -> io::Result<Self> {
+        warn_of_small_buffers(&sockets);
+        Ok(Self {
+            sockets,
+            port,
+            own: OwnSockets::new(listen_ip, ports, port)?,
+            tcp,
+            buffers: buffers(),
+            segments: Vec::with_capacity(MAX_SEGMENTED),
+            counters: NetCounters::default(),
+        })
     }
 
     /// The shared port.
@@ -155,7 +185,12 @@ impl MediaSockets {
         &mut self.own
     }
 
-    /// Ports of the slice that are taken.
+    /// The connections of the shared port.
+    pub fn tcp(&mut self) -> &mut TcpSockets {
+        &mut self.tcp
+    }
+
+    /// UDP ports of the slice that are taken.
     pub fn ports_in_use(&self) -> usize {
         1 + self.own.len()
     }
@@ -171,6 +206,17 @@ impl MediaSockets {
         shared.chain([self.own.as_fd()])
     }
 
+    /// What to wait on for connections and what comes over them.
+    pub fn tcp_fd(&self) -> BorrowedFd<'_> {
+        self.tcp.as_fd()
+    }
+
+    /// Takes what has come over connections, up to a bound, and gives each packet to
+    /// `sink`.
+    pub fn receive_tcp(&mut self, now: Instant, mut sink: impl FnMut(Tuple, &[u8])) {
+        self.tcp.receive(now, &mut self.counters, &mut sink);
+    }
+
     /// Takes what has arrived, up to a bound, and gives each datagram to `sink`.
     pub fn receive(&mut self, mut sink: impl FnMut(Tuple, &[u8])) {
         let (buffers, counters) = (&mut self.buffers, &mut self.counters);
@@ -181,13 +227,19 @@ impl MediaSockets {
     }
 
     /// Hands datagrams to the kernel, runs of the same size to the same address
-    /// in one call.
-    pub fn send(&mut self, datagrams: &mut Vec<(Tuple, Vec<u8>)>) {
+    /// in one call; and writes what is for connections.
+    pub fn send(&mut self, now: Instant, datagrams: &mut Vec<(Tuple, Vec<u8>)>) {
         let mut rest = datagrams.as_slice();
         while let Some((tuple, first)) = rest.first() {
             let sockets = match tuple.protocol {
                 Protocol::Udp => self.sockets.as_slice(),
                 Protocol::OwnPort(port) => self.own.of(port),
+                Protocol::Tcp(connection) => {
+                    let queued = self.tcp.queue(now, connection, first);
+                    self.counters.count(1, first.len(), queued);
+                    rest = rest.get(1..).unwrap_or_default();
+                    continue;
+                }
             };
             let Some(socket) = sockets.iter().find(|s| s.is_for(tuple.remote)) else {
                 rest = rest.get(1..).unwrap_or_default();
@@ -222,10 +274,16 @@ impl MediaSockets {
             }
         }
         datagrams.clear();
+        self.tcp.flush(now);
     }
 }
 
 impl NetCounters {
+    pub(super) fn note_received(&mut self, len: usize) {
+        self.received += 1;
+        self.bytes_received += octets(len);
+    }
+
     fn count(&mut self, datagrams: usize, bytes: usize, sent: bool) {
         let datagrams = u64::try_from(datagrams).unwrap_or(u64::MAX);
         if sent {
@@ -378,7 +436,7 @@ mod tests {
             .zip(sizes)
             .map(|(i, len)| (to_client, vec![i; len]))
             .collect();
-        sockets.send(&mut datagrams);
+        sockets.send(Instant::now(), &mut datagrams);
         assert!(datagrams.is_empty());
         for (i, len) in (0u8..).zip(sizes) {
             let mut buf = [0; 2000];
@@ -410,5 +468,20 @@ mod tests {
         assert!(second.port() > first.port());
         let full = MediaSockets::bind([127, 0, 0, 1].into(), first.port()..=first.port());
         assert_eq!(full.unwrap_err().kind(), io::ErrorKind::AddrInUse);
+    }
+
+    #[test]
+    fn udp_and_tcp_have_the_same_port_where_there_is_one_for_both() {
+        let ip = IpAddr::from([127, 0, 0, 1]);
+        let taken = std::net::TcpListener::bind("127.0.0.1:42350").unwrap();
+        let mut sockets = MediaSockets::bind(ip, 42_350..=42_351).unwrap();
+        assert_eq!(sockets.port(), 42_351);
+        assert!(sockets.tcp().is_listening());
+        assert!(std::net::TcpStream::connect((ip, 42_351)).is_ok());
+        // Without one, there are calls all the same.
+        let mut sockets = MediaSockets::bind(ip, 42_350..=42_350).unwrap();
+        assert_eq!(sockets.port(), 42_350);
+        assert!(!sockets.tcp().is_listening());
+        drop(taken);
     }
 }

@@ -5,15 +5,14 @@
 //! the latest USE-CANDIDATE, so a client whose address changes would lose media
 //! for many seconds, and because it cannot keep two generations of credentials.
 
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use rand::RngExt;
 use str0m::ice::{StunMessage, StunMessageBuilder};
 
-use super::Tuple;
+use super::{ConnectionKey, Protocol, Tuple};
 
-/// Most remote addresses remembered for one transport; the oldest that does not
+/// Most ways to the client remembered for one transport; the oldest that does not
 /// carry media makes room.
 const MAX_TUPLES: usize = 8;
 
@@ -72,7 +71,7 @@ pub struct Checked {
     /// The check was authentic: its tuple belongs to this transport.
     pub authentic: bool,
     /// A tuple that is no longer remembered.
-    pub forgotten: Option<SocketAddr>,
+    pub forgotten: Option<Tuple>,
 }
 
 /// ICE-lite agent of one transport.
@@ -81,12 +80,14 @@ pub struct IceAgent {
     local: Credentials,
     /// The generation before a restart; valid until the new one is used.
     previous: Option<Credentials>,
-    /// Remote addresses, each with the time of its last authentic check.
+    /// Ways to the client, each with the time of its last authentic check.
     tuples: Vec<(Tuple, Instant)>,
     selected: Option<Tuple>,
     state: IceState,
     last_check: Option<Instant>,
     consent_timeout: Duration,
+    /// Only TCP candidates were offered.
+    tcp_only: bool,
 }
 
 impl Default for IceAgent {
@@ -106,12 +107,18 @@ impl IceAgent {
             state: IceState::New,
             last_check: None,
             consent_timeout: CONSENT_TIMEOUT,
+            tcp_only: false,
         }
     }
 
     /// Another time than [`CONSENT_TIMEOUT`].
     pub fn set_consent_timeout(&mut self, timeout: Duration) {
         self.consent_timeout = timeout;
+    }
+
+    /// Takes no checks over UDP.
+    pub fn set_tcp_only(&mut self) {
+        self.tcp_only = true;
     }
 
     /// The current local credentials.
@@ -129,16 +136,40 @@ impl IceAgent {
         self.selected
     }
 
-    /// Every remembered remote address.
+    /// Every remembered way to the client.
     pub fn tuples(&self) -> impl Iterator<Item = Tuple> {
         self.tuples.iter().map(|(tuple, _)| *tuple)
     }
 
-    /// Whether an authentic check has come from this address within `time`.
-    pub fn is_fresh(&self, now: Instant, remote: SocketAddr, time: Duration) -> bool {
+    /// Whether an authentic check has come this way within `time`.
+    pub fn is_fresh(&self, now: Instant, way: &Tuple, time: Duration) -> bool {
         self.tuples
             .iter()
-            .any(|(tuple, at)| tuple.remote == remote && now.saturating_duration_since(*at) < time)
+            .any(|(tuple, at)| tuple.is_same_way(way) && now.saturating_duration_since(*at) < time)
+    }
+
+    /// A TCP connection is gone. If it carried media, the way with the latest check
+    /// does now, where there is one with consent. Where there is none, the client has
+    /// until consent expires to come back.
+    pub fn lose(&mut self, now: Instant, connection: ConnectionKey) {
+        let gone = Some(connection);
+        self.tuples.retain(|(tuple, _)| tuple.connection() != gone);
+        if self.selected.and_then(|tuple| tuple.connection()) == gone {
+            let consented = self
+                .tuples
+                .iter()
+                .filter(|(_, at)| now.saturating_duration_since(*at) < self.consent_timeout);
+            let latest = consented.max_by_key(|(_, at)| *at);
+            self.selected = latest.map(|(tuple, _)| *tuple);
+        }
+    }
+
+    /// Gives up all TCP connections, as is due when consent has expired: a client that
+    /// comes back connects again. Returns what is not remembered any more.
+    pub fn take_connections(&mut self) -> Vec<Tuple> {
+        let is_connection = |(tuple, _): &mut (Tuple, Instant)| tuple.connection().is_some();
+        let taken = self.tuples.extract_if(.., is_connection);
+        taken.map(|(tuple, _)| tuple).collect()
     }
 
     /// Username fragments that checks for this transport may carry.
@@ -183,7 +214,7 @@ impl IceAgent {
         tuple: Tuple,
         message: &StunMessage<'_>,
     ) -> Option<Checked> {
-        if !message.is_binding_request() {
+        if !message.is_binding_request() || (self.tcp_only && tuple.protocol == Protocol::Udp) {
             return None;
         }
         let (ufrag, _) = message.split_username()?;
@@ -235,24 +266,23 @@ impl IceAgent {
         })
     }
 
-    fn remember(&mut self, now: Instant, tuple: Tuple) -> Option<SocketAddr> {
-        let known = self
-            .tuples
-            .iter_mut()
-            .find(|(t, _)| t.remote == tuple.remote);
+    fn remember(&mut self, now: Instant, tuple: Tuple) -> Option<Tuple> {
+        let mut tuples = self.tuples.iter_mut();
+        let known = tuples.find(|(known, _)| known.is_same_way(&tuple));
         if let Some(known) = known {
             *known = (tuple, now);
             return None;
         }
         let mut forgotten = None;
         if self.tuples.len() >= MAX_TUPLES {
-            let selected = self.selected.map(|t| t.remote);
-            let oldest = self
-                .tuples
-                .iter()
-                .position(|(t, _)| Some(t.remote) != selected);
+            let is_selected = |tuple: &Tuple| {
+                let selected = self.selected.as_ref();
+                selected.is_some_and(|selected| selected.is_same_way(tuple))
+            };
+            let mut tuples = self.tuples.iter();
+            let oldest = tuples.position(|(tuple, _)| !is_selected(tuple));
             if let Some(oldest) = oldest {
-                forgotten = Some(self.tuples.remove(oldest).0.remote);
+                forgotten = Some(self.tuples.remove(oldest).0);
             }
         }
         self.tuples.push((tuple, now));
@@ -297,7 +327,8 @@ pub fn hmac(key: &[u8], parts: &[&[u8]]) -> [u8; 20] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::transport::Protocol;
+    use slotmap::KeyData;
+    use std::net::SocketAddr;
     use str0m::ice::TransId;
 
     fn tuple(port: u16) -> Tuple {
@@ -305,6 +336,14 @@ mod tests {
             remote: SocketAddr::from(([127, 0, 0, 1], port)),
             local: [127, 0, 0, 1].into(),
             protocol: Protocol::Udp,
+        }
+    }
+
+    fn connection(number: u16) -> Tuple {
+        let key = ConnectionKey::from(KeyData::from_ffi(number.into()));
+        Tuple {
+            protocol: Protocol::Tcp(key),
+            ..tuple(number)
         }
     }
 
@@ -417,7 +456,61 @@ mod tests {
         }
         assert_eq!(agent.tuples().count(), MAX_TUPLES);
         assert_eq!(agent.tuples().next(), Some(tuple(1)), "selected");
-        assert!(agent.is_fresh(now, tuple(20).remote, Duration::from_secs(1)));
-        assert!(!agent.is_fresh(now, tuple(2).remote, Duration::from_secs(1)));
+        assert!(agent.is_fresh(now, &tuple(20), Duration::from_secs(1)));
+        assert!(!agent.is_fresh(now, &tuple(2), Duration::from_secs(1)));
+        assert!(!agent.is_fresh(now, &connection(20), Duration::from_secs(1)));
+    }
+
+    #[test]
+    fn a_lost_connection_leaves_media_to_the_latest_other_way() {
+        let start = Instant::now();
+        let mut agent = IceAgent::new();
+        let c = agent.credentials().clone();
+        let user = format!("{}:t", c.ufrag);
+        let plain = request(&user, &c.password, true, false);
+        let nominate = request(&user, &c.password, true, true);
+        let second = |n| start + Duration::from_secs(n);
+        let lose = |agent: &mut IceAgent, at: u64, number: u16| {
+            agent.lose(second(at), connection(number).connection().unwrap());
+        };
+        // The same address over UDP is another way.
+        check(&mut agent, second(0), tuple(1), &plain).unwrap();
+        check(&mut agent, second(1), connection(2), &plain).unwrap();
+        check(&mut agent, second(2), connection(1), &nominate).unwrap();
+        assert_eq!(agent.tuples().count(), 3);
+        lose(&mut agent, 3, 1);
+        assert_eq!(agent.selected(), Some(connection(2)));
+        lose(&mut agent, 3, 2);
+        assert_eq!(agent.selected(), Some(tuple(1)));
+        assert_eq!(agent.state(), IceState::Completed);
+
+        // A way without consent is none.
+        check(&mut agent, second(31), connection(3), &nominate).unwrap();
+        lose(&mut agent, 31, 3);
+        assert_eq!(
+            (agent.selected(), agent.state()),
+            (None, IceState::Completed)
+        );
+        assert_eq!(agent.consent_deadline(), Some(second(61)));
+        // And a client that is back needs to nominate nothing for its media.
+        check(&mut agent, second(32), connection(4), &plain).unwrap();
+        assert_eq!(agent.selected(), Some(connection(4)));
+
+        assert!(agent.handle_timeout(second(62)));
+        assert_eq!(agent.take_connections(), [connection(4)]);
+        assert_eq!(agent.tuples().collect::<Vec<_>>(), [tuple(1)]);
+    }
+
+    #[test]
+    fn udp_is_refused_where_only_tcp_was_offered() {
+        let now = Instant::now();
+        let mut agent = IceAgent::new();
+        agent.set_tcp_only();
+        let c = agent.credentials().clone();
+        let nominate = request(&format!("{}:t", c.ufrag), &c.password, true, true);
+        assert!(check(&mut agent, now, tuple(1), &nominate).is_none());
+        assert_eq!(agent.state(), IceState::New);
+        check(&mut agent, now, connection(1), &nominate).unwrap();
+        assert_eq!(agent.selected(), Some(connection(1)));
     }
 }

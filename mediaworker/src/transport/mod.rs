@@ -27,6 +27,13 @@ pub mod webrtc;
 
 use std::net::{IpAddr, SocketAddr};
 
+use slotmap::new_key_type;
+
+new_key_type! {
+    /// A TCP connection to the worker; never names another one later.
+    pub struct ConnectionKey;
+}
+
 /// Transport protocol of a tuple.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Protocol {
@@ -34,6 +41,9 @@ pub enum Protocol {
     Udp,
     /// The same, over a port that a plain transport has for itself.
     OwnPort(u16),
+    /// One frame of a TCP connection (RFC 4571), one packet; to the same port number
+    /// as [`Protocol::Udp`].
+    Tcp(ConnectionKey),
 }
 
 /// A way to reach a remote: its address, and ours that it talks to.
@@ -45,6 +55,22 @@ pub struct Tuple {
     pub local: IpAddr,
     /// Protocol between the two.
     pub protocol: Protocol,
+}
+
+impl Tuple {
+    /// Whether both lead to the same place in the same way, whichever of our addresses
+    /// is talked to.
+    pub fn is_same_way(&self, other: &Self) -> bool {
+        self.remote == other.remote && self.protocol == other.protocol
+    }
+
+    /// The TCP connection that it is, if it is one.
+    pub fn connection(&self) -> Option<ConnectionKey> {
+        match self.protocol {
+            Protocol::Tcp(connection) => Some(connection),
+            Protocol::Udp | Protocol::OwnPort(_) => None,
+        }
+    }
 }
 
 /// What a datagram carries, by its first bytes (RFC 7983).

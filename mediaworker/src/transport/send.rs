@@ -275,6 +275,20 @@ impl Sending {
         (stream.ssrc == ssrc).then_some(stream.consumer)
     }
 
+    /// The consumers of video.
+    pub fn video_consumers(&self) -> impl Iterator<Item = ConsumerKey> {
+        let video = self.streams().filter(|stream| !stream.kind.is_audio());
+        video.map(|stream| stream.consumer)
+    }
+
+    /// Whether a packet that leaves is one of sound.
+    pub fn is_audio(&self, rtp: &[u8]) -> bool {
+        let ssrc = rtp.get(8..).and_then(|rest| rest.first_chunk());
+        let slot = ssrc.and_then(|ssrc| self.by_ssrc.get(&u32::from_be_bytes(*ssrc)));
+        let stream = slot.and_then(|slot| self.slots.get(*slot)?.as_ref());
+        stream.is_some_and(|stream| stream.kind.is_audio())
+    }
+
     fn by_ssrc_mut(&mut self, ssrc: u32) -> Option<&mut SendStream> {
         let slot = *self.by_ssrc.get(&ssrc)?;
         self.slots.get_mut(slot)?.as_mut()

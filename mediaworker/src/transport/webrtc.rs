@@ -28,7 +28,7 @@ use super::sealing::Sealer;
 use super::send::{ConsumerSpec, Sending};
 use super::srtp::Opener;
 use super::stats::Traffic;
-use super::{PacketKind, TransportError, Tuple, sctp, srtcp};
+use super::{ConnectionKey, PacketKind, TransportError, Tuple, sctp, srtcp};
 use building::{build, feed, remote_ice};
 
 pub use super::media::RouterMedia;
@@ -88,6 +88,8 @@ pub struct Output {
     pub state_changed: bool,
     /// Packets or datagrams that were not taken in.
     pub dropped: u64,
+    /// Packets of video that were not sent because the client's TCP connection is slow.
+    pub slow_video: u64,
     /// The transport is dead: why.
     pub failed: Option<String>,
 }
@@ -118,6 +120,10 @@ pub struct WebRtcTransport {
     traffic: Traffic,
     /// What can be sent to the client.
     pub(super) bandwidth: Bandwidth,
+    /// TCP connections on which too much waits.
+    slow: Vec<ConnectionKey>,
+    /// Video was not sent because there was no way, or a slow one.
+    owes_video: bool,
 }
 
 impl WebRtcTransport {
@@ -149,6 +155,8 @@ impl WebRtcTransport {
             resends: ResendBudget::default(),
             traffic: Traffic::default(),
             bandwidth: Bandwidth::new(limits),
+            slow: Vec::new(),
+            owes_video: false,
         }
     }
 
@@ -160,6 +168,11 @@ impl WebRtcTransport {
     /// See [`IceAgent::set_consent_timeout`]; before the transport is used.
     pub fn set_consent_timeout(&mut self, timeout: Duration) {
         self.ice.set_consent_timeout(timeout);
+    }
+
+    /// See [`IceAgent::set_tcp_only`]; before the transport is used.
+    pub fn set_tcp_only(&mut self) {
+        self.ice.set_tcp_only();
     }
 
     /// Current DTLS state.
@@ -193,6 +206,7 @@ impl WebRtcTransport {
         let before = self.ice.state();
         let checked = self.ice.handle_check(now, tuple, message)?;
         out.state_changed |= before != self.ice.state();
+        self.catch_up(out);
         self.start_if_ready(now, out);
         Some(checked)
     }

@@ -28,5 +28,6 @@ mod room;
 mod scores;
 mod speakers;
 mod stats;
+mod tcp;
 mod temporal;
 mod throttle;

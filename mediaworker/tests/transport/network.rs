@@ -6,8 +6,9 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use mediaworker::engine::{AnnouncedAddress, Engine, EngineConfig};
-use mediaworker::transport::{PacketKind, Protocol, Tuple};
+use mediaworker::engine::{AnnouncedAddress, ConnectionNote, Engine, EngineConfig};
+use mediaworker::transport::{ConnectionKey, PacketKind, Protocol, Tuple};
+use slotmap::KeyData;
 use test_peer::{Peer, PeerConfig, Remote};
 
 pub const PORT: u16 = 40_000;
@@ -46,8 +47,13 @@ impl Conditions {
     };
 }
 
+/// A TCP connection; the network knows nothing of them but their numbers.
+pub fn connection(number: usize) -> ConnectionKey {
+    KeyData::from_ffi(number as u64).into()
+}
+
 enum To {
-    Server { from: SocketAddr },
+    Server { from: SocketAddr, over: Protocol },
     Peer(usize),
 }
 
@@ -56,6 +62,8 @@ pub struct Client {
     pub peer: Peer,
     /// Where the network sees it; a NAT may change that.
     pub address: SocketAddr,
+    /// How it sends, and can be reached.
+    pub over: Protocol,
     /// Nothing goes to it or comes from it.
     pub cut: bool,
     /// Octets that have reached it.
@@ -125,6 +133,10 @@ pub struct Network {
     pub plain: Vec<(Tuple, Vec<u8>)>,
     /// Ticks go by [`measured_tick`].
     pub measured: bool,
+    /// New clients have a TCP connection each, and new transports offer nothing else.
+    pub over_tcp: bool,
+    /// What the engine has told of connections.
+    pub notes: Vec<ConnectionNote>,
     under_way: BTreeMap<(Instant, u64), (To, Vec<u8>)>,
     order: u64,
     random: u64,
@@ -136,6 +148,7 @@ impl Network {
         let engine = Engine::new(EngineConfig {
             announced: vec![AnnouncedAddress("10.0.0.1".into())],
             udp_port: PORT,
+            tcp: true,
         })
         .unwrap();
         Self {
@@ -149,6 +162,8 @@ impl Network {
             lost: 0,
             plain: Vec::new(),
             measured: false,
+            over_tcp: false,
+            notes: Vec::new(),
             under_way: BTreeMap::new(),
             order: 0,
             random: seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1,
@@ -172,6 +187,10 @@ impl Network {
         self.clients.push(Client {
             peer,
             address,
+            over: match self.over_tcp {
+                true => Protocol::Tcp(connection(id + 1)),
+                false => Protocol::Udp,
+            },
             cut: false,
             reached: 0,
             downlink: None,
@@ -207,6 +226,7 @@ impl Network {
                 producing,
                 consuming: !producing,
                 sctp,
+                force_tcp: self.over_tcp,
                 ..Default::default()
             })
             .unwrap()
@@ -280,11 +300,11 @@ impl Network {
         let mut arrived = Vec::new();
         for (to, datagram) in due {
             match to {
-                To::Server { from } => {
+                To::Server { from, over } => {
                     let tuple = Tuple {
                         remote: from,
                         local: server_address().ip(),
-                        protocol: Protocol::Udp,
+                        protocol: over,
                     };
                     arrived.push((tuple, datagram));
                 }
@@ -299,7 +319,7 @@ impl Network {
         let tick = if self.measured { measured_tick } else { tick };
         tick(&mut self.engine, now, &arrived, &mut datagrams);
         for (tuple, datagram) in datagrams {
-            if tuple.protocol != Protocol::Udp {
+            if matches!(tuple.protocol, Protocol::OwnPort(_)) {
                 self.plain.push((tuple, datagram));
                 continue;
             }
@@ -307,12 +327,13 @@ impl Network {
             let client = self
                 .clients
                 .iter()
-                .position(|c| c.address == tuple.remote && !c.cut);
+                .position(|c| (c.address, c.over) == (tuple.remote, tuple.protocol) && !c.cut);
             // To an address that nobody has any more: lost.
             if let Some(client) = client {
                 self.send(To::Peer(client), datagram);
             }
         }
+        self.notes.extend(self.engine.take_connection_notes());
         while let Some(event) = self.engine.poll_event() {
             assert_eq!(event.router_id, "room");
             self.events.extend(event.event);
@@ -320,10 +341,10 @@ impl Network {
         for id in 0..self.clients.len() {
             let client = &mut self.clients[id];
             client.peer.advance(now);
-            let (from, cut) = (client.address, client.cut);
+            let (from, over, cut) = (client.address, client.over, client.cut);
             while let Some(datagram) = self.clients[id].peer.poll_datagram() {
                 if !cut {
-                    self.send(To::Server { from }, datagram);
+                    self.send(To::Server { from, over }, datagram);
                 }
             }
         }
@@ -365,7 +386,10 @@ impl Network {
             let at = self.now + queued + self.conditions.delay + jitter;
             self.order += 1;
             let to = match &to {
-                To::Server { from } => To::Server { from: *from },
+                To::Server { from, over } => To::Server {
+                    from: *from,
+                    over: *over,
+                },
                 To::Peer(client) => To::Peer(*client),
             };
             self.under_way

@@ -420,7 +420,7 @@ fn what_is_not_the_senders_changes_nothing() {
             unparsable: before.unparsable + more.unparsable,
             unknown: before.unknown + more.unknown,
             refused: before.refused + more.refused,
-            refused_checks: before.refused_checks,
+            ..before
         };
         assert_eq!(
             dropped(network),

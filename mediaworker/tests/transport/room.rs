@@ -334,7 +334,15 @@ pub fn call_with(
     change: impl Fn(&mut ProduceRequest),
     sender: test_peer::PeerConfig,
 ) -> (Network, Source, Source) {
-    let mut network = Network::new(seed);
+    call_in(Network::new(seed), change, sender)
+}
+
+/// The same in a network that is there already.
+pub fn call_in(
+    mut network: Network,
+    change: impl Fn(&mut ProduceRequest),
+    sender: test_peer::PeerConfig,
+) -> (Network, Source, Source) {
     create_router(&mut network);
     let a = network.add_client(&sender);
     let b = network.add_client(&test_peer::PeerConfig::receiving());

@@ -27,10 +27,7 @@ pub(super) async fn create(
     session: SessionId,
     data: &Value,
 ) -> Result<Reply, Error> {
-    if fields::flag(data, "forceTcp")? {
-        let reason = "cannot be served: ICE over TCP is not available";
-        return Err(Error::field("forceTcp", reason));
-    }
+    let force_tcp = fields::flag(data, "forceTcp")?;
     let producing = fields::flag(data, "producing")?;
     let consuming = fields::flag(data, "consuming")?;
     let streams = sctp::num_streams(data)?;
@@ -59,6 +56,7 @@ pub(super) async fn create(
         initial_outgoing_bitrate: Some(outgoing.initial),
         min_outgoing_bitrate: Some(outgoing.min),
         max_outgoing_bitrate: (outgoing.max > 0).then_some(outgoing.max),
+        force_tcp,
     };
     let created = room.worker.client.create_web_rtc_transport(request).await;
     let created = match created {

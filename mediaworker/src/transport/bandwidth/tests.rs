@@ -1,3 +1,5 @@
+//! What is believed of the way to a client, in tables.
+
 use super::*;
 
 #[test]

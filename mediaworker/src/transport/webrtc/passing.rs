@@ -5,13 +5,13 @@ use std::time::Instant;
 use router::ProducerKey;
 
 use super::{Output, Role, WebRtcTransport};
-use crate::transport::PacketKind;
 use crate::transport::guard::Resend;
 use crate::transport::receive::Receiving;
 use crate::transport::rtcp::{self, Heard};
 use crate::transport::send::{Asked, Departure, Sending};
 use crate::transport::srtcp;
 use crate::transport::stats::Traffic;
+use crate::transport::{ConnectionKey, PacketKind, Tuple};
 
 impl WebRtcTransport {
     /// What has passed.
@@ -78,6 +78,50 @@ impl WebRtcTransport {
     pub fn want_bitrate(&mut self, now: Instant, desired: u64, wants_more: bool) {
         if self.is_connected() {
             self.bandwidth.want(now, desired, wants_more);
+        }
+    }
+
+    /// See [`IceAgent::lose`].
+    ///
+    /// [`IceAgent::lose`]: crate::transport::ice::IceAgent::lose
+    pub fn lose_connection(&mut self, now: Instant, connection: ConnectionKey, out: &mut Output) {
+        self.ice.lose(now, connection);
+        self.set_slow(connection, false, out);
+    }
+
+    /// See [`IceAgent::take_connections`].
+    ///
+    /// [`IceAgent::take_connections`]: crate::transport::ice::IceAgent::take_connections
+    pub fn take_connections(&mut self) -> Vec<Tuple> {
+        self.slow.clear();
+        self.ice.take_connections()
+    }
+
+    /// More waits on a TCP connection of this transport than it can take for now, or
+    /// no longer. While it carries the media, no video leaves.
+    pub fn set_slow(&mut self, connection: ConnectionKey, slow: bool, out: &mut Output) {
+        let ice = &self.ice;
+        let is_open = |it: ConnectionKey| ice.tuples().any(|way| way.connection() == Some(it));
+        self.slow.retain(|it| *it != connection && is_open(*it));
+        if slow && is_open(connection) {
+            self.slow.push(connection);
+        }
+        self.catch_up(out);
+    }
+
+    /// Whether what carries the media is slow.
+    fn is_slow(&self) -> bool {
+        let carries = self.ice.selected().and_then(|way| way.connection());
+        carries.is_some_and(|it| self.slow.contains(&it))
+    }
+
+    /// Asks for keyframes where video was not sent that can be sent again: the client
+    /// would only find out that it needs them.
+    pub(super) fn catch_up(&mut self, out: &mut Output) {
+        if self.owes_video && self.ice.selected().is_some() && !self.is_slow() {
+            self.owes_video = false;
+            let consumers = self.sending.video_consumers();
+            out.key_frame_requests.extend(consumers);
         }
     }
 
@@ -222,6 +266,16 @@ impl WebRtcTransport {
         kind: Departure,
         out: &mut Output,
     ) {
+        // What only finds out whether it passes is held back, too.
+        if !self.slow.is_empty()
+            && self.is_slow()
+            && (kind == Departure::Probe || !self.sending.is_audio(&rtp))
+        {
+            // The client tells that it is missing, which is what slows down the rest.
+            out.slow_video += 1;
+            self.owes_video = true;
+            return;
+        }
         let meter = match kind {
             Departure::Media => {
                 self.resends.media();
@@ -240,7 +294,10 @@ impl WebRtcTransport {
                 self.traffic.sent.add(now, datagram.len());
                 out.datagrams.push((tuple, datagram));
             }
-            None => out.dropped += 1,
+            None => {
+                out.dropped += 1;
+                self.owes_video = true;
+            }
         }
     }
 }
