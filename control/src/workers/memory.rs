@@ -16,6 +16,9 @@ const NEEDED_EACH: u64 = 128 << 20;
 /// Open files of a process that are no client's and no port's.
 const FILES_RESERVED: u64 = 128;
 
+/// Connections for ICE over TCP that a media worker takes.
+const TCP_CONNECTIONS: u64 = 4096;
+
 /// What is granted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Granted {
@@ -66,10 +69,10 @@ impl Granted {
         let ports = plan.slots.iter().map(|slot| slot.ports);
         let ports = ports.map(|(first, last)| u64::from(last.saturating_sub(first)) + 1);
         let ports = ports.max().unwrap_or_default();
-        if self.files < ports + FILES_RESERVED {
+        if self.files < ports + TCP_CONNECTIONS + FILES_RESERVED {
             notes.push(format!(
-                "{} open files are allowed (ulimit -n), too few for the {ports} ports of each \
-                 media worker",
+                "{} open files are allowed (ulimit -n), too few for the {ports} ports and \
+                 {TCP_CONNECTIONS} TCP connections of each media worker",
                 self.files
             ));
         }

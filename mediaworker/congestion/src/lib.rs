@@ -200,6 +200,9 @@ impl Controller {
     pub fn handle_feedback(&mut self, now: Instant, message: &[u8]) -> Option<Report> {
         let feedback = Feedback::read(message)?;
         let base = self.register.extend(feedback.base)?;
+        if base + u64::from(feedback.count) <= self.register.oldest() {
+            return None;
+        }
         let at = self.micros(now);
         let mut told = Told::default();
         let is_next = self.is_next(feedback.sequence);
@@ -224,14 +227,18 @@ impl Controller {
             self.delay.note(at, way);
         }
         self.loss.note(at, told.arrived, told.lost);
+        // While nothing is wanted, what little is sent says nothing of what could be.
+        let is_idle = self.wanted == 0;
         let collapsed = match told.newest {
-            Some(_) => self.follow(at),
-            None => None,
+            Some(_) if !is_idle => self.follow(at),
+            _ => None,
         };
         self.rate
             .clamp(bits(self.limits.min), bits(self.limits.max));
-        self.loss
-            .look(at, bits(self.estimate()), self.rate.bitrate());
+        if !is_idle {
+            self.loss
+                .look(at, bits(self.estimate()), self.rate.bitrate());
+        }
         Some(Report {
             arrived: u32::try_from(told.arrived).unwrap_or(0),
             lost: u32::try_from(told.lost).unwrap_or(0),
@@ -271,11 +278,14 @@ impl Controller {
             && usage != Usage::Over
         {
             let passes = outcome.bitrate.min(self.limits.max);
+            let before = self.estimate();
             if bits(passes) > self.rate.bitrate() {
                 self.rate.set(bits(passes));
             }
             self.loss.raise(bits(passes));
-            if outcome.bitrate >= outcome.tried * PROBE_ON_PERCENT / 100 {
+            // One that has shown nothing new would show the same again.
+            let is_news = self.estimate() >= before * PROBE_LEAST_PERCENT / 100;
+            if is_news && outcome.bitrate >= outcome.tried * PROBE_ON_PERCENT / 100 {
                 self.try_more(at);
             }
         }
@@ -404,6 +414,15 @@ impl Controller {
         self.rate.set(bits(bitrate));
     }
 
+    /// Packets take another way from now on: how long that is, is not known, nor what it
+    /// carries. The estimate stays until that shows.
+    pub fn moved(&mut self, now: Instant) {
+        let at = self.micros(now);
+        self.delay = Delay::default();
+        self.arrivals = Arrivals::default();
+        self.renew(at);
+    }
+
     /// What was sent up to now says nothing any more.
     fn renew(&mut self, at: i64) {
         self.loss.clear();
@@ -427,15 +446,18 @@ impl Controller {
     pub fn probe(&mut self, now: Instant) -> bool {
         self.start.get_or_insert(now);
         let at = self.micros(now);
-        let loses = self.loss.share(at).is_some_and(|it| it > NO_PROBE_LOSS);
-        let queues = self.delay.queue() >= Some(LONG_QUEUE) || self.trend.usage() == Usage::Over;
-        !loses && !queues && self.try_more(at)
+        self.try_more(at)
     }
 
     fn try_more(&mut self, at: i64) -> bool {
+        let loses = self.loss.share(at).is_some_and(|it| it > NO_PROBE_LOSS);
+        let queues = self.delay.queue() >= Some(LONG_QUEUE) || self.trend.usage() == Usage::Over;
         let estimate = self.estimate();
         let rate = self.wanted.min(estimate * PROBE_PERCENT / 100);
-        rate >= estimate * PROBE_LEAST_PERCENT / 100 && self.probes.start(at, rate)
+        !loses
+            && !queues
+            && rate >= estimate * PROBE_LEAST_PERCENT / 100
+            && self.probes.start(at, rate)
     }
 
     /// Gives up the probe that is under way: there is nothing to send.
@@ -513,10 +535,11 @@ mod tests {
     }
 
     /// What is left of the estimate when packets each 5 ms take longer and longer, by so
-    /// many microseconds each, up to a limit.
-    fn after_growth(by: i64, most: i64) -> u64 {
+    /// many microseconds each, up to a limit, while so much is wanted.
+    fn after_growth(by: i64, most: i64, wanted: u64) -> u64 {
         let start = Instant::now();
         let mut controller = Controller::new(LIMITS);
+        controller.want(wanted);
         let mut last = 0;
         let mut lowest = controller.estimate();
         let mut message = Vec::new();
@@ -546,8 +569,39 @@ mod tests {
 
     #[test]
     fn what_hardly_waits_does_not_lower_the_estimate() {
-        assert_eq!(after_growth(600, 25_000), 1_000_000);
-        assert!(after_growth(600, 100_000) < 900_000);
+        assert_eq!(after_growth(600, 25_000, 1), 1_000_000);
+        assert!(after_growth(600, 100_000, 1) < 900_000);
+        assert_eq!(
+            after_growth(600, 100_000, 0),
+            1_000_000,
+            "nothing is wanted"
+        );
+    }
+
+    #[test]
+    fn a_longer_way_is_no_queue() {
+        for moves in [false, true] {
+            let start = Instant::now();
+            let mut controller = Controller::new(LIMITS);
+            controller.want(1);
+            for index in 0..400u16 {
+                // It takes 64 ms longer after a while.
+                let longer = u64::from(index >= 200) * 64;
+                let now = start + Duration::from_millis(u64::from(index) * 5 + longer);
+                controller.sent(now - Duration::from_millis(longer), 1250);
+                if moves && index == 200 {
+                    controller.moved(now);
+                }
+                if index % 10 == 9 {
+                    let later = u8::from(index >= 200);
+                    let mut message = message(index - 9, (index / 10) as u8, false);
+                    message[6] += later;
+                    controller.handle_feedback(now, &message);
+                }
+            }
+            let queue = controller.queue_delay().unwrap();
+            assert_eq!(queue < duration(BUSY_QUEUE), moves, "{queue:?}");
+        }
     }
 
     #[test]

@@ -88,10 +88,13 @@ impl Loss {
             return;
         }
         self.looked = Some(now);
-        let Some(share) = self.sample(now) else {
+        let Some((share, all)) = self.counted(now).filter(|(_, all)| *all >= SAMPLE) else {
             return;
         };
-        if share > HIGH {
+        // Of few packets, many are lost now and then that are not lost as a rule.
+        #[expect(clippy::cast_precision_loss, reason = "packets of a second")]
+        let error = (share * (1.0 - share) / all as f64).sqrt();
+        if share - error > HIGH {
             self.limit = Some(estimate * (1.0 - share / 2.0));
         } else if share < LOW {
             self.limit = self.limit.map(|limit| limit * RISE);
@@ -138,6 +141,17 @@ mod tests {
         assert_eq!(after(20, 9), 1_000_000.0);
         assert_eq!(after(1, 20), 900_000.0);
         assert!(after(20, 50) < 10_000.0);
+    }
+
+    #[test]
+    fn few_packets_say_little() {
+        for (lost, lowers) in [(3, false), (6, true)] {
+            let mut loss = Loss::default();
+            loss.look(0, 1_000_000.0, 1_000_000.0);
+            loss.note(WINDOW, 20 - lost, lost);
+            loss.look(WINDOW, 1_000_000.0, 1_000_000.0);
+            assert_eq!(loss.limit().is_some(), lowers, "{lost} of 20");
+        }
     }
 
     #[test]

@@ -77,6 +77,11 @@ impl Register {
         self.next
     }
 
+    /// The number of the oldest packet that is remembered.
+    pub fn oldest(&self) -> u64 {
+        self.oldest
+    }
+
     /// Notes that the next packet has been sent.
     pub fn push(&mut self, at: i64, len: usize, probe: ProbeId) {
         let len = u16::try_from(len).unwrap_or(u16::MAX);

@@ -440,6 +440,21 @@ fn nothing_is_probed_that_is_not_wanted() {
 }
 
 #[test]
+fn what_is_known_is_not_probed_over_and_over() {
+    for seed in 0..20 {
+        // A little more is wanted than there is.
+        let mut link = Simulation::new(seed, Source::Camera(3_000_000), 2_000_000);
+        link.controller.want(2_400_000);
+        link.run(10 * SECOND);
+        let before = link.probed;
+        link.run(30 * SECOND);
+        let probed = link.probed - before;
+        // Each 1.5 s, of 8,000 octets in packets of 240.
+        assert!(probed <= 20 * 40, "seed {seed}: {probed} packets");
+    }
+}
+
+#[test]
 fn what_a_hostile_receiver_says_does_no_harm() {
     let mut random = Random(99);
     let start = Instant::now();

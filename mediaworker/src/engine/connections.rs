@@ -116,8 +116,8 @@ impl Engine {
         match self.config.tcp {
             true => Ok(()),
             false => Err(TransportError::Invalid(format!(
-                "forceTcp: this server has no ICE over TCP now, another process listens on \
-                 TCP port {}",
+                "forceTcp: this server has no ICE over TCP now, for it cannot listen on TCP \
+                 port {}",
                 self.config.udp_port
             ))),
         }

@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt::TcpUserTimeout;
 use slotmap::{Key, KeyData, SlotMap};
 use socket2::{Domain, SockRef, Socket, Type};
 
@@ -30,9 +32,13 @@ const LIMITS: Limits = Limits {
 };
 /// Time in which a transport has to claim a connection.
 const CLAIM_TIMEOUT: Duration = Duration::from_secs(10);
-/// Frames before it has. Clients begin with a connectivity check and repeat it a few
-/// times; nothing else makes sense before that was answered.
-const MAX_UNCLAIMED_FRAMES: u32 = 16;
+/// Frames before it has. Clients begin with a connectivity check and repeat it, twenty
+/// times a second, until it is answered; nothing else makes sense before. On a long way
+/// many of them come at once.
+const MAX_UNCLAIMED_FRAMES: u32 = 256;
+/// Octets of a frame, at least: a DTLS record's header. Shorter ones would cost much more
+/// to look at than to send.
+const LEAST_FRAME: usize = 13;
 /// Time without anything from a client after which a claimed connection is closed, as
 /// one that it does not use any more. No transport waits longer for a check.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(300);
@@ -44,17 +50,23 @@ const SWEEP: Duration = Duration::from_secs(1);
 
 /// Connections that the kernel keeps for us, of each listener.
 const BACKLOG: i32 = 256;
-/// Connections that are taken in one tick, of each listener; connections that are
-/// looked at in one tick; and reads of each. What is left makes the next tick come at
-/// once.
+/// Connections that are taken in one tick, of each listener, and connections that are
+/// read once in one tick. What is left makes the next tick come at once, when datagrams
+/// have had their turn.
 const MAX_ACCEPTS: usize = 32;
-const MAX_READY: usize = 64;
-const MAX_READS: usize = 4;
+const MAX_READY: usize = 16;
 /// Room for one read.
-const READ_BUFFER: usize = 16 << 10;
+const READ_BUFFER: usize = 8 << 10;
 /// What the kernel is asked to buffer of what we send on a connection, bytes. It is
 /// beyond our reach, so it must not be much: 100 ms of 10 Mbit/s.
 const SEND_BUFFER: usize = 128 << 10;
+/// Time after which the kernel gives up a connection, milliseconds, when what was sent is
+/// not acknowledged, or not read: also one that is closed here and has something left.
+const USER_TIMEOUT: u32 = 15_000;
+/// Most that waits for all clients together, bytes; above that, nothing more waits for a
+/// client that has more than [`FAIR_WAITING`] already.
+const MAX_WAITING_ALL: usize = 64 << 20;
+const FAIR_WAITING: usize = 16 << 10;
 
 /// Most connections.
 #[derive(Debug, Clone, Copy)]
@@ -151,6 +163,8 @@ pub struct TcpSockets {
     /// Taken after every call: a few for each connection at most.
     events: VecDeque<ConnectionEvent>,
     buffer: Vec<u8>,
+    /// Octets that wait, of all connections.
+    waits: usize,
     counters: TcpCounters,
     swept: Option<Instant>,
     /// The kernel had no more file descriptors; the next sweep listens again.
@@ -173,6 +187,7 @@ impl TcpSockets {
             dirty: Vec::new(),
             events: VecDeque::new(),
             buffer: Vec::new(),
+            waits: 0,
             counters: TcpCounters::default(),
             swept: None,
             deaf: false,
@@ -321,6 +336,7 @@ impl TcpSockets {
         stream.set_nonblocking(true)?;
         stream.set_nodelay(true)?;
         let _ = SockRef::from(&stream).set_send_buffer_size(SEND_BUFFER);
+        let _ = setsockopt(&stream, TcpUserTimeout, &USER_TIMEOUT);
         let local = stream.local_addr()?.ip();
         let key = self.connections.insert_with_key(|key| Connection {
             stream,
@@ -362,25 +378,23 @@ impl TcpSockets {
         counters: &mut NetCounters,
         sink: &mut impl FnMut(Tuple, &[u8]),
     ) {
-        for _ in 0..MAX_READS {
-            // It may be gone since the kernel said that it is ready.
-            let Some(connection) = self.connections.get_mut(key) else {
-                return;
-            };
-            let len = match connection.stream.read(&mut self.buffer) {
-                Ok(0) => return self.close(key, Reason::Ended),
-                Ok(len) => len,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(_) => return self.close(key, Reason::Ended),
-            };
-            let bytes = self.buffer.get(..len).unwrap_or_default();
-            if connection.take(now, bytes, counters, sink).is_err() {
-                return self.close(key, Reason::Malformed);
+        // It may be gone since the kernel said that it is ready.
+        let Some(connection) = self.connections.get_mut(key) else {
+            return;
+        };
+        let len = match connection.stream.read(&mut self.buffer) {
+            Ok(0) => return self.close(key, Reason::Ended),
+            Ok(len) => len,
+            Err(error) => {
+                return match error.kind() {
+                    io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => {}
+                    _ => self.close(key, Reason::Ended),
+                };
             }
-            if len < self.buffer.len() {
-                return;
-            }
+        };
+        let bytes = self.buffer.get(..len).unwrap_or_default();
+        if connection.take(now, bytes, counters, sink).is_err() {
+            self.close(key, Reason::Malformed);
         }
     }
 
@@ -393,10 +407,13 @@ impl TcpSockets {
         if connection.outgoing.is_empty() {
             connection.progressed = now;
         }
-        let queued = connection.outgoing.push(now, packet);
+        let before = connection.outgoing.len();
+        let fits = self.waits <= MAX_WAITING_ALL || before <= FAIR_WAITING;
+        let queued = fits && connection.outgoing.push(now, packet);
         if !queued {
             self.counters.packets_dropped += 1;
         }
+        self.waits += connection.outgoing.len() - before;
         if !std::mem::replace(&mut connection.dirty, true) {
             self.dirty.push(key);
         }
@@ -424,7 +441,11 @@ impl TcpSockets {
         let Some(connection) = self.connections.get_mut(key) else {
             return;
         };
-        if connection.write(now).is_err() {
+        let before = connection.outgoing.len();
+        let written = connection.write(now);
+        let left = before.saturating_sub(connection.outgoing.len());
+        self.waits = self.waits.saturating_sub(left);
+        if written.is_err() {
             return self.close(key, Reason::Ended);
         }
         let awaits_room = !connection.outgoing.is_empty();
@@ -481,6 +502,7 @@ impl TcpSockets {
             return;
         };
         let Connection { stream, source, .. } = &connection;
+        self.waits = self.waits.saturating_sub(connection.outgoing.len());
         // Closing it would do, but a copy of it may be in a child that is being started.
         let _ = self.epoll.delete(stream);
         if !connection.claimed {
@@ -546,6 +568,9 @@ impl Connection {
             ..
         } = self;
         deframer.take(bytes, |frame| {
+            if frame.len() < LEAST_FRAME {
+                return Err(Malformed::Unexpected);
+            }
             if !*claimed {
                 *unclaimed_frames += 1;
                 let is_check = PacketKind::of(frame) == Some(PacketKind::Stun);
@@ -631,7 +656,9 @@ mod tests {
 
     const LOCALHOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
     /// Two octets that are taken for a connectivity check, until somebody reads more.
-    const CHECK: &[u8] = &[0, 1];
+    const CHECK: &[u8] = &[
+        0, 1, 0, 0, 0x21, 0x12, 0xA4, 0x42, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    ];
     const PATIENCE: Duration = Duration::from_secs(5);
 
     /// Sockets on a port of their own, and a clock that is set by hand.
@@ -805,7 +832,7 @@ mod tests {
     fn what_makes_no_sense_ends_a_connection() {
         let mut framed_dtls = vec![0, 100, 22];
         framed_dtls.resize(102, 0);
-        let checks = [[0, 2], [0, 1]].concat().repeat(17);
+        let checks = [&[0, 20], CHECK].concat().repeat(257);
         for (number, garbage) in [
             b"GET / HTTP/1.1\r\nHost: a\r\n\r\n".to_vec(),
             vec![0xFF; 4000],
@@ -824,6 +851,13 @@ mod tests {
             assert!(is_closed(&mut client), "{number}");
             assert_eq!(bench.sockets.counters().closed_malformed, 1, "{number}");
         }
+        // What is shorter than anything that makes sense costs more than it says.
+        let mut bench = Bench::new(LIMITS);
+        let (mut client, _) = bench.claimed();
+        client.write_all(&[0, 1, 22].repeat(20_000)).unwrap();
+        bench.until("not closed", |it| it.sockets.open() == 0);
+        assert_eq!(bench.received.len(), 1, "the check alone");
+
         let mut bench = Bench::new(LIMITS);
         let (mut client, key) = bench.claimed();
         send(&mut client, &[128; MAX_FRAME]);
@@ -922,6 +956,24 @@ mod tests {
         bench.sockets.queue(bench.now, key, b"more");
         bench.sockets.flush(bench.now);
         assert_eq!(read_frame(&mut client), b"more");
+    }
+
+    #[test]
+    fn what_waits_for_all_is_bounded_and_shared() {
+        let mut bench = Bench::new(LIMITS);
+        let (_client, first) = bench.claimed();
+        let (_other, second) = bench.claimed();
+        let packet = [128; 1000];
+        assert!(bench.sockets.queue(bench.now, first, &packet));
+        assert_eq!(bench.sockets.waits, 1002);
+        bench.sockets.flush(bench.now);
+        assert_eq!(bench.sockets.waits, 0);
+        // As if others had it all.
+        bench.sockets.waits = MAX_WAITING_ALL + 1;
+        let taken = (0..100).filter(|_| bench.sockets.queue(bench.now, second, &packet));
+        assert_eq!(taken.count(), FAIR_WAITING / 1002 + 1);
+        bench.sockets.release(second);
+        assert_eq!(bench.sockets.waits, MAX_WAITING_ALL + 1);
     }
 
     #[test]

@@ -235,8 +235,10 @@ impl MediaSockets {
                 Protocol::Udp => self.sockets.as_slice(),
                 Protocol::OwnPort(port) => self.own.of(port),
                 Protocol::Tcp(connection) => {
-                    let queued = self.tcp.queue(now, connection, first);
-                    self.counters.count(1, first.len(), queued);
+                    // What there is no room for is counted there.
+                    if self.tcp.queue(now, connection, first) {
+                        self.counters.count(1, first.len(), true);
+                    }
                     rest = rest.get(1..).unwrap_or_default();
                     continue;
                 }

@@ -36,6 +36,8 @@ const USELESS_LOSS: f32 = 0.1;
 /// Longest growth of the round trip time that is no queue of ours.
 const HARMLESS_DELAY: Duration = Duration::from_millis(200);
 
+/// What is estimated, at least, where less may be available, bits per second.
+const LEAST_ESTIMATE: u64 = 10_000;
 /// No client's link is taken for wider, bits per second.
 const MAX_ESTIMATE: u64 = 10_000_000_000;
 /// How long the shortest round trip is remembered, once or twice.
@@ -182,10 +184,12 @@ pub struct Bandwidth {
 impl Bandwidth {
     /// Nothing is known yet.
     pub fn new(limits: BitrateLimits) -> Self {
+        let max = limits.max.unwrap_or(MAX_ESTIMATE);
         let bounds = Limits {
             initial: limits.initial,
-            min: limits.min,
-            max: limits.max.unwrap_or(MAX_ESTIMATE),
+            // From nothing, nothing grows.
+            min: limits.min.max(LEAST_ESTIMATE).min(max),
+            max,
         };
         Self {
             limits,
@@ -223,6 +227,15 @@ impl Bandwidth {
         self.collapsed = false;
         self.reports.clear();
         self.controller.want(0);
+    }
+
+    /// The client is reached another way from now on.
+    pub fn moved(&mut self, now: Instant) {
+        self.controller.moved(now);
+        self.reports.clear();
+        self.round_trip_time = None;
+        self.shortest = None;
+        self.shortest_lately = None;
     }
 
     /// The number of the next packet that the client counts.

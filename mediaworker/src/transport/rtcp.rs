@@ -20,6 +20,9 @@ const FIR: u8 = 4;
 const APPLICATION: u8 = 15;
 const REMB: &[u8] = b"REMB";
 const CNAME: u8 = 1;
+/// Most transport-cc messages of one datagram that are heeded: a few octets of each can
+/// be about thousands of packets. Clients send one or two.
+const MAX_FEEDBACK: usize = 4;
 /// Most SSRCs of one goodbye: the count has five bits.
 const MAX_SOURCES: usize = 31;
 /// Most sender reports in one datagram, so that it passes any network.
@@ -111,7 +114,9 @@ fn read_feedback(kind: u8, format: u8, ssrc: u32, body: &[u8], said: &mut Heard)
             said.nack_messages.push(ssrc);
             read_nack(ssrc, body, &mut said.nacks);
         }
-        (TRANSPORT_FEEDBACK, TRANSPORT_CC) => said.feedback.push(body.to_vec()),
+        (TRANSPORT_FEEDBACK, TRANSPORT_CC) if said.feedback.len() < MAX_FEEDBACK => {
+            said.feedback.push(body.to_vec());
+        }
         (PAYLOAD_FEEDBACK, PLI) => said.plis.push(ssrc),
         (PAYLOAD_FEEDBACK, FIR) => {
             let entries = body.chunks_exact(8);

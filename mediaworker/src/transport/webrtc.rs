@@ -203,9 +203,12 @@ impl WebRtcTransport {
         message: &StunMessage<'_>,
         out: &mut Output,
     ) -> Option<Checked> {
-        let before = self.ice.state();
+        let (before, way) = (self.ice.state(), self.ice.selected());
         let checked = self.ice.handle_check(now, tuple, message)?;
         out.state_changed |= before != self.ice.state();
+        if way.is_some() && way != self.ice.selected() {
+            self.bandwidth.moved(now);
+        }
         self.catch_up(out);
         self.start_if_ready(now, out);
         Some(checked)

@@ -75,7 +75,8 @@ impl WebRtcTransport {
                 return;
             }
             let number = self.bandwidth.next_number();
-            let packet = match self.is_connected() {
+            // What a slow connection is spared would be taken for lost.
+            let packet = match self.is_connected() && !self.is_slow() {
                 true => self.sending.probe(now, bitrate, number),
                 false => None,
             };

@@ -110,7 +110,7 @@ impl WebRtcTransport {
     }
 
     /// Whether what carries the media is slow.
-    fn is_slow(&self) -> bool {
+    pub(super) fn is_slow(&self) -> bool {
         let carries = self.ice.selected().and_then(|way| way.connection());
         carries.is_some_and(|it| self.slow.contains(&it))
     }
