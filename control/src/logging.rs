@@ -8,6 +8,7 @@ use std::backtrace::{Backtrace, BacktraceStatus};
 use std::fmt::Display;
 use std::io::{self, Write};
 use std::panic::PanicHookInfo;
+use std::time::Duration;
 
 use tracing::{Level, Metadata, error, warn};
 use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
@@ -33,6 +34,8 @@ const WORRIERS: [&str; 4] = ["str0m", "dimpl", "is", "sctp_proto"];
 /// Most lines that wait while nobody reads the log. Above, lines are dropped: calls
 /// do not wait for a terminal that is stopped or a disk that is busy.
 const MAX_WAITING_LINES: usize = 4096;
+/// Time for the last of them at the end.
+const LAST_LINES: Duration = Duration::from_millis(1500);
 
 /// The log while it is kept. When it is dropped, lines that wait are written, as far
 /// as somebody reads them.
@@ -47,6 +50,23 @@ impl Log {
     /// Tells from time to time what was left out.
     pub fn keep(&self) -> impl Future<Output = ()> + use<> {
         self.limit.clone().keep_turning()
+    }
+
+    /// Ends the log, and then says why the server ends. Where nobody reads it any more,
+    /// that waits for a moment only: the writer itself would wait, and complain to where
+    /// nobody reads either.
+    pub fn end(self, last: Option<String>) {
+        let (done, ended) = std::sync::mpsc::channel();
+        let end = move || {
+            drop(self);
+            if let Some(last) = last {
+                complain(last);
+            }
+            let _ = done.send(());
+        };
+        if std::thread::Builder::new().spawn(end).is_ok() {
+            let _ = ended.recv_timeout(LAST_LINES);
+        }
     }
 }
 

@@ -92,23 +92,23 @@ pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
     };
     let log = logging::start(&config.log, format, traces.as_ref());
     runtime.spawn(log.keep());
-    let code = match runtime.block_on(serve(config)) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            match format {
-                LogFormat::Text => logging::complain(error),
-                // Whatever reads the log expects nothing else in it.
-                LogFormat::Json => error!("{error}"),
+    let (code, last) = match runtime.block_on(serve(config)) {
+        Ok(()) => (ExitCode::SUCCESS, None),
+        Err(error) => match format {
+            LogFormat::Text => (ExitCode::FAILURE, Some(error.to_string())),
+            // Whatever reads the log expects nothing else in it.
+            LogFormat::Json => {
+                error!("{error}");
+                (ExitCode::FAILURE, None)
             }
-            ExitCode::FAILURE
-        }
+        },
     };
     if let Some(traces) = traces {
         traces.end();
     }
     // What is still blocked by now must not hold up the end.
     runtime.shutdown_background();
-    drop(log);
+    log.end(last);
     code
 }
 

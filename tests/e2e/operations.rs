@@ -380,12 +380,12 @@ fn limits_are_raised_as_far_as_they_go() {
     let mut server = Options::new()
         .env("MEDIASOUP_NUM_WORKERS", 1)
         .env("MAX_PEERS", 500)
-        .through("prlimit --nofile=200:1000 --as=700000000:4000000000 --")
+        .through("prlimit --nofile=200:8000 --as=700000000:4000000000 --")
         .start();
     let worker = server.workers()[0].1;
     for pid in [server.pid(), worker] {
         for (name, hard) in [
-            ("Max open files", "1000"),
+            ("Max open files", "8000"),
             ("Max address space", "4000000000"),
         ] {
             let hard = hard.to_owned();

@@ -18,9 +18,11 @@ const WAITING_OF_SOURCE: usize = 64;
 /// More than those.
 const STRANGERS: usize = 100;
 
-/// Longest time without sound when UDP ends. Chromium takes a few seconds to give up
-/// on it, and up to two and a half to say so; without TCP it would lose the call.
-const LONGEST_MOVE: Duration = Duration::from_secs(12);
+/// Longest time without sound when UDP ends. Chromium gives up on it after 5 s where its
+/// connection over TCP is still open, and after 15 s where it has closed that as one that it
+/// does not need; then it takes up to two and a half to say so. Without TCP it would lose
+/// the call.
+const LONGEST_MOVE: Duration = Duration::from_secs(22);
 
 /// What a browser does not say over such a connection.
 const GARBAGE: [&[u8]; 3] = [
@@ -47,7 +49,8 @@ fn closed(server: &Server, reason: &str) -> f64 {
     counted(server, "tcp_connections_closed_total", &label)
 }
 
-/// Connections to the port for media from another address than browsers have.
+/// Connections to the port for media from another address than browsers have; without
+/// those that were refused before they knew that they were there.
 fn strangers(port: u16, number: usize) -> Vec<TcpStream> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -59,14 +62,17 @@ fn strangers(port: u16, number: usize) -> Vec<TcpStream> {
             let from = SocketAddr::from(([127, 0, 0, 2], 0));
             socket.bind(from).unwrap();
             let to = SocketAddr::from(([127, 0, 0, 1], port));
-            let stream = socket.connect(to).await.unwrap();
-            let stream = stream.into_std().unwrap();
+            let stream = match socket.connect(to).await {
+                Err(error) if error.kind() == ErrorKind::ConnectionReset => return None,
+                stream => stream.unwrap().into_std().unwrap(),
+            };
             stream.set_nonblocking(false).unwrap();
             stream.set_read_timeout(Some(DEADLINE)).unwrap();
-            stream
+            Some(stream)
         })
     };
-    std::iter::repeat_with(connect).take(number).collect()
+    let streams = std::iter::repeat_with(connect).take(number);
+    streams.flatten().collect()
 }
 
 /// Whether the other side ends it, in time.
