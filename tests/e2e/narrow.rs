@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::browser::{Browser, consumer};
 use crate::https;
 use crate::netns::Namespace;
-use crate::server::{DEADLINE, Options, Server};
+use crate::server::{DEADLINE, Server};
 
 /// Longest time until the large picture is there again. 8 s are meant, and printed
 /// as a figure; three pages of 1280×720 are hard work for a small machine.
@@ -75,11 +75,7 @@ fn wait_for(server: &Server, bob: &mut Browser, holds: impl Fn(u64) -> bool) -> 
 #[test]
 fn a_narrow_link_makes_the_picture_smaller_and_a_wide_one_large_again() {
     let namespace = Namespace::new();
-    let server = Options::new()
-        .env("MEDIASOUP_NUM_WORKERS", 1)
-        .env("PROTOO_LISTEN_IP", "0.0.0.0")
-        .env("MEDIASOUP_LISTEN_IP", namespace.address)
-        .start();
+    let server = namespace.serve();
     let mut host = Browser::start_alone();
     let mut far = Browser::start_inside(&namespace, &host);
     let url = |host: &str, page: &str| {

@@ -3,6 +3,9 @@
 
 use std::net::Ipv4Addr;
 use std::process::Command;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use crate::server::{Options, Server};
 
 /// A network namespace and the pair of interfaces that leads to it; gone when this
 /// value is.
@@ -20,10 +23,14 @@ pub struct Namespace {
 impl Namespace {
     /// A namespace that reaches this machine, and nothing else.
     pub fn new() -> Self {
-        let id = std::process::id();
+        // Tests run beside each other in one process, as processes do on a machine.
+        static MADE: AtomicU8 = AtomicU8::new(0);
+        let number = MADE.fetch_add(1, Ordering::Relaxed) % 64;
+        let process = std::process::id();
         // A part of the range for benchmarks of networks (RFC 2544).
-        let [_, _, high, low] = id.to_be_bytes();
-        let address = |end: u8| Ipv4Addr::new(198, 18 + (high & 1), low, end);
+        let [_, _, high, low] = process.to_be_bytes();
+        let address = |end: u8| Ipv4Addr::new(198, 18 + (high & 1), low, 4 * number + end);
+        let id = format!("{process}-{number}");
         let mut namespace = Self {
             undo: Vec::new(),
             name: format!("wst-{id}"),
@@ -47,6 +54,15 @@ impl Namespace {
         run(&format!("ip -n {name} link set {inside} up"));
         run(&format!("ip -n {name} link set lo up"));
         namespace
+    }
+
+    /// A server with one worker outside of it, whose media it reaches.
+    pub fn serve(&self) -> Server {
+        Options::new()
+            .env("MEDIASOUP_NUM_WORKERS", 1)
+            .env("PROTOO_LISTEN_IP", "0.0.0.0")
+            .env("MEDIASOUP_LISTEN_IP", self.address)
+            .start()
     }
 
     /// A command that runs inside.

@@ -171,11 +171,7 @@ fn sound(stats: &Value) -> u64 {
 #[test]
 fn a_call_goes_on_where_udp_ends() {
     let namespace = Namespace::new();
-    let server = Options::new()
-        .env("MEDIASOUP_NUM_WORKERS", 1)
-        .env("PROTOO_LISTEN_IP", "0.0.0.0")
-        .env("MEDIASOUP_LISTEN_IP", namespace.address)
-        .start();
+    let server = namespace.serve();
     let mut host = Browser::start_alone();
     let mut far = Browser::start_inside(&namespace, &host);
     let url = |page: &str| {

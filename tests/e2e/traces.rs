@@ -18,7 +18,7 @@ use tonic::{Request, Response, Status};
 
 use crate::client::{Client, rtp_parameters};
 use crate::https;
-use crate::server::{DEADLINE, Options, free_port, wait_until};
+use crate::server::{DEADLINE, Options, Server, free_port, wait_until};
 
 /// Spans that have come, and the names of the services that they are of.
 #[derive(Debug, Default, Clone)]
@@ -101,14 +101,19 @@ fn attribute(span: &Span, key: &str) -> Option<String> {
     }
 }
 
+/// A server with one worker that tells a collector of what it does at once.
+fn traced(collector: SocketAddr) -> Server {
+    Options::new()
+        .env("MEDIASOUP_NUM_WORKERS", 1)
+        .env("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://{collector}"))
+        .env("OTEL_BSP_SCHEDULE_DELAY", 100)
+        .start()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_are_traced_down_to_the_worker() {
     let (collector, address, serving) = Collector::start();
-    let mut server = Options::new()
-        .env("MEDIASOUP_NUM_WORKERS", 1)
-        .env("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://{address}"))
-        .env("OTEL_BSP_SCHEDULE_DELAY", 100)
-        .start();
+    let mut server = traced(address);
     let alice = Client::join(server.address(), "traced", "alice").await;
     let (status, _) = https::get(&server.url("/rooms/none?secret=hunter2"));
     assert_eq!(status, 404);
@@ -161,11 +166,7 @@ async fn requests_are_traced_down_to_the_worker() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broadcasters_requests_are_traced_down_to_the_worker() {
     let (collector, address, _serving) = Collector::start();
-    let server = Options::new()
-        .env("MEDIASOUP_NUM_WORKERS", 1)
-        .env("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://{address}"))
-        .env("OTEL_BSP_SCHEDULE_DELAY", 100)
-        .start();
+    let server = traced(address);
     let post = |path: &str, body: Value| {
         let url = server.url(&format!("/rooms/cast{path}"));
         let (status, answer) = https::request("POST", &url, &[], &body.to_string());
@@ -247,11 +248,7 @@ async fn a_broadcasters_requests_are_traced_down_to_the_worker() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_clients_make_up_is_no_name() {
     let (collector, address, _serving) = Collector::start();
-    let server = Options::new()
-        .env("MEDIASOUP_NUM_WORKERS", 1)
-        .env("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://{address}"))
-        .env("OTEL_BSP_SCHEDULE_DELAY", 100)
-        .start();
+    let server = traced(address);
     for (method, path) in [
         ("HUNTER2", "/health"),
         ("HUNTER3", "/hunter4"),

@@ -185,9 +185,11 @@ const COUNTERS: Counters = [
     ("calls", "Commands of the control plane", |it| it.calls),
 ];
 
+/// A reason, and how often it was one.
+type Reason<T> = (&'static str, fn(&T) -> u64);
+
 /// Why datagrams are dropped.
-type Reasons = [(&'static str, fn(&DroppedDatagrams) -> u64); 6];
-const REASONS: Reasons = [
+const REASONS: [Reason<DroppedDatagrams>; 6] = [
     ("unparsable", |it| it.unparsable),
     ("unknown", |it| it.unknown),
     ("refused_check", |it| it.refused_checks),
@@ -197,8 +199,7 @@ const REASONS: Reasons = [
 ];
 
 /// Why connections are refused or closed.
-type Closings = [(&'static str, fn(&TcpConnections) -> u64); 5];
-const CLOSINGS: Closings = [
+const CLOSINGS: [Reason<TcpConnections>; 5] = [
     ("full", |it| it.refused_full),
     ("source", |it| it.refused_source),
     ("silent", |it| it.closed_silent),
@@ -359,33 +360,37 @@ impl Snapshot {
 
     fn dropped(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let help = "Datagrams that led to nothing, by reason";
-        let name = "worker_datagrams_dropped";
-        let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
-        for (labels, dump) in self.dumps() {
-            let dropped = dump.dropped.unwrap_or_default();
-            for (reason, of) in REASONS {
-                let other = Some(("reason", reason));
-                let labels = OfWorker { other, ..labels };
-                let mut metric = metric.encode_family(&labels)?;
-                metric.encode_counter::<NoLabelSet, _, u64>(&of(&dropped), None)?;
-            }
-        }
-        Ok(())
+        let of = |dump: &DumpResponse| dump.dropped.unwrap_or_default();
+        self.by_reason(encoder, ("worker_datagrams_dropped", help), of, &REASONS)
     }
-}
 
-impl Snapshot {
     fn closed(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let help = "Connections for ICE over TCP that were refused or closed, by reason";
-        let name = "worker_tcp_connections_closed";
+        let of = |dump: &DumpResponse| dump.tcp.unwrap_or_default();
+        self.by_reason(
+            encoder,
+            ("worker_tcp_connections_closed", help),
+            of,
+            &CLOSINGS,
+        )
+    }
+
+    /// A counter of each worker and reason.
+    fn by_reason<T>(
+        &self,
+        encoder: &mut DescriptorEncoder<'_>,
+        (name, help): (&str, &str),
+        counted: impl Fn(&DumpResponse) -> T,
+        reasons: &[Reason<T>],
+    ) -> Result<(), fmt::Error> {
         let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
         for (labels, dump) in self.dumps() {
-            let tcp = dump.tcp.unwrap_or_default();
-            for (reason, of) in CLOSINGS {
-                let other = Some(("reason", reason));
+            let counted = counted(dump);
+            for (reason, of) in reasons {
+                let other = Some(("reason", *reason));
                 let labels = OfWorker { other, ..labels };
                 let mut metric = metric.encode_family(&labels)?;
-                metric.encode_counter::<NoLabelSet, _, u64>(&of(&tcp), None)?;
+                metric.encode_counter::<NoLabelSet, _, u64>(&of(&counted), None)?;
             }
         }
         Ok(())
