@@ -1,37 +1,33 @@
 //! A PlainTransport: RTP and RTCP as they are, on UDP ports of its own, for scripts
 //! that feed or record a room.
 //!
-//! str0m has no part in it: RTP is read and written by `rtp-types`, RTCP by
-//! `rtcp-types`, and what a WebRTC transport leaves to str0m (retransmissions,
-//! reports, keyframe requests) is done here. The books of producers and consumers
+//! str0m has no part in it. What is received goes the way of WebRTC transports; what is
+//! sent is written by `rtp-types` and `rtcp-types`. The books of producers and consumers
 //! are those of WebRTC transports, so statistics and scores are the same.
 
-mod missing;
-mod order;
 mod protection;
 mod remote;
 mod rtcp;
 mod sinks;
-mod sources;
 
 use std::rc::Rc;
 use std::time::{Instant, SystemTime};
 
-use router::{ConsumerKey, Forward, ProducerKey};
-use rtp_types::RtpPacket;
-
 use super::data::DataChannels;
 use super::guard::{Resend, ResendBudget};
 use super::packet::MediaPacket;
-use super::receive::{ProducerSpec, Receiving};
+use super::receive::{Arrival, ProducerSpec, Receiving};
+use super::rtcp::SenderInfo;
+use super::rtcp::asking::{Block, Request};
 use super::send::{ConsumerSpec, PlainReport, Sending};
 use super::stats::Traffic;
 use super::webrtc::{Output, RouterMedia};
 use super::{PacketKind, TransportError, Tuple};
 use protection::Protection;
+use router::{ConsumerKey, Forward, ProducerKey};
 use rtcp::Heard;
+use rtp_types::RtpPacket;
 use sinks::Sinks;
-use sources::Sources;
 
 pub use remote::{Channel, OwnPorts, Remote};
 
@@ -80,7 +76,6 @@ pub struct PlainTransport {
     connect_called: bool,
     receiving: Receiving,
     sending: Sending,
-    sources: Sources,
     sinks: Sinks,
     /// There are none; commands about data find out here.
     data: DataChannels,
@@ -111,7 +106,6 @@ impl PlainTransport {
             connect_called: false,
             receiving: Receiving::default(),
             sending: Sending::default(),
-            sources: Sources::default(),
             sinks: Sinks::default(),
             data: DataChannels::new(None),
             ssrc: rand::random(),
@@ -256,7 +250,7 @@ impl PlainTransport {
             None => true,
             Some(all) => {
                 self.protection.is_some()
-                    || self.sources.is_empty()
+                    || self.receiving.is_empty()
                     || (!self.remote.is_muxed() && !all.is_empty())
             }
         };
@@ -266,32 +260,36 @@ impl PlainTransport {
         };
         if taken == Taken::Used && may_teach && self.remote.learn(channel, from) {
             // What waited for that.
+            self.receiving.wake_at(Some(now));
             self.wake_at(Some(now));
         }
         taken
     }
 
     fn receive_rtp(&mut self, now: Instant, datagram: &[u8], out: &mut Output) -> Taken {
-        let Ok(packet) = RtpPacket::parse(datagram) else {
-            return Taken::Unparsable;
-        };
-        if self.sources.is_empty() {
+        if self.receiving.is_empty() {
             // It only shows where the remote is.
-            return Taken::Used;
+            let is_rtp = RtpPacket::parse(datagram).is_ok();
+            return if is_rtp {
+                Taken::Used
+            } else {
+                Taken::Unparsable
+            };
         }
-        let ssrc = packet.ssrc();
-        let books = &mut self.receiving;
-        let Some(received) = self.sources.receive(now, datagram, &packet, books) else {
-            return Taken::Refused;
+        let len = datagram.len();
+        let (received, again) = match self.receiving.receive(now, datagram, len) {
+            Arrival::Media { received, again } => (received, again),
+            Arrival::Padding | Arrival::Refused => return Taken::Refused,
+            Arrival::Unparsable => return Taken::Unparsable,
         };
-        let meter = if books.arriving().repair {
+        let meter = if again {
             &mut self.traffic.rtx_received
         } else {
             &mut self.traffic.rtp_received
         };
-        meter.add(now, datagram.len());
+        meter.add(now, len);
         out.received.push(received);
-        self.wake_at(self.sources.timeout_of(ssrc));
+        self.wake_at(self.receiving.next_timeout());
         Taken::Used
     }
 
@@ -316,8 +314,12 @@ impl PlainTransport {
                 ntp,
                 timestamp,
             } => {
-                let books = &mut self.receiving;
-                self.sources.handle_report(now, ssrc, ntp, timestamp, books)
+                let sender = SenderInfo {
+                    ssrc,
+                    ntp,
+                    timestamp,
+                };
+                self.receiving.handle_sender(now, &sender)
             }
             Heard::Report {
                 ssrc,
@@ -369,15 +371,14 @@ impl PlainTransport {
     }
 
     /// Adds a checked producer.
-    pub fn produce(&mut self, key: ProducerKey, spec: ProducerSpec) {
-        self.sources.add(key, &spec);
-        self.receiving.add_plain(key, spec);
+    pub fn produce(&mut self, now: Instant, key: ProducerKey, spec: ProducerSpec) {
+        // Nothing is kept for it: what came before has only shown where the remote is.
+        let _ = self.receiving.add(now, key, spec);
     }
 
     /// Removes a producer.
     pub fn close_producer(&mut self, producer: ProducerKey) {
-        self.sources.remove(producer);
-        self.receiving.remove(None, producer);
+        self.receiving.remove(producer);
     }
 
     /// A producer is paused, or not any more.
@@ -386,8 +387,8 @@ impl PlainTransport {
     }
 
     /// Asks the remote for a keyframe. True when a flush has something to send.
-    pub fn request_key_frame(&mut self, producer: ProducerKey, stream: usize) -> bool {
-        self.sources.request_key_frame(producer, stream)
+    pub fn request_key_frame(&mut self, producer: ProducerKey, at: usize) -> bool {
+        self.receiving.request_key_frame(producer, at)
     }
 
     /// Checks whether [`PlainTransport::consume`] will take a consumer, and says in
@@ -434,8 +435,7 @@ impl PlainTransport {
         self.send_queue(now, out);
         self.send_goodbyes(now, false, out);
         let can_ask = self.remote.rtcp().is_some();
-        let books = &mut self.receiving;
-        let (blocks, ask) = self.sources.due(now, can_ask, books);
+        let (blocks, ask) = self.receiving.due(now, can_ask);
         match ask.as_slice() {
             [] if blocks.is_empty() => {}
             [] | [_] => self.report(now, &blocks, &ask, out),
@@ -454,17 +454,11 @@ impl PlainTransport {
             let report = rtcp::sender_report(&info, &self.name);
             self.send_rtcp(now, report, out);
         }
-        let next = [self.sources.next_timeout(), self.sinks.next_timeout()];
+        let next = [self.receiving.next_timeout(), self.sinks.next_timeout()];
         self.timeout = next.into_iter().flatten().min();
     }
 
-    fn report(
-        &mut self,
-        now: Instant,
-        blocks: &[rtcp::Block],
-        ask: &[rtcp::Request],
-        out: &mut Output,
-    ) {
+    fn report(&mut self, now: Instant, blocks: &[Block], ask: &[Request], out: &mut Output) {
         let report = rtcp::receiver_report(self.ssrc, &self.name, blocks, ask);
         self.send_rtcp(now, report, out);
     }
