@@ -33,6 +33,7 @@ mod defects;
 mod drain;
 mod failures;
 mod flat;
+mod formats;
 mod guide;
 mod handshakes;
 mod joins;

@@ -15,10 +15,10 @@ use crate::https::request;
 use crate::server::{DEADLINE, Options, Server, wait_until};
 
 /// A program that runs, and is ended with the test.
-struct Running(Child);
+pub struct Running(Child);
 
 impl Running {
-    fn start(command: &mut Command) -> Self {
+    pub fn start(command: &mut Command) -> Self {
         let child = command
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -59,7 +59,7 @@ impl Drop for Running {
     }
 }
 
-fn ffmpeg() -> Command {
+pub fn ffmpeg() -> Command {
     let mut command = Command::new("ffmpeg");
     command.args(["-hide_banner", "-loglevel", "error", "-nostdin", "-y"]);
     command
@@ -98,7 +98,8 @@ impl Target {
     }
 }
 
-fn post(server: &Server, path: &str, body: &Value) -> Value {
+/// A request about the broadcasters of a room.
+pub fn post(server: &Server, path: &str, body: &Value) -> Value {
     let url = server.url(&format!("/rooms/room/broadcasters{path}"));
     let (status, answer) = request("POST", &url, &[], &body.to_string());
     assert_eq!(status, 200, "{path}: {answer}");
