@@ -36,6 +36,7 @@ mod flat;
 mod formats;
 mod guide;
 mod handshakes;
+mod ipv6;
 mod joins;
 mod layers;
 mod narrow;

@@ -208,19 +208,22 @@ fn watch(server: &Server) {
 /// "Play a file into a room" and "record a room", one into the other.
 #[test]
 fn what_is_played_into_a_room_can_be_recorded() {
-    let server = Server::start();
+    play_and_record(&Server::start());
+}
+
+/// Plays a film into a room and records it there.
+pub fn play_and_record(server: &Server) {
     let folder = tempfile::tempdir().unwrap();
     let film = film(folder.path());
     assert_eq!(request("POST", &server.url("/rooms/room"), &[], "").0, 200);
-    watch(&server);
-    let mut player =
-        Running::start(recipe(&server, "feed", &film).args(["--loop", "--id", "film"]));
-    wait_until("two streams", || streams(&server) == 2);
+    watch(server);
+    let mut player = Running::start(recipe(server, "feed", &film).args(["--loop", "--id", "film"]));
+    wait_until("two streams", || streams(server) == 2);
     let takes = folder.path().join("takes");
-    let mut recorder = Running::start(recipe(&server, "record", &takes).args(["--seconds", "12"]));
+    let mut recorder = Running::start(recipe(server, "record", &takes).args(["--seconds", "12"]));
     assert!(recorder.end(), "the recorder fails");
     assert!(player.interrupt(), "the player fails");
-    wait_until("no stream", || streams(&server) == 0);
+    wait_until("no stream", || streams(server) == 0);
     check_recording(&takes.join("film.webm"), 12.0, 20.0);
 }
 

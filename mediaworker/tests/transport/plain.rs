@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant, SystemTime};
 
-use mediaworker::engine::Dropped;
+use mediaworker::engine::{AnnouncedAddress, Dropped, Engine, EngineConfig};
 use mediaworker::transport::plain::OwnPorts;
 use mediaworker::transport::{Protocol, Tuple};
-use proto::{ConnectPlainTransportRequest, CreatePlainTransportRequest, ProduceRequest};
+use proto::{
+    ConnectPlainTransportRequest, CreatePlainTransportRequest, CreateRouterRequest, ProduceRequest,
+};
 use rtcp_types::{
     Compound, Nack, Packet, PayloadFeedback, Pli, ReceiverReport, ReportBlock, RtcpPacketWriter,
     RtcpPacketWriterExt, SenderReport, TransportFeedback,
@@ -56,6 +58,50 @@ fn create(network: &mut Network, id: &str, ports: OwnPorts, comedia: bool) {
     assert_eq!(made.address, "10.0.0.1");
     assert_eq!(made.port, u32::from(ports.rtp));
     assert_eq!(made.rtcp_port, ports.rtcp.map(Into::into));
+}
+
+/// All addresses are told, and statistics show the one that the remote uses.
+#[test]
+fn a_remote_may_be_of_either_ip_version() {
+    let both = ["192.0.2.1", "2001:db8::1"];
+    let mut engine = Engine::new(EngineConfig {
+        announced: both.map(|it| AnnouncedAddress(it.into())).to_vec(),
+        udp_port: 40_000,
+        tcp: false,
+    })
+    .unwrap();
+    let router = CreateRouterRequest {
+        router_id: "room".into(),
+        ..CreateRouterRequest::default()
+    };
+    engine.create_router(&router).unwrap();
+    for (ip, canonical, local) in [
+        ("192.0.2.7", "192.0.2.7", both[0]),
+        ("::ffff:192.0.2.8", "192.0.2.8", both[0]),
+        ("2001:db8::7", "2001:db8::7", both[1]),
+    ] {
+        let request = CreatePlainTransportRequest {
+            router_id: "room".into(),
+            transport_id: ip.into(),
+            rtcp_mux: true,
+            ..CreatePlainTransportRequest::default()
+        };
+        let made = engine.create_plain_transport(&request, MUXED).unwrap();
+        assert_eq!(made.address, both[0]);
+        assert_eq!(made.addresses, both);
+        let request = ConnectPlainTransportRequest {
+            transport_id: ip.into(),
+            address: Some(ip.into()),
+            port: Some(5000),
+            ..ConnectPlainTransportRequest::default()
+        };
+        let now = Instant::now();
+        engine.connect_plain_transport(now, &request).unwrap();
+        let stats = engine.transport_stats(now, ip).unwrap();
+        let tuple = stats.plain.unwrap().tuple.unwrap();
+        let got = (tuple.local_address.as_str(), tuple.remote_address.as_str());
+        assert_eq!(got, (local, canonical));
+    }
 }
 
 /// Video as the published script sends it, with retransmissions if `rtx`.
