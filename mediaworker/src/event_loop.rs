@@ -219,6 +219,9 @@ impl Worker {
         let engine = &mut self.engine;
         self.sockets
             .receive(|tuple, datagram| engine.receive(now, tuple, datagram));
+        for (port, to) in self.sockets.own().take_unreachable() {
+            engine.unreachable(now, port, to);
+        }
     }
 
     fn receive_tcp(&mut self, now: Instant) {

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
 use super::commands::{not_found, wrong_kind};
@@ -127,6 +127,23 @@ impl Engine {
             Taken::Unparsable => dropped.unparsable += 1,
             Taken::Foreign => dropped.unknown += 1,
             Taken::Refused => dropped.refused += 1,
+        }
+    }
+
+    /// A datagram that left a port of a plain transport came to nobody.
+    pub fn unreachable(&mut self, now: Instant, port: u16, to: SocketAddr) {
+        let Some((key, channel)) = self.plain.by_port.get(&port).copied() else {
+            return;
+        };
+        let mut failed = None;
+        self.enter(now, key, |transport, _| {
+            let transport = transport.plain_mut();
+            failed = transport.and_then(|transport| transport.fail(now, channel, to));
+        });
+        let Some(is_news) = failed else { return };
+        self.counters.unreachable += 1;
+        if is_news && let Some(entry) = self.transports.get(key) {
+            tracing::info!(transport = %entry.id, %to, "nobody is there to receive plain RTP");
         }
     }
 

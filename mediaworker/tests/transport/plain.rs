@@ -675,6 +675,60 @@ fn connect_request(port: u32, rtcp_port: Option<u32>) -> ConnectPlainTransportRe
     }
 }
 
+/// It shows, and changes nothing else: anybody can make it up.
+#[test]
+fn it_is_noted_where_nobody_receives() {
+    let (mut network, mut audio, mut video) = recording_room(SPLIT, false);
+    let to = connect_request(6000, Some(6001));
+    let now = network.now;
+    network.engine.connect_plain_transport(now, &to).unwrap();
+    record(&mut network, "a", "mic", 5000, None);
+    let mut heard = Heard::default();
+    let mut go_on = |network: &mut Network, seconds: u64| {
+        let sources = &mut [&mut audio, &mut video];
+        run(network, sources, Duration::from_secs(seconds));
+        heard.listen(network);
+        let stats = network.engine.consumer_stats(network.now, "a").unwrap();
+        (stats.outbound.unwrap().score, heard.of(5000))
+    };
+    let (score, before) = go_on(&mut network, 1);
+    assert_eq!(score, 10);
+    let fail = |network: &mut Network, port, to| {
+        network.engine.unreachable(network.now, port, to);
+        network.engine.counters().unreachable
+    };
+    // Another address, another port, and reports that nobody takes.
+    for (port, to) in [
+        (SPLIT.rtp, address(6001)),
+        (SPLIT.rtp + 9, address(6000)),
+        (SPLIT.rtp + 1, address(6001)),
+    ] {
+        assert_eq!(fail(&mut network, port, to), 0, "{port} {to}");
+    }
+    assert_eq!(go_on(&mut network, 1).0, 10);
+    for count in 1..=2 {
+        assert_eq!(fail(&mut network, SPLIT.rtp, address(6000)), count);
+    }
+    let told = |network: &Network| {
+        let mut scores = network.events.iter().rev().filter_map(|event| match event {
+            proto::event::Event::ConsumerScore(it) => it.score.as_ref(),
+            _ => None,
+        });
+        scores.next().map(|score| score.score)
+    };
+    let (score, after) = go_on(&mut network, 2);
+    assert_eq!((score, told(&network)), (0, Some(0)));
+    assert!(after > before + 90, "it is sent on: {}", after - before);
+
+    // A sign of life ends it, and so does time.
+    let report = ReceiverReport::builder(1);
+    send_rtcp(&mut network, SPLIT, &report);
+    assert_eq!((go_on(&mut network, 2).0, told(&network)), (10, Some(10)));
+    fail(&mut network, SPLIT.rtp, address(6000));
+    assert_eq!(go_on(&mut network, 1).0, 0);
+    assert_eq!(go_on(&mut network, 15).0, 10);
+}
+
 #[test]
 fn a_plain_receiver_gets_what_a_peer_sends() {
     let (mut network, mut audio, mut video) = recording_room(SPLIT, false);
