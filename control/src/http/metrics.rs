@@ -147,7 +147,7 @@ const GAUGES: Gauges = [
 ];
 
 /// What a worker has counted since its start, by name and meaning.
-type Counters = [(&'static str, &'static str, fn(&DumpResponse) -> u64); 10];
+type Counters = [(&'static str, &'static str, fn(&DumpResponse) -> u64); 11];
 const COUNTERS: Counters = [
     ("rtp_packets_received", "RTP packets of producers", |it| {
         it.rtp_packets_received
@@ -172,6 +172,11 @@ const COUNTERS: Counters = [
     ("send_errors", "Datagrams that the kernel refused", |it| {
         it.send_errors
     }),
+    (
+        "plain_unreachable",
+        "Times that nobody was where a plain transport sends media (ICMP)",
+        |it| it.plain_unreachable,
+    ),
     (
         "data_messages_dropped",
         "Messages that a receiver could not be given",

@@ -6,10 +6,12 @@
 //! are those of WebRTC transports, so statistics and scores are the same.
 
 mod protection;
+mod reach;
 mod remote;
 mod rtcp;
 mod sinks;
 
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Instant, SystemTime};
 
@@ -24,6 +26,7 @@ use super::stats::Traffic;
 use super::webrtc::{Output, RouterMedia};
 use super::{PacketKind, TransportError, Tuple};
 use protection::Protection;
+use reach::Reach;
 use router::{ConsumerKey, Forward, ProducerKey};
 use rtcp::Heard;
 use rtp_types::RtpPacket;
@@ -70,6 +73,7 @@ pub struct PlainTransport {
     media: Rc<RouterMedia>,
     clock: WallClock,
     remote: Remote,
+    reach: Reach,
     /// Of an encrypted one.
     protection: Option<Box<Protection>>,
     /// What it was connected with has been said.
@@ -102,6 +106,7 @@ impl PlainTransport {
             media,
             clock,
             remote: Remote::new(ports, comedia),
+            reach: Reach::default(),
             protection: None,
             connect_called: false,
             receiving: Receiving::default(),
@@ -258,12 +263,25 @@ impl PlainTransport {
             Some(all) => self.receive_rtcp(now, all, out),
             None => taken,
         };
+        if taken == Taken::Used {
+            self.reach.heard();
+            self.sending.set_unreachable(false);
+        }
         if taken == Taken::Used && may_teach && self.remote.learn(channel, from) {
             // What waited for that.
             self.receiving.wake_at(Some(now));
             self.wake_at(Some(now));
         }
         taken
+    }
+
+    /// What was sent to an address found nobody there. `Some`: that is where media goes;
+    /// true if it is news.
+    pub fn fail(&mut self, now: Instant, channel: Channel, to: SocketAddr) -> Option<bool> {
+        let way = self.remote.rtp().filter(|_| channel == Channel::Rtp);
+        way.filter(|way| way.remote == to)?;
+        self.sending.set_unreachable(true);
+        Some(self.reach.fail(now))
     }
 
     fn receive_rtp(&mut self, now: Instant, datagram: &[u8], out: &mut Output) -> Taken {
@@ -432,6 +450,8 @@ impl PlainTransport {
 
     /// Sends what is queued and due.
     pub fn flush(&mut self, now: Instant, out: &mut Output) {
+        let is_lost = self.reach.is_lost(now);
+        self.sending.set_unreachable(is_lost);
         self.send_queue(now, out);
         self.send_goodbyes(now, false, out);
         let can_ask = self.remote.rtcp().is_some();
