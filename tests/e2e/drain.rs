@@ -102,29 +102,37 @@ async fn calls_go_on_until_the_deadline_and_then_all_end() {
     assert!(line.contains(&format!("peers={}", 2 * ROOMS + 1)), "{line}");
 }
 
-/// Nobody is joined for a moment, and yet the call is not over.
+/// Nobody is joined for a moment, and yet the call is not over; the same where the
+/// worker has to be started again first.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_whose_worker_dies_meanwhile_may_go_on() {
-    let mut server = Options::new()
-        .env("MEDIASOUP_NUM_WORKERS", 2)
-        .env("MEDIASOUP_WORKER_CPUS", "none")
-        .start();
-    let call = Call::start(&server, "room").await;
-    let slot = worker_of(&server, "room");
-    server.signal(Signal::SIGTERM);
-    server.wait_for_line("no new rooms are taken");
-    kill(server.workers()[slot].1, Signal::SIGKILL).unwrap();
-    call.closed().await;
-    assert_eq!(worker_of(&server, "room"), 1 - slot);
-    // As protoo-client does.
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    let call = Call::start(&server, "room").await;
-    takes_no_new_rooms(&server).await;
-    call.flows(10);
-    call.lost_nothing();
-    call.leave().await;
-    let status = server.wait_for_end(DEADLINE);
-    assert_eq!(status.and_then(|it| it.code()), Some(0), "{status:?}");
+    for workers in [2, 1] {
+        let mut server = Options::new()
+            .env("MEDIASOUP_NUM_WORKERS", workers)
+            .env("MEDIASOUP_WORKER_CPUS", "none")
+            .start();
+        let call = Call::start(&server, "room").await;
+        let slot = worker_of(&server, "room");
+        server.signal(Signal::SIGTERM);
+        server.wait_for_line("no new rooms are taken");
+        kill(server.workers()[slot].1, Signal::SIGKILL).unwrap();
+        call.closed().await;
+        // As protoo-client does.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        wait_until("somebody may come back", || {
+            let path = "/rooms/room/admission?peerId=somebody";
+            https::get(&server.url(path)).0 == 200
+        });
+        let call = Call::start(&server, "room").await;
+        let other = if workers == 2 { 1 - slot } else { slot };
+        assert_eq!(worker_of(&server, "room"), other);
+        takes_no_new_rooms(&server).await;
+        call.flows(10);
+        call.lost_nothing();
+        call.leave().await;
+        let status = server.wait_for_end(DEADLINE);
+        assert_eq!(status.and_then(|it| it.code()), Some(0), "{status:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,8 @@
 //! What operators rely on: rooms outlive their workers, limits refuse in words,
 //! and what drains lets calls end.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use control::config::Config;
@@ -17,6 +19,15 @@ async fn with(change: impl FnOnce(&mut Config)) -> TestServer {
     let mut config = config();
     change(&mut config);
     TestServer::start_with(config, Timings::default()).await
+}
+
+/// Waits until something is so.
+async fn wait_until(what: &str, is_so: impl AsyncFn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !is_so().await {
+        assert!(Instant::now() < deadline, "never: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }
 
 /// Waits until this worker was asked for a router.
@@ -245,6 +256,131 @@ async fn a_call_that_loses_its_worker_during_a_drain_goes_on() {
     server.connect("room", "alice").await.join("Alice").await;
     router_on(&second).await;
     assert_eq!(server.post("/rooms/new", "").await.status, 503);
+}
+
+/// Watches from a thread of its own whether it ever seems that nobody is in a call.
+struct IdleWatch {
+    stop: Arc<AtomicBool>,
+    thread: std::thread::JoinHandle<bool>,
+}
+
+impl IdleWatch {
+    fn start(server: &TestServer) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let (over, rooms) = (Arc::clone(&stop), server.rooms.clone());
+        let thread = std::thread::spawn(move || {
+            let mut idle = false;
+            while !over.load(Ordering::Relaxed) {
+                idle |= rooms.is_idle();
+                std::thread::yield_now();
+            }
+            idle
+        });
+        Self { stop, thread }
+    }
+
+    fn was_idle(self) -> bool {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().unwrap()
+    }
+}
+
+/// Nobody is back yet when the next worker dies: it is a call all the same.
+#[tokio::test]
+async fn a_call_that_moves_twice_during_a_drain_is_waited_for() {
+    let timings = Timings {
+        join: Duration::from_secs(60),
+        ..Timings::default()
+    };
+    let server = TestServer::start_with(config(), timings).await;
+    let mut alice = server.connect("room", "alice").await;
+    alice.join("Alice").await;
+    server.http("POST", "/admin/drain", &[], b"").await;
+    let watch = IdleWatch::start(&server);
+    for _ in 0..2 {
+        let second = server.pool.start_worker().await;
+        server.pool.kill_worker(0).await;
+        router_on(&second).await;
+        let third = server.pool.start_worker().await;
+        server.pool.kill_worker(0).await;
+        router_on(&third).await;
+        assert_eq!(alice.close_code().await, 1012);
+        assert_eq!(server.rooms.joined_peers(), 0);
+        alice = server.connect("room", "alice").await;
+        alice.join("Alice").await;
+    }
+    assert!(!watch.was_idle());
+    alice.ok("leaveRoom", json!({})).await;
+    wait_until("it is over", async || server.rooms.is_idle()).await;
+}
+
+/// As with one worker alone: the call goes on when there is another in its place.
+#[tokio::test]
+async fn a_call_that_loses_the_only_worker_during_a_drain_goes_on() {
+    let server = TestServer::start().await;
+    let mut alice = server.connect("room", "alice").await;
+    alice.join("Alice").await;
+    server.http("POST", "/admin/drain", &[], b"").await;
+    let watch = IdleWatch::start(&server);
+    server.pool.kill_workers().await;
+    assert_eq!(alice.close_code().await, 1012);
+    let refused = server
+        .upgrade("/?roomId=room&peerId=alice", Some("protoo"))
+        .await;
+    assert_eq!(refused.err().unwrap().error(), "no live media worker");
+    let path = "/rooms/room/admission?peerId=alice";
+    assert_eq!(server.get(path).await.status, 503);
+    server.pool.start_worker().await;
+    assert_eq!(server.get(path).await.status, 200);
+    let other = "/rooms/other/admission?peerId=alice";
+    assert_eq!(server.get(other).await.status, 503);
+    assert_eq!(server.post("/rooms/room", "").await.status, 503);
+    let mut alice = server.connect("room", "alice").await;
+    alice.join("Alice").await;
+    assert!(!watch.was_idle());
+    alice.ok("leaveRoom", json!({})).await;
+    wait_until("it is over", async || server.rooms.is_idle()).await;
+}
+
+/// Who does not come back in time is not waited for.
+#[tokio::test]
+async fn a_call_that_nobody_comes_back_to_is_not_waited_for() {
+    let timings = Timings {
+        join: Duration::from_millis(300),
+        ..Timings::default()
+    };
+    let server = TestServer::start_with(config(), timings).await;
+    let mut alice = server.connect("room", "alice").await;
+    alice.join("Alice").await;
+    // It is not the drain that makes it a call that was lost.
+    server.pool.kill_workers().await;
+    assert_eq!(alice.close_code().await, 1012);
+    assert!(!server.rooms.is_idle());
+    server.http("POST", "/admin/drain", &[], b"").await;
+    server.pool.start_worker().await;
+    wait_until("it is given up", async || server.rooms.is_idle()).await;
+    let path = "/rooms/room/admission?peerId=alice";
+    assert_eq!(server.get(path).await.status, 503);
+}
+
+/// A room that an admin closes does not come back because it was lost just before.
+#[tokio::test]
+async fn a_room_that_is_closed_after_it_moved_is_closed() {
+    let server = with(|config| config.room_auto_create = false).await;
+    let second = server.pool.start_worker().await;
+    server.post("/rooms/room", "").await;
+    let mut alice = server.connect("room", "alice").await;
+    alice.join("Alice").await;
+    // Where it goes it does not come about.
+    second.hang("CreateRouter");
+    server.pool.kill_worker(0).await;
+    router_on(&second).await;
+    let closed = server.http("DELETE", "/admin/rooms/room", &[], b"").await;
+    assert_eq!(closed.status, 200);
+    let refused = server
+        .upgrade("/?roomId=room&peerId=alice", Some("protoo"))
+        .await;
+    assert_eq!(refused.err().unwrap().status, 404);
 }
 
 #[tokio::test]

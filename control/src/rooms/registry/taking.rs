@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::Rooms;
+use super::{Made, Rooms};
 use crate::error::Error;
 use crate::rooms::ids::RoomId;
 use crate::rooms::table::Table;
@@ -38,6 +38,11 @@ impl Rooms {
         if self.inner.draining.load(Ordering::Acquire) {
             return Err(SHUTTING_DOWN);
         }
+        self.check_workers()
+    }
+
+    /// As [`Rooms::health`], of a server that may be about to end.
+    fn check_workers(&self) -> Result<(), Error> {
         {
             let table = self.table();
             self.some_worker_takes_rooms(&table)?;
@@ -63,8 +68,16 @@ impl Rooms {
 
     /// What a peer would hear that makes this room.
     pub(super) fn check_new(&self, room: &RoomId) -> Result<(), Error> {
-        self.may_be_made(&self.table(), room)?;
-        self.health()
+        let was_lost = {
+            let table = self.table();
+            self.may_be_made(&table, room)?;
+            table.lost.get(room).is_some()
+        };
+        if was_lost {
+            self.check_workers()
+        } else {
+            self.health()
+        }
     }
 
     /// Errors when a peer may not make this room. One that was lost is its
@@ -73,21 +86,21 @@ impl Rooms {
         if table.suspects.is_out(Instant::now(), id) {
             return Err(QUARANTINED);
         }
-        if self.inner.config.room_auto_create || table.lost_options(id).is_some() {
+        if self.inner.config.room_auto_create || table.lost.get(id).is_some() {
             return Ok(());
         }
         Err(Error::UnknownRoom(id.to_string()))
     }
 
-    /// Errors when nobody may make this room, whatever workers there are. `again`: it
-    /// lost its worker, so it is no new one, and its calls may end as others may.
+    /// Errors when nobody may make this room, whatever workers there are. One that was
+    /// lost is no new one, and its calls may end as others may.
     pub(super) fn may_be_inserted(
         &self,
         table: &Table,
         id: &RoomId,
-        again: bool,
+        made: &Made,
     ) -> Result<(), Error> {
-        if self.inner.draining.load(Ordering::Acquire) && !again {
+        if self.inner.draining.load(Ordering::Acquire) && !matches!(made, Made::Again(_)) {
             return Err(SHUTTING_DOWN);
         }
         if table.suspects.is_out(Instant::now(), id) {
