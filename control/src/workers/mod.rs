@@ -17,6 +17,8 @@ use std::time::{Duration, SystemTime};
 
 pub use client::{WorkerClient, WorkerError};
 pub use load::Load;
+#[cfg(test)]
+pub(crate) use output::log as log_line;
 pub use placement::{Plan, Slot, Timing};
 pub use supervisor::{NotReady, StartError, Workers, start};
 

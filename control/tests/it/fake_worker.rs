@@ -383,6 +383,7 @@ fn dump() -> DumpResponse {
         }),
         ports_in_use: 1,
         events_waiting: 4,
+        log_lines_left_out: 6,
         feedback: Some(Feedback {
             received: Some(DirectionFeedback {
                 nacks: 7,

@@ -595,6 +595,9 @@ async fn metrics_tell_what_is_and_what_was() {
         ),
         ("webrtc_worker_events_waiting{worker=\"0\"}", 4.0),
         ("webrtc_webhooks_queued", 0.0),
+        ("webrtc_log_lines_lost_total{reason=\"limit\"}", 0.0),
+        ("webrtc_log_lines_lost_total{reason=\"reader\"}", 0.0),
+        ("webrtc_worker_log_lines_left_out_total{worker=\"0\"}", 6.0),
         ("webrtc_room_commands_waiting", 0.0),
     ] {
         assert_eq!(metrics.get(name), Some(&want), "{name} in {text}");
