@@ -6,12 +6,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use control::config::Config;
-use control::rooms::Timings;
+use control::rooms::{RoomOptions, Rooms, Timings};
 use proto::event::Event;
 use serde_json::{Value, json};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use crate::fake_worker::{Call, FakeWorker};
+use crate::fake_worker::{Call, FakePool, FakeWorker};
 use crate::receiver::Receiver;
 use crate::server::{TestServer, caller, config};
 
@@ -88,7 +89,7 @@ async fn rooms_move_to_another_worker_before_their_peers_hear_of_it() {
 #[tokio::test]
 async fn a_room_that_moved_waits_for_its_peers_for_a_while() {
     let timings = Timings {
-        join: Duration::from_millis(300),
+        join: Duration::from_secs(2),
         ..Timings::default()
     };
     let server = TestServer::start_with(config(), timings).await;
@@ -98,28 +99,35 @@ async fn a_room_that_moved_waits_for_its_peers_for_a_while() {
     server.pool.kill_worker(0).await;
     assert_eq!(alice.close_code().await, 1012);
     assert_eq!(server.get("/rooms/room").await.status, 200);
-    while server.get("/rooms/room").await.status == 200 {}
+    wait_until("it is gone", async || {
+        server.get("/rooms/room").await.status == 404
+    })
+    .await;
 }
 
 /// One that nobody has joined yet does not live longer because it moved.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_room_that_moved_expires_when_it_would_have() {
-    let life = Duration::from_secs(3);
+    let life = Duration::from_secs(300);
     let timings = Timings {
         unused_room: life,
         ..Timings::default()
     };
-    let server = TestServer::start_with(config(), timings).await;
-    let second = server.pool.start_worker().await;
+    // Without sockets, so that nothing but timers takes time.
+    let (notices, receiver) = mpsc::channel(64);
+    let pool = FakePool::new(notices);
+    pool.start_worker().await;
+    let rooms = Rooms::start_with(Arc::new(config()), pool.clone(), receiver, timings).unwrap();
     let made = Instant::now();
-    server.post("/rooms/waiting", "").await;
+    let id = rooms.create(None, RoomOptions::default()).await.unwrap();
     tokio::time::sleep_until(made + life / 2).await;
-    server.pool.kill_worker(0).await;
+    let second = pool.start_worker().await;
+    pool.kill_worker(0).await;
     router_on(&second).await;
-    assert_eq!(server.get("/rooms/waiting").await.status, 200);
-    while server.get("/rooms/waiting").await.status == 200 {}
-    let lived = made.elapsed();
-    assert!(lived >= life && lived < life + life / 3, "{lived:?}");
+    tokio::time::sleep_until(made + life - Duration::from_secs(1)).await;
+    assert!(rooms.contains(&id));
+    tokio::time::sleep_until(made + life + Duration::from_secs(1)).await;
+    assert!(!rooms.contains(&id));
 }
 
 #[tokio::test]
@@ -176,7 +184,10 @@ async fn the_server_takes_so_many_rooms_and_peers() {
     server.connect("b", "3").await.join("3").await;
     let mut first = peers.remove(0);
     first.ok("leaveRoom", json!({})).await;
-    while server.get("/rooms/b/admission?peerId=4").await.status != 200 {}
+    wait_until("there is a place", async || {
+        server.get("/rooms/b/admission?peerId=4").await.status == 200
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -207,7 +218,10 @@ async fn a_worker_takes_so_many_transports_and_consumers() {
     // What is gone counts no more.
     drop(bob);
     alice.ok("leaveRoom", json!({})).await;
-    while server.get("/rooms/room").await.status == 200 {}
+    wait_until("it is gone", async || {
+        server.get("/rooms/room").await.status == 404
+    })
+    .await;
     let (mut alice, send, _) = caller(&server, "alice").await;
     alice.produce(&send, "audio").await;
 
@@ -605,21 +619,43 @@ async fn metrics_tell_what_is_and_what_was() {
     assert!(!text.contains("evil"));
 }
 
-/// What operators were promised to find, whatever has happened so far.
-#[tokio::test]
-async fn every_kind_of_metric_is_there() {
+/// The metrics of a server where everything of which there are kinds has one: of what
+/// has kinds, there is a line when there is one of a kind.
+async fn all_metrics() -> String {
     let server = TestServer::start().await;
     let (_alice, ..) = caller(&server, "alice").await;
     let state = proto::TransportStateChanged::default();
     server.worker_says(Event::TransportState(state)).await;
-    let text = loop {
-        let text = server.get("/metrics").await.body;
-        let text = text.as_str().unwrap().to_owned();
-        // Of what has kinds, there is a line when there is one of a kind.
-        if text.contains("webrtc_dtls_states_total{") {
-            break text;
-        }
+    let metrics = async || {
+        server
+            .get("/metrics")
+            .await
+            .body
+            .as_str()
+            .unwrap()
+            .to_owned()
     };
+    wait_until("the state is counted", async || {
+        metrics().await.contains("\nwebrtc_dtls_states_total{")
+    })
+    .await;
+    metrics().await
+}
+
+/// The family that a line of this kind is about.
+fn family_of<'a>(line: &'a str, kind: &str) -> Option<&'a str> {
+    let name = line.split(['{', ' ']).next()?;
+    match kind {
+        "gauge" => Some(name),
+        "counter" => name.strip_suffix("_total"),
+        _ => name.strip_suffix("_count"),
+    }
+}
+
+/// What operators were promised to find, whatever has happened so far.
+#[tokio::test]
+async fn every_kind_of_metric_is_there() {
+    let text = all_metrics().await;
     for (kind, families) in [
         (
             "gauge",
@@ -634,7 +670,8 @@ async fn every_kind_of_metric_is_there() {
              worker_restarts worker_datagrams_received worker_datagrams_sent \
              worker_bytes_received worker_bytes_sent worker_datagrams_dropped worker_rtp_nacks \
              worker_rtp_plis worker_rtp_packets_lost worker_rtp_packets_retransmitted \
-             worker_rtp_packets_forwarded worker_cpu_seconds",
+             worker_rtp_packets_forwarded worker_cpu_seconds log_lines_lost \
+             worker_log_lines_left_out",
         ),
         (
             "histogram",
@@ -645,7 +682,7 @@ async fn every_kind_of_metric_is_there() {
             let family = format!("webrtc_{family}");
             let described = format!("# TYPE {family} {kind}");
             assert!(text.lines().any(|line| line == described), "{described}");
-            let told = |line: &str| line.starts_with(&family) && !line.starts_with('#');
+            let told = |line: &str| family_of(line, kind) == Some(family.as_str());
             assert!(text.lines().any(told), "{family} has no value");
         }
     }
@@ -667,18 +704,7 @@ fn metrics_in(text: &str) -> impl Iterator<Item = &str> {
 /// What the dashboard shows, and the document tells to watch, has to be there.
 #[tokio::test]
 async fn dashboard_and_document_ask_for_metrics_that_there_are() {
-    let server = TestServer::start().await;
-    let (_alice, ..) = caller(&server, "alice").await;
-    let state = proto::TransportStateChanged::default();
-    server.worker_says(Event::TransportState(state)).await;
-    // A family without a member is not listed.
-    let text = loop {
-        let answer = server.get("/metrics").await;
-        let text = answer.body.as_str().unwrap().to_owned();
-        if text.contains("webrtc_dtls_states") {
-            break text;
-        }
-    };
+    let text = all_metrics().await;
     let document = |name: &str| {
         let documents = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/");
         std::fs::read_to_string(format!("{documents}{name}")).unwrap()
