@@ -419,10 +419,8 @@ impl Rooms {
         self.may_be_inserted(table, id, &made)?;
         let config = &self.inner.config;
         let fits = |worker: &Worker| table.check_usage(worker.id, config).is_ok();
-        let worker = self.inner.workers.pick(&fits).ok_or_else(|| {
-            let why = self.some_worker_takes_rooms(table);
-            why.err().unwrap_or(NO_WORKER)
-        })?;
+        let worker = self.inner.workers.pick(&fits);
+        let worker = worker.ok_or_else(|| self.why_no_worker(table))?;
         let calls = &self.inner.presence.calls;
         let had_peers = matches!(&made, Made::Again(again) if again.had_peers);
         let (options, origin, waits_until, waiting) = match made {

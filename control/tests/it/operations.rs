@@ -461,6 +461,28 @@ async fn health_names_workers_that_were_taken_out() {
     }
 }
 
+/// A worker that did not answer once may have been busy: that takes no server out of
+/// a load balancer.
+#[tokio::test]
+async fn a_worker_that_missed_a_check_does_not_make_the_server_unhealthy() {
+    let server = TestServer::start().await;
+    *server.pool.stuck.lock().unwrap() = true;
+    let want = json!({ "status": "ok", "stuckWorkers": [0] });
+    let answer = server.get("/health").await;
+    assert_eq!((answer.status, answer.body), (200, want));
+    assert_eq!(server.post("/rooms/room", "").await.status, 200);
+    // Where it drains as well, the drain is not begun again.
+    let path = "/admin/workers/0/drain";
+    let first = server.http("POST", path, &[], b"").await;
+    assert_eq!(first.body["rooms"], 1);
+    assert_eq!(server.get("/health").await.status, 503);
+    let told = server.get("/config").await.body["workers"][0].clone();
+    let state = (&told["state"], &told["draining"]);
+    assert_eq!(state, (&json!("stuck"), &json!(true)));
+    let second = server.http("POST", path, &[], b"").await;
+    assert_eq!((second.status, &second.body["rooms"]), (200, &json!(0)));
+}
+
 #[tokio::test]
 async fn the_configuration_tells_of_each_worker() {
     let server = TestServer::start().await;
@@ -473,7 +495,8 @@ async fn the_configuration_tells_of_each_worker() {
         worker,
         json!({
             "index": 0, "pid": 4711, "cpu": null, "minPort": 40_000, "maxPort": 44_999,
-            "portsInUse": 1, "state": "ready", "ready": true, "uptimeSeconds": 90,
+            "portsInUse": 1, "state": "ready", "draining": false, "ready": true,
+            "uptimeSeconds": 90,
             "restarts": 2, "rooms": 1, "stats": null,
             "lastExit": {
                 "reason": "signal: 9 (SIGKILL)",
