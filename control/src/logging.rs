@@ -2,16 +2,18 @@
 //! its texts on stdout. Whoever read them may be gone, or be slow; that is no reason
 //! to stop serving.
 
-mod limit;
+mod queue;
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::fmt::Display;
 use std::io::{self, Write};
 use std::panic::PanicHookInfo;
+use std::sync::OnceLock;
 use std::time::Duration;
 
-use tracing::{Level, Metadata, error, warn};
-use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
+use log_limit::{Limit, PERIOD};
+use tracing::{Level, Metadata, error};
+use tracing_appender::non_blocking::WorkerGuard;
 use tracing_subscriber::filter::{FilterExt, filter_fn};
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
@@ -19,7 +21,7 @@ use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry, fmt};
 
-use self::limit::Limit;
+use self::queue::Queue;
 use crate::config::LogFormat;
 use crate::traces::{self, Traces};
 
@@ -31,25 +33,67 @@ const TALKERS: [&str; 5] = ["tungstenite", "tokio_tungstenite", "hyper", "h2", "
 /// Libraries of the media workers that warn of what any stranger can send.
 const WORRIERS: [&str; 4] = ["str0m", "dimpl", "is", "sctp_proto"];
 
-/// Most lines that wait while nobody reads the log. Above, lines are dropped: calls
-/// do not wait for a terminal that is stopped or a disk that is busy.
-const MAX_WAITING_LINES: usize = 4096;
-/// Time for the last of them at the end.
+/// The target of what media workers log: their own log has a limit.
+pub(crate) const CARRIED: &str = "mediaworker";
+
+/// Time for the last lines at the end.
 const LAST_LINES: Duration = Duration::from_millis(1500);
+/// Time for them when something panics, for that may be the end as well.
+const LINES_BEFORE_PANIC: Duration = Duration::from_secs(1);
+
+/// The log of this process; there is no other.
+static LOG: OnceLock<Counted> = OnceLock::new();
+
+/// What counts the lines of a log.
+#[derive(Debug, Clone)]
+struct Counted {
+    limit: Limit,
+    queue: Queue,
+}
+
+impl Counted {
+    /// Tells what was left out and what was lost, since it did so before.
+    fn turn(&self) {
+        self.limit.turn();
+        self.queue.tell_lost();
+    }
+}
+
+/// Lines that the log of this process should have, and has not.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Missing {
+    /// Left out, because there were too many of their kind.
+    pub limit: u64,
+    /// Lost, because nobody read them in time, or they could not be written.
+    pub reader: u64,
+}
+
+/// How many lines were left out of the log, or lost, since the start.
+pub fn missing() -> Missing {
+    LOG.get().map_or_else(Missing::default, |log| Missing {
+        limit: log.limit.left_out(),
+        reader: log.queue.lost(),
+    })
+}
 
 /// The log while it is kept. When it is dropped, lines that wait are written, as far
 /// as somebody reads them.
 #[derive(Debug)]
 pub struct Log {
-    limit: Limit,
-    lost: ErrorCounter,
+    counted: Counted,
     _writer: WorkerGuard,
 }
 
 impl Log {
-    /// Tells from time to time what was left out.
+    /// Tells from time to time what was left out and what was lost. Never ends.
     pub fn keep(&self) -> impl Future<Output = ()> + use<> {
-        self.limit.clone().keep_turning()
+        let counted = self.counted.clone();
+        async move {
+            loop {
+                tokio::time::sleep(PERIOD).await;
+                counted.turn();
+            }
+        }
     }
 
     /// Ends the log, and then says why the server ends. Where nobody reads it any more,
@@ -72,14 +116,7 @@ impl Log {
 
 impl Drop for Log {
     fn drop(&mut self) {
-        self.limit.turn();
-        let lines = self.lost.dropped_lines();
-        if lines > 0 {
-            warn!(
-                lines,
-                "lines of the log were lost, nobody read them in time"
-            );
-        }
+        self.counted.turn();
     }
 }
 
@@ -88,26 +125,26 @@ impl Drop for Log {
 #[must_use = "the log ends with it"]
 pub fn start(filter: &str, format: LogFormat, traces: Option<&Traces>) -> Log {
     let colours = io::IsTerminal::is_terminal(&io::stderr());
-    let (writer, guard) = NonBlockingBuilder::default()
-        .lossy(true)
-        .buffered_lines_limit(MAX_WAITING_LINES)
-        .finish(Lossy(io::stderr()));
-    let lost = writer.error_counter();
-    let limit = Limit::default();
-    let log = subscriber(filter, format, colours, limit.clone(), writer);
-    // Fails only when there is a log already.
+    let (queue, guard) = Queue::start(io::stderr());
+    let counted = Counted {
+        limit: Limit::except(CARRIED),
+        queue: queue.clone(),
+    };
+    let log = subscriber(filter, format, colours, counted.limit.clone(), queue);
+    // Both fail only when there is a log already.
     let _ = log.with(traces.map(Traces::layer)).try_init();
+    let _ = LOG.set(counted.clone());
     std::panic::set_hook(Box::new(log_panic));
     Log {
-        limit,
-        lost,
+        counted,
         _writer: guard,
     }
 }
 
 /// One event for each panic, where the log goes: a task that panics leaves
 /// nothing else behind. With a backtrace where the environment asks for it
-/// (`RUST_BACKTRACE`).
+/// (`RUST_BACKTRACE`). It is written before anything else happens, with all that waits
+/// before it, as far as somebody reads it: a panic may be the end of the process.
 fn log_panic(panic: &PanicHookInfo<'_>) {
     let what = panic.payload_as_str().unwrap_or("no text");
     let at = panic.location().map(ToString::to_string);
@@ -117,6 +154,9 @@ fn log_panic(panic: &PanicHookInfo<'_>) {
     let backtrace =
         (backtrace.status() == BacktraceStatus::Captured).then(|| backtrace.to_string());
     error!(what, at, thread, backtrace, "panic");
+    if let Some(log) = LOG.get() {
+        log.queue.flush(LINES_BEFORE_PANIC);
+    }
 }
 
 /// Prints `text` to stdout, as far as somebody reads it.
@@ -186,20 +226,6 @@ where
     tracing_subscriber::registry().with(lines.with_filter(filter))
 }
 
-/// Writes what can be written and is content.
-struct Lossy<W>(W);
-
-impl<W: Write> Write for Lossy<W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        Ok(self.0.write(bytes).unwrap_or(bytes.len()))
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        let _ = self.0.flush();
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::{Arc, Mutex};
@@ -246,32 +272,99 @@ mod tests {
         }
     }
 
+    /// What workers say is limited by themselves, each place in their code apart.
     #[test]
-    fn one_kind_of_line_does_not_fill_the_log() {
-        let limit = Limit::default();
-        let many = || {
+    fn lines_of_workers_are_carried_as_they_come() {
+        let limit = Limit::except(CARRIED);
+        let text = limited("info", LogFormat::Text, &limit, || {
             for n in 0..1500 {
-                tracing::info!(n, "somebody came");
-                tracing::debug!(n, "something of interest");
-                tracing::trace!(n, "not asked for");
+                crate::workers::log_line(0, &format!(" INFO {n} from a worker's log"));
+                crate::workers::log_line(0, &format!("{n} from elsewhere"));
             }
-            tracing::info!("something else");
-            limit.turn();
-        };
-        let text = limited("debug", LogFormat::Text, &limit, || {
-            many();
-            // Another period.
-            tracing::info!("somebody came");
-            limit.turn();
-            limit.turn();
         });
         let lines = |of: &str| text.lines().filter(|line| line.contains(of)).count();
-        assert_eq!(lines("somebody came"), 1001);
-        assert_eq!(lines("something of interest"), 1500);
-        assert_eq!(lines("something else"), 1);
-        assert_eq!(lines("some are left out"), 1, "{text}");
-        assert_eq!(lines(" left_out=500"), 1);
-        assert_eq!(lines(" place=\"control::logging::tests:"), 1);
+        assert_eq!(lines(" from a worker's log"), 1500);
+        assert_eq!(lines(" mediaworker: "), 1500);
+        assert_eq!(lines(" from elsewhere"), 1000);
+        assert_eq!(limit.left_out(), 500);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_missing_is_told_while_it_goes_on() {
+        struct Broken;
+        impl Write for Broken {
+            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+                Err(io::ErrorKind::BrokenPipe.into())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let (mut queue, writer) = Queue::start(Broken);
+        let limit = Limit::default();
+        let counted = Counted {
+            limit: limit.clone(),
+            queue: queue.clone(),
+        };
+        let log = Log {
+            counted,
+            _writer: writer,
+        };
+        let memory = Memory::default();
+        let to = memory.clone();
+        let subscriber = subscriber("info", LogFormat::Text, false, limit, move || to.clone());
+        let _subscriber = tracing::subscriber::set_default(subscriber);
+        let work = async {
+            for _ in 0..2 {
+                queue.write_all(b"lost\n").unwrap();
+                queue.flush(Duration::from_secs(10));
+                for n in 0..1001 {
+                    tracing::info!(n, "somebody came");
+                }
+                tokio::time::sleep(PERIOD + Duration::from_secs(1)).await;
+            }
+        };
+        tokio::select! {
+            () = log.keep() => {}
+            () = work => {}
+        }
+        let text = String::from_utf8(memory.0.lock().unwrap().clone()).unwrap();
+        let lines = |of: &str| text.lines().filter(|line| line.contains(of)).count();
+        assert_eq!(lines("were lost, nobody read them in time lines=1"), 2);
+        assert_eq!(lines("some are left out"), 2);
+    }
+
+    /// Makes this process a child that ends by a panic while it cleans up after another.
+    const ABORTS: &str = "LOGGING_TEST_ABORTS";
+
+    #[test]
+    fn what_was_logged_before_an_abort_is_written() {
+        struct PanicsToo;
+        impl Drop for PanicsToo {
+            fn drop(&mut self) {
+                panic!("the second");
+            }
+        }
+        if std::env::var_os(ABORTS).is_some() {
+            let _log = start("info", LogFormat::Text, None);
+            for n in 0..4000 {
+                tracing::info!(target: CARRIED, n, "before");
+            }
+            let _too = PanicsToo;
+            panic!("the first");
+        }
+        let this = "logging::tests::what_was_logged_before_an_abort_is_written";
+        let child = std::process::Command::new(std::env::current_exe().unwrap())
+            .args([this, "--exact", "--nocapture"])
+            .env(ABORTS, "1")
+            .output()
+            .unwrap();
+        assert!(!child.status.success());
+        let text = String::from_utf8_lossy(&child.stderr);
+        let lines = |of: &str| text.lines().filter(|line| line.contains(of)).count();
+        assert_eq!(lines(" before n="), 4000, "{text}");
+        assert_eq!(lines("what=\"the first\""), 1, "{text}");
+        assert_eq!(lines("what=\"the second\""), 1, "{text}");
     }
 
     #[test]
@@ -312,22 +405,6 @@ mod tests {
         assert_eq!(line["what"], "told why");
         let at = line["at"].as_str().unwrap();
         assert!(at.contains("logging.rs:"), "{at}");
-    }
-
-    #[test]
-    fn what_cannot_be_written_is_dropped() {
-        struct Broken;
-        impl Write for Broken {
-            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
-                Err(io::ErrorKind::BrokenPipe.into())
-            }
-            fn flush(&mut self) -> io::Result<()> {
-                Err(io::ErrorKind::BrokenPipe.into())
-            }
-        }
-        let mut lossy = Lossy(Broken);
-        lossy.write_all(b"text").unwrap();
-        lossy.flush().unwrap();
     }
 
     /// Defect n: what workers log is a setting.

@@ -15,6 +15,7 @@ use tonic::{Request, Response, Status};
 use crate::engine::CommandError;
 use crate::event_channel::{self, EventStream};
 use crate::event_loop::{Job, Worker};
+use crate::logging;
 use crate::transport::TransportError;
 
 /// Calls that wait for the media thread. When it is full the thread is stuck,
@@ -484,6 +485,7 @@ fn dump(worker: &mut Worker) -> proto::DumpResponse {
             closed_stalled: tcp.closed_stalled,
         }),
         events_waiting: u32::try_from(worker.events_waiting()).unwrap_or(u32::MAX),
+        log_lines_left_out: logging::left_out(),
     }
 }
 

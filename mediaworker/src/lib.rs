@@ -7,6 +7,7 @@ pub mod engine;
 pub mod event_channel;
 pub mod event_loop;
 pub mod grpc;
+mod logging;
 pub mod net;
 mod process;
 mod run;

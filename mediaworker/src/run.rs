@@ -9,6 +9,7 @@ use std::sync::mpsc::sync_channel;
 use std::time::Instant;
 
 use clap::Parser;
+use log_limit::Limit;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::signal::Signal;
 use proto::media_worker_server::MediaWorkerServer;
@@ -21,7 +22,7 @@ use crate::engine::{AnnouncedAddress, Engine, EngineConfig};
 use crate::event_loop::{Ended, Worker};
 use crate::grpc::{JOB_QUEUE, Jobs, Service};
 use crate::net::udp::MediaSockets;
-use crate::{process, warm_up};
+use crate::{logging, process, warm_up};
 
 /// What the control plane tells a worker. Not for people to call.
 #[derive(Debug, Parser)]
@@ -89,21 +90,11 @@ pub fn run(args: impl Iterator<Item = String>) -> ExitCode {
         }
     };
     process::set_title(args.index);
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| "info,str0m=error,dimpl=error,is=error,sctp_proto=error".into());
-    // The control plane adds time and worker number.
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .without_time()
-        .with_target(false)
-        .with_ansi(false)
-        .log_internal_errors(false)
-        .init();
-    std::panic::set_hook(Box::new(log_panic));
+    let limit = logging::start();
     let orphaned = Arc::new(AtomicBool::new(false));
-    let result = serve(&args, &orphaned);
+    let result = serve(&args, &orphaned, &limit);
     clean_up(&args, orphaned.load(Ordering::Acquire));
+    limit.turn();
     match result {
         Ok(Ended::Stopped) => ExitCode::SUCCESS,
         Ok(Ended::Congested) => {
@@ -117,15 +108,7 @@ pub fn run(args: impl Iterator<Item = String>) -> ExitCode {
     }
 }
 
-/// One line for each panic: a transport that panics is closed, and where it
-/// happened is all that is left of it.
-fn log_panic(panic: &std::panic::PanicHookInfo<'_>) {
-    let what = panic.payload_as_str().unwrap_or("no text");
-    let at = panic.location().map(ToString::to_string);
-    tracing::error!(what, at, "panic");
-}
-
-fn serve(args: &Args, orphaned: &Arc<AtomicBool>) -> Result<Ended, StartError> {
+fn serve(args: &Args, orphaned: &Arc<AtomicBool>, limit: &Limit) -> Result<Ended, StartError> {
     if !process::die_with_parent(args.parent_pid) {
         return Err(StartError::Orphan);
     }
@@ -168,7 +151,7 @@ fn serve(args: &Args, orphaned: &Arc<AtomicBool>) -> Result<Ended, StartError> {
         on_parent_end.stop();
     })
     .map_err(StartError::System)?;
-    serve_grpc(args, handle, Arc::clone(orphaned))?;
+    serve_grpc(args, handle, Arc::clone(orphaned), limit.clone())?;
     Ok(Worker::new(engine, sockets).run(&jobs, &wake, &stop))
 }
 
@@ -181,8 +164,14 @@ fn clean_up(args: &Args, orphaned: bool) {
     }
 }
 
-/// Serves gRPC and handles SIGTERM on a thread of its own.
-fn serve_grpc(args: &Args, jobs: Jobs, orphaned: Arc<AtomicBool>) -> Result<(), StartError> {
+/// Serves gRPC, handles SIGTERM and tells what the log leaves out, on a thread of its
+/// own.
+fn serve_grpc(
+    args: &Args,
+    jobs: Jobs,
+    orphaned: Arc<AtomicBool>,
+    limit: Limit,
+) -> Result<(), StartError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -212,6 +201,7 @@ fn serve_grpc(args: &Args, jobs: Jobs, orphaned: Arc<AtomicBool>) -> Result<(), 
                 }
             }
             _ = terminate.recv() => {}
+            () = limit.keep_turning() => {}
             _ = parent_death.recv() => orphaned.store(true, Ordering::Release),
         }
         on_signal.stop();

@@ -108,7 +108,7 @@ function facts(pairs) {
 }
 
 function workerCard(worker) {
-  const { index, load, stats, state } = worker;
+  const { index, load, stats, state, draining } = worker;
   const cpu = load?.cpuPercent ?? 0;
   const core = worker.cpu === null ? 'unpinned' : `core ${worker.cpu}`;
   const heat = cpu >= 85 ? 'hot' : cpu >= 60 ? 'warm' : 'cool';
@@ -148,7 +148,7 @@ function workerCard(worker) {
       'div',
       { class: 'head' },
       element('span', {}, `Worker ${index} · ${core}`),
-      element('span', { class: 'state', 'data-state': state }, state),
+      element('span', { class: 'state', 'data-state': state }, draining && state !== 'draining' ? `${state}, draining` : state),
     ),
     bar,
     facts(rows.map(([name, value]) => [name, String(value)])),
@@ -159,7 +159,7 @@ function workerCard(worker) {
     const summary = element('summary', {}, `Ended last: ${worker.lastExit.reason}`);
     card.append(element('details', { 'data-key': `exit${index}` }, summary, element('p', {}, when), ...lines));
   }
-  if (state !== 'draining') {
+  if (!draining) {
     const text = `Replace worker ${index}? It takes no more rooms; those that are left when its time is over move to other workers.`;
     const drain = () => confirmed(text, 'Replace', () => ask(`/admin/workers/${index}/drain`, 'POST'));
     card.append(button('Replace…', drain));

@@ -21,6 +21,7 @@ use super::admin_access::AdminAccess;
 use super::schemas::ForAdmins;
 use super::workers::dumps;
 use crate::error::Error;
+use crate::logging::{self, Missing};
 use crate::rooms::Depths;
 use crate::webhooks::Counts;
 use crate::workers::{WorkerState, WorkerStatus};
@@ -60,6 +61,7 @@ pub(super) async fn get(_: AdminAccess, State(state): State<AppState>) -> Result
         peers: count(state.rooms.joined_peers()),
         depths: state.rooms.deepest_queues(),
         webhooks: state.rooms.webhooks().counts(),
+        missing: logging::missing(),
     };
     let mut now = Registry::with_prefix("webrtc");
     now.register_collector(Box::new(snapshot));
@@ -81,6 +83,7 @@ struct Snapshot {
     peers: u64,
     depths: Depths,
     webhooks: Counts,
+    missing: Missing,
 }
 
 /// A worker slot, and what its worker tells.
@@ -147,7 +150,7 @@ const GAUGES: Gauges = [
 ];
 
 /// What a worker has counted since its start, by name and meaning.
-type Counters = [(&'static str, &'static str, fn(&DumpResponse) -> u64); 11];
+type Counters = [(&'static str, &'static str, fn(&DumpResponse) -> u64); 12];
 const COUNTERS: Counters = [
     ("rtp_packets_received", "RTP packets of producers", |it| {
         it.rtp_packets_received
@@ -188,6 +191,11 @@ const COUNTERS: Counters = [
         |it| it.panics,
     ),
     ("calls", "Commands of the control plane", |it| it.calls),
+    (
+        "log_lines_left_out",
+        "Lines that the worker's log does not have, for there were too many of their kind",
+        |it| it.log_lines_left_out,
+    ),
 ];
 
 /// A reason, and how often it was one.
@@ -248,6 +256,7 @@ impl Collector for Snapshot {
         let help = "Events that wait for the room that is furthest behind";
         gauge(one, "room_events_waiting", help, count(self.depths.events))?;
         self.webhooks(one)?;
+        self.log(one)?;
         self.states(one)?;
         for (name, help, of) in GAUGES {
             let name = format!("worker_{name}");
@@ -318,6 +327,20 @@ impl Snapshot {
         }
         let help = "Events for webhooks that wait or are under way";
         gauge(encoder, "webhooks_queued", help, count(counts.queued))
+    }
+
+    /// What the log does not have.
+    fn log(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let help = "Lines that the log does not have, too many of a kind or too late to be read";
+        let mut metric =
+            encoder.encode_descriptor("log_lines_lost", help, None, MetricType::Counter)?;
+        let Missing { limit, reader } = self.missing;
+        for (reason, count) in [("limit", limit), ("reader", reader)] {
+            let labels = [("reason", reason)];
+            let mut metric = metric.encode_family(&labels)?;
+            metric.encode_counter::<NoLabelSet, _, u64>(&count, None)?;
+        }
+        Ok(())
     }
 
     /// What the supervisor knows of each slot.

@@ -159,11 +159,16 @@ async fn health(State(state): State<AppState>) -> Response {
     match state.rooms.health() {
         Ok(()) => {
             let mut body = json!({ "status": "ok" });
-            let workers = state.workers.status();
-            let failed = workers.iter().filter(|it| it.state == WorkerState::Failed);
-            let failed: Vec<usize> = failed.map(|it| it.index).collect();
-            if let (false, Value::Object(fields)) = (failed.is_empty(), &mut body) {
-                fields.insert("failedWorkers".into(), failed.into());
+            let states = state.workers.states();
+            for (name, bad) in [
+                ("failedWorkers", WorkerState::Failed),
+                ("stuckWorkers", WorkerState::Stuck),
+            ] {
+                let all = states.iter().enumerate();
+                let those: Vec<usize> = all.filter(|(_, it)| **it == bad).map(|(n, _)| n).collect();
+                if let (false, Value::Object(fields)) = (those.is_empty(), &mut body) {
+                    fields.insert(name.into(), those.into());
+                }
             }
             Json(body).into_response()
         }

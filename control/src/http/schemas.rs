@@ -82,6 +82,8 @@ pub(super) struct Healthy {
     status: String,
     /// Media workers that were taken out because they kept ending.
     failed_workers: Option<Vec<u32>>,
+    /// Media workers that did not answer when they were asked last.
+    stuck_workers: Option<Vec<u32>>,
 }
 
 /// The server takes no rooms.

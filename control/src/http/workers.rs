@@ -56,9 +56,9 @@ pub(super) async fn drain(
         return Err(Error::unknown("worker", &index.to_string()));
     };
     let timeout = state.config.drain_timeout;
-    let drained = match status.state {
-        WorkerState::Draining => None,
-        _ => Some(state.workers.drain(index)),
+    let drained = match status.draining {
+        true => None,
+        false => Some(state.workers.drain(index)),
     };
     let rooms = match drained {
         // Somebody has asked for it already.
@@ -126,6 +126,7 @@ fn worker_json(worker: &WorkerStatus, rooms: usize, dump: Option<&DumpResponse>)
         "maxPort": worker.ports.1,
         "portsInUse": dump.map(|dump| dump.ports_in_use),
         "state": worker.state.name(),
+        "draining": worker.draining,
         "ready": worker.state == WorkerState::Ready,
         "uptimeSeconds": worker.ready_for.map(|it| it.as_secs()),
         "restarts": worker.restarts,

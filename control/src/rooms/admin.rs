@@ -1,6 +1,6 @@
 //! What admins see of rooms, and do to them.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::{Value, json};
@@ -40,6 +40,8 @@ pub(super) struct Vitals {
     pub usage: Arc<Usage>,
     /// Until when the room waits for somebody to join it, if nobody ever did.
     waits_until: Mutex<Option<Instant>>,
+    /// Somebody has joined it, or the one in whose place it is since that was lost.
+    had_peers: AtomicBool,
     transports: AtomicUsize,
     peers: AtomicUsize,
     broadcasters: AtomicUsize,
@@ -51,12 +53,14 @@ pub(super) struct Vitals {
 
 impl Vitals {
     /// Those of a new room on the worker of this slot, whose rooms hold `usage`.
-    pub fn new(worker: usize, usage: Arc<Usage>) -> Arc<Self> {
+    /// `had_peers`: it is in the place of one that was lost, which somebody had joined.
+    pub fn new(worker: usize, usage: Arc<Usage>, had_peers: bool) -> Arc<Self> {
         Arc::new(Self {
             worker,
             since: Instant::now(),
             usage,
             waits_until: Mutex::new(None),
+            had_peers: AtomicBool::new(had_peers),
             transports: AtomicUsize::new(0),
             peers: AtomicUsize::new(0),
             broadcasters: AtomicUsize::new(0),
@@ -69,6 +73,18 @@ impl Vitals {
 }
 
 impl Vitals {
+    /// Whether somebody has joined it, or the one in whose place it is since that was
+    /// lost.
+    pub fn had_peers(&self) -> bool {
+        self.had_peers.load(Ordering::Relaxed)
+    }
+
+    /// Somebody has joined: it waits for nobody.
+    pub fn joined(&self) {
+        self.had_peers.store(true, Ordering::Relaxed);
+        self.set_waits_until(None);
+    }
+
     /// Until when the room waits for somebody to join it, if nobody ever did.
     pub fn waits_until(&self) -> Option<Instant> {
         *self

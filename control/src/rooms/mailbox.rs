@@ -258,8 +258,11 @@ mod tests {
 
     #[tokio::test]
     async fn messages_that_wait_are_bounded_in_number_and_bytes() {
-        let (handle, mut mailbox) =
-            channel(WorkerId(1), Vitals::new(0, Arc::default()), Arc::default());
+        let (handle, mut mailbox) = channel(
+            WorkerId(1),
+            Vitals::new(0, Arc::default(), false),
+            Arc::default(),
+        );
         assert_eq!(waiting(&handle, 1000, 100), 64);
         for _ in 0..64 {
             mailbox.events.recv().await.unwrap();

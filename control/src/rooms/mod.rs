@@ -11,6 +11,7 @@ mod consuming;
 mod counted;
 mod data;
 mod ids;
+mod lost;
 mod mailbox;
 mod messages;
 mod peer;

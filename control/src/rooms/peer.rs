@@ -81,7 +81,7 @@ pub(super) struct Joined {
     /// `None`: the client receives nothing.
     pub rtp_capabilities: Option<Arc<RtpCapabilities>>,
     /// `None` for a broadcaster.
-    pub _counted: Option<Counted>,
+    pub _counted: Option<[Counted; 2]>,
 }
 
 /// A transport of a peer.

@@ -18,8 +18,9 @@ use url::Url;
 
 use self::taking::NO_WORKER;
 use super::admin::{Depths, RoomSummary, Vitals};
-use super::counted::Counted;
+use super::counted::{Counted, Presence};
 use super::ids::{PeerId, RoomId};
+use super::lost::{Again, Lost, Patience};
 use super::mailbox::{self, Command, RoomHandle, Stop};
 use super::peer::PeerOptions;
 use super::room::{Origin, Room, Setup};
@@ -87,21 +88,23 @@ pub struct RoomOptions {
     pub event_notification_uri: Option<Url>,
 }
 
+/// How a room comes about.
+#[derive(Debug, Clone)]
+pub(super) enum Made {
+    /// Somebody asks for it over HTTP, before there are peers.
+    OverHttp(Arc<RoomOptions>),
+    /// By the first peer.
+    ByPeer,
+    /// It was there before, and was lost.
+    Again(Again),
+}
+
 /// A place in a room, held for a client whose socket is being upgraded; given
 /// back when dropped.
 #[derive(Debug)]
 pub struct Seat {
     session: SessionId,
     inbox: Option<mpsc::Sender<Command>>,
-}
-
-/// What is to be known of a room that lost its worker, for the next one.
-#[derive(Debug, Clone, Copy)]
-struct Again {
-    /// How long it waits for a peer.
-    waits_until: Instant,
-    /// Somebody had joined it.
-    had_peers: bool,
 }
 
 struct Inner {
@@ -111,13 +114,11 @@ struct Inner {
     timings: Timings,
     table: Mutex<Table>,
     draining: AtomicBool,
-    joined_peers: Arc<AtomicUsize>,
+    presence: Presence,
     webhooks: Webhooks,
     metrics: Arc<Metrics>,
     /// Rooms made over HTTP that nobody has joined.
     waiting_rooms: Arc<AtomicUsize>,
-    /// Rooms that lost their worker, and whose peers are not back yet.
-    moved_rooms: Arc<AtomicUsize>,
     /// When no worker took a room, and why, if none took one since.
     refusal: Mutex<Option<(Instant, Error)>>,
     tasks: TaskTracker,
@@ -153,7 +154,13 @@ impl Rooms {
         timings: Timings,
     ) -> Result<Rooms, OrtcError> {
         let webhooks = Webhooks::new(&config, timings.webhooks);
-        let table = Table::new(config.room_auto_create);
+        let presence = Presence::default();
+        let patience = Patience {
+            peers_make_rooms: config.room_auto_create,
+            theirs: timings.join,
+            others: timings.unused_room,
+        };
+        let table = Table::new(Lost::new(patience, Arc::clone(&presence.calls)));
         let router = Arc::new(RouterMedia::new(&config.router_codecs)?);
         let inner = Arc::new(Inner {
             config,
@@ -162,11 +169,10 @@ impl Rooms {
             timings,
             table: Mutex::new(table),
             draining: AtomicBool::new(false),
-            joined_peers: Arc::default(),
+            presence,
             webhooks,
             metrics: Arc::default(),
             waiting_rooms: Arc::default(),
-            moved_rooms: Arc::default(),
             refusal: Mutex::default(),
             tasks: TaskTracker::new(),
         });
@@ -234,6 +240,7 @@ impl Rooms {
     pub(super) fn take(&self, id: &RoomId) -> Option<RoomHandle> {
         let mut table = self.table();
         let router_id = table.rooms.get(id)?.router_id.clone();
+        table.lost.forget(id);
         table.remove(&router_id).map(|(_, room)| room)
     }
 
@@ -302,13 +309,14 @@ impl Rooms {
 
     /// Peers that have joined and not left, in all rooms.
     pub fn joined_peers(&self) -> usize {
-        self.inner.joined_peers.load(Ordering::Relaxed)
+        self.inner.presence.joined.load(Ordering::Relaxed)
     }
 
     /// Whether nobody is in a call, nor about to come back to one after a worker's
     /// death.
     pub fn is_idle(&self) -> bool {
-        self.joined_peers() == 0 && self.inner.moved_rooms.load(Ordering::Relaxed) == 0
+        self.table().lost.forget_old(Instant::now());
+        self.inner.presence.calls.load(Ordering::Relaxed) == 0
     }
 
     /// What tells the outside of joins and leaves.
@@ -359,7 +367,7 @@ impl Rooms {
 
     /// As [`Rooms::remove`], for a room that its peers may come back to.
     pub(super) fn lose(&self, router_id: &str) {
-        self.table().lose(router_id, self.lost_until());
+        self.table().lose(router_id);
     }
 
     fn insert_new(
@@ -383,7 +391,7 @@ impl Rooms {
                 }
             },
         };
-        let handle = self.insert(&mut table, &id, options, Origin::Http, None)?;
+        let handle = self.insert(&mut table, &id, Made::OverHttp(options))?;
         Ok((id, handle))
     }
 
@@ -398,31 +406,40 @@ impl Rooms {
         }
         // Who made a room that was lost may not come to make it again.
         self.may_be_made(&table, id)?;
-        match table.lost_options(id) {
-            Some(options) => self.insert(&mut table, id, options, Origin::Http, None),
-            None => self.insert(&mut table, id, Arc::default(), Origin::Peer, None),
-        }
+        let made = match table.lost.get(id) {
+            Some(again) => Made::Again(again.clone()),
+            None => Made::ByPeer,
+        };
+        self.insert(&mut table, id, made)
     }
 
     /// Spawns a room and enters it, under the table's lock: nobody can find a
-    /// half-made room, and there are never two of one name. `again`: it was there
-    /// before, and lost its worker.
-    fn insert(
-        &self,
-        table: &mut Table,
-        id: &RoomId,
-        options: Arc<RoomOptions>,
-        origin: Origin,
-        again: Option<Again>,
-    ) -> Result<RoomHandle, Error> {
-        self.may_be_inserted(table, id, again.is_some())?;
+    /// half-made room, and there are never two of one name.
+    fn insert(&self, table: &mut Table, id: &RoomId, made: Made) -> Result<RoomHandle, Error> {
+        self.may_be_inserted(table, id, &made)?;
         let config = &self.inner.config;
         let fits = |worker: &Worker| table.check_usage(worker.id, config).is_ok();
-        let worker = self.inner.workers.pick(&fits).ok_or_else(|| {
-            let why = self.some_worker_takes_rooms(table);
-            why.err().unwrap_or(NO_WORKER)
-        })?;
-        let vitals = Vitals::new(worker.index, table.usage(worker.id));
+        let worker = self.inner.workers.pick(&fits);
+        let worker = worker.ok_or_else(|| self.why_no_worker(table))?;
+        let calls = &self.inner.presence.calls;
+        let had_peers = matches!(&made, Made::Again(again) if again.had_peers);
+        let (options, origin, waits_until, waiting) = match made {
+            Made::OverHttp(options) => {
+                let waiting = Counted::new(&self.inner.waiting_rooms);
+                (options, Origin::Http, None, Some(waiting))
+            }
+            Made::ByPeer => (Arc::default(), Origin::Peer, None, None),
+            Made::Again(again) => {
+                let waiting = again.had_peers.then(|| Counted::new(calls));
+                (
+                    again.options,
+                    Origin::Http,
+                    Some(again.waits_until),
+                    waiting,
+                )
+            }
+        };
+        let vitals = Vitals::new(worker.index, table.usage(worker.id), had_peers);
         let (handle, mailbox) = mailbox::channel(worker.id, vitals, options.clone());
         let room = Room::new(Setup {
             id: id.clone(),
@@ -433,18 +450,12 @@ impl Rooms {
             config: self.inner.config.clone(),
             options,
             origin,
-            waits_until: again.map(|it| it.waits_until),
+            waits_until,
             timings: self.inner.timings,
-            joined_peers: self.inner.joined_peers.clone(),
+            presence: self.inner.presence.clone(),
             webhooks: self.inner.webhooks.clone(),
             metrics: self.inner.metrics.clone(),
-            waiting: match (again, origin) {
-                (Some(again), _) => again
-                    .had_peers
-                    .then(|| Counted::new(&self.inner.moved_rooms)),
-                (None, Origin::Http) => Some(Counted::new(&self.inner.waiting_rooms)),
-                (None, Origin::Peer) => None,
-            },
+            waiting,
         });
         table.insert(id, handle.clone());
         let run = room.run(mailbox, self.clone(), Cause::now());
@@ -471,7 +482,7 @@ impl Rooms {
         };
         // Its picture of the worker would be wrong from here on.
         let router_id = error.into_inner().router_id;
-        if let Some((id, room)) = table.lose(&router_id, self.lost_until()) {
+        if let Some((id, room, _)) = table.lose(&router_id) {
             error!(room = %id, "room does not keep up with its worker, closing it");
             room.stop(Stop::Overrun);
         }
@@ -484,9 +495,9 @@ impl Rooms {
         *self.refusal() = None;
         let (lost, placed) = {
             let mut table = self.table();
-            let lost = table.lose_worker(worker, self.lost_until());
+            let lost = table.lose_worker(worker);
             if crashed {
-                let ids = lost.iter().map(|(id, _)| id);
+                let ids = lost.iter().map(|(id, ..)| id);
                 for id in table.suspects.crashed(Instant::now(), ids) {
                     error!(
                         room = %id,
@@ -497,8 +508,10 @@ impl Rooms {
                 }
             }
             let mut placed = 0;
-            for (id, room) in &lost {
-                placed += usize::from(self.place_again(&mut table, id, room));
+            for (id, _, again) in &lost {
+                // Its peers would make it anew otherwise, as soon as there is a worker.
+                let made = Made::Again(again.clone());
+                placed += usize::from(self.insert(&mut table, id, made).is_ok());
             }
             (lost, placed)
         };
@@ -510,35 +523,10 @@ impl Rooms {
                 "media worker is gone, its rooms go to others"
             );
         }
-        for (_, room) in lost {
+        for (_, room, _) in lost {
             self.inner.metrics.rooms_lost.inc();
             room.stop(Stop::WorkerDied);
         }
-    }
-
-    /// Puts a room that was lost on a live worker, if there is one; its peers
-    /// would make it anew otherwise.
-    fn place_again(&self, table: &mut Table, id: &RoomId, lost: &RoomHandle) -> bool {
-        // Who never came has no reason to hurry; who was there comes back at once,
-        // or soon, if the room is theirs to make anyway.
-        let theirs = self.inner.config.room_auto_create && *lost.options == RoomOptions::default();
-        let wait = match theirs {
-            true => self.inner.timings.join,
-            false => self.inner.timings.unused_room,
-        };
-        let until = lost.vitals.waits_until();
-        let again = Again {
-            waits_until: until.unwrap_or_else(|| Instant::now() + wait),
-            had_peers: until.is_none(),
-        };
-        let options = Arc::clone(&lost.options);
-        let placed = self.insert(table, id, options, Origin::Http, Some(again));
-        placed.is_ok()
-    }
-
-    /// Until when a room that is lost now may be found again.
-    fn lost_until(&self) -> Instant {
-        Instant::now() + self.inner.timings.unused_room
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {

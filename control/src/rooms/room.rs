@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep_until};
@@ -12,7 +12,7 @@ use tracing::{Instrument, debug, info, warn};
 
 use super::admin::{REMOVED, Vitals};
 use super::bot::Bot;
-use super::counted::Counted;
+use super::counted::{Counted, Presence};
 use super::ids::{PeerId, RoomId};
 use super::mailbox::{Command, Mailbox, Stop, stopped, turn_away};
 use super::peer::{Peer, PeerOptions};
@@ -52,7 +52,7 @@ pub(super) struct Setup {
     /// How long it waits for its first peer, where that is not as usual.
     pub waits_until: Option<Instant>,
     pub timings: Timings,
-    pub joined_peers: Arc<AtomicUsize>,
+    pub presence: Presence,
     pub webhooks: Webhooks,
     pub metrics: Arc<Metrics>,
     /// Counts the room until somebody joins it, if it is to be counted.
@@ -93,7 +93,7 @@ pub(super) struct Room {
     pub bot: Bot,
     /// The producer of who leads the conversation; it may be gone.
     pub dominant: Option<String>,
-    pub joined_peers: Arc<AtomicUsize>,
+    pub presence: Presence,
     pub metrics: Arc<Metrics>,
     pub max_peers: usize,
     /// Where [`RoomEvent`]s are reported, if they are.
@@ -142,7 +142,7 @@ impl Room {
             ssrcs: HashSet::new(),
             bot: Bot::default(),
             dominant: None,
-            joined_peers: setup.joined_peers,
+            presence: setup.presence,
             metrics: setup.metrics,
             max_peers: usize::try_from(max_peers).unwrap_or(usize::MAX),
             reporter,
@@ -324,7 +324,7 @@ impl Room {
         if seated.len() >= self.max_peers {
             return Err(Error::RoomFull);
         }
-        let all = self.joined_peers.load(Ordering::Relaxed);
+        let all = self.presence.joined.load(Ordering::Relaxed);
         if all >= usize::try_from(self.config.max_peers).unwrap_or(usize::MAX) {
             return Err(TOO_MANY_PEERS);
         }
@@ -442,7 +442,7 @@ impl Room {
         let (peer, event) = match event {
             RoomEvent::PeerJoined(peer) => {
                 self.ever_joined = true;
-                self.vitals.set_waits_until(None);
+                self.vitals.joined();
                 self.waiting = None;
                 info!(room = %self.id, %peer, webhook, "peer joined");
                 (peer, WebhookEvent::PeerJoined)

@@ -1,46 +1,38 @@
-//! Which rooms there are, and what is still known of rooms that were lost.
+//! Which rooms there are, and which there were.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use tokio::time::Instant;
-
 use super::ids::RoomId;
+use super::lost::{Again, Lost};
 use super::mailbox::RoomHandle;
-use super::registry::RoomOptions;
 use super::suspects::Suspects;
 use super::usage::Usage;
 use crate::config::Config;
 use crate::error::Error;
 use crate::workers::WorkerId;
 
-/// Most lost rooms whose options are kept.
-const MAX_LOST: usize = 10_000;
-
 /// Invariant: `by_router` holds the router id of each room, nothing else.
-#[derive(Default)]
 pub(super) struct Table {
     pub rooms: HashMap<RoomId, RoomHandle>,
     by_router: HashMap<String, RoomId>,
-    /// Options of rooms that ended by no will of their peers, and until when
-    /// those may come back to find them again.
-    lost: HashMap<RoomId, (Arc<RoomOptions>, Instant)>,
+    /// Rooms that ended by no will of their peers.
+    pub lost: Lost,
     /// What the rooms of each worker hold.
     usage: HashMap<WorkerId, Arc<Usage>>,
     /// Rooms that were there when workers crashed.
     pub suspects: Suspects,
-    /// Also rooms without options are kept in mind when they are lost, because
-    /// peers cannot make them anew.
-    keep_all: bool,
 }
 
 impl Table {
-    /// No room yet. `peers_make_rooms`: a room that is lost without options is
-    /// the same as one that a peer makes.
-    pub fn new(peers_make_rooms: bool) -> Self {
+    /// No room yet.
+    pub fn new(lost: Lost) -> Self {
         Self {
-            keep_all: !peers_make_rooms,
-            ..Self::default()
+            rooms: HashMap::new(),
+            by_router: HashMap::new(),
+            lost,
+            usage: HashMap::new(),
+            suspects: Suspects::default(),
         }
     }
 
@@ -62,26 +54,19 @@ impl Table {
         self.rooms.remove_entry(&self.by_router.remove(router_id)?)
     }
 
-    /// As [`Table::remove`]; who comes back until then finds the room's options
-    /// again.
-    pub fn lose(&mut self, router_id: &str, until: Instant) -> Option<(RoomId, RoomHandle)> {
+    /// As [`Table::remove`]; who comes back in time finds the room as it was.
+    pub fn lose(&mut self, router_id: &str) -> Option<(RoomId, RoomHandle, Again)> {
         let (id, room) = self.remove(router_id)?;
-        if self.keep_all || *room.options != RoomOptions::default() {
-            let now = Instant::now();
-            self.lost.retain(|_, (_, until)| *until > now);
-            if self.lost.len() < MAX_LOST {
-                self.lost.insert(id.clone(), (room.options.clone(), until));
-            }
-        }
-        Some((id, room))
+        let again = self.lost.note(&id, &room);
+        Some((id, room, again))
     }
 
     /// As [`Table::lose`], for all rooms of a worker.
-    pub fn lose_worker(&mut self, worker: WorkerId, until: Instant) -> Vec<(RoomId, RoomHandle)> {
+    pub fn lose_worker(&mut self, worker: WorkerId) -> Vec<(RoomId, RoomHandle, Again)> {
         self.usage.remove(&worker);
         let rooms = self.rooms.values().filter(|room| room.worker_id == worker);
         let routers: Vec<String> = rooms.map(|room| room.router_id.clone()).collect();
-        let lose = |router_id: String| self.lose(&router_id, until);
+        let lose = |router_id: String| self.lose(&router_id);
         routers.into_iter().filter_map(lose).collect()
     }
 
@@ -102,21 +87,16 @@ impl Table {
         rooms.filter(|room| room.worker_id == worker).count()
     }
 
-    /// What a lost room of this name was made with.
-    pub fn lost_options(&self, id: &RoomId) -> Option<Arc<RoomOptions>> {
-        let (options, until) = self.lost.get(id)?;
-        (*until > Instant::now()).then(|| options.clone())
-    }
-
-    /// The room of this router works: its options need not be kept elsewhere.
+    /// The room of this router works: it is lost no more.
     pub fn found_again(&mut self, router_id: &str) {
         if let Some(id) = self.by_router.get(router_id) {
-            self.lost.remove(id);
+            self.lost.forget(id);
         }
     }
 
-    /// Takes all rooms out.
+    /// Takes all rooms out, and forgets those that were lost.
     pub fn clear(&mut self) -> Vec<RoomHandle> {
+        self.lost.clear();
         self.by_router.clear();
         self.rooms.drain().map(|(_, room)| room).collect()
     }

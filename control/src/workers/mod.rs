@@ -17,6 +17,8 @@ use std::time::{Duration, SystemTime};
 
 pub use client::{WorkerClient, WorkerError};
 pub use load::Load;
+#[cfg(test)]
+pub(crate) use output::log as log_line;
 pub use placement::{Plan, Slot, Timing};
 pub use supervisor::{NotReady, StartError, Workers, start};
 
@@ -54,7 +56,9 @@ pub enum WorkerState {
     Starting,
     /// Takes rooms.
     Ready,
-    /// Did not answer when it was asked last.
+    /// Did not answer when it was asked last: calls on it may stand still. It is killed
+    /// when it does not answer the next time, and gets rooms only where no other worker
+    /// takes them. It may be one that drains.
     Stuck,
     /// Takes no more rooms, and is replaced when those that it has are gone.
     Draining,
@@ -112,6 +116,8 @@ pub struct WorkerStatus {
     pub ports: (u16, u16),
     /// What is going on.
     pub state: WorkerState,
+    /// Its worker takes no more rooms, whatever else is the matter with it.
+    pub draining: bool,
     /// How long its process has been ready.
     pub ready_for: Option<Duration>,
     /// How often the slot's process was replaced.
@@ -129,6 +135,10 @@ pub trait WorkerPool: Send + Sync + 'static {
     fn pick(&self, fits: &dyn Fn(&Worker) -> bool) -> Option<Worker>;
     /// The live workers.
     fn live(&self) -> Vec<Worker>;
+    /// The workers that get new rooms, full or not.
+    fn takers(&self) -> Vec<WorkerId>;
+    /// The state of each slot, in order: cheaper than all that is known of it.
+    fn states(&self) -> Vec<WorkerState>;
     /// One entry for each slot, in order.
     fn status(&self) -> Vec<WorkerStatus>;
     /// Keeps new rooms from the worker of a slot, until it is replaced; `None`

@@ -9,6 +9,8 @@ use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::task::JoinSet;
 use tracing::{debug, error, info, trace, warn};
 
+use crate::logging::CARRIED;
+
 /// Longest line that is relayed, bytes; the rest of the line is dropped.
 const MAX_LINE: usize = 2048;
 /// Lines that are kept; older ones are dropped.
@@ -62,16 +64,17 @@ impl Output {
     }
 }
 
-/// Logs a worker's line at the level that it starts with, `info` without one.
-fn log(worker: usize, line: &str) {
+/// Logs a worker's line at the level that it starts with. One without a level is not
+/// from the worker's own log, which has a limit, so it is not carried as such.
+pub(crate) fn log(worker: usize, line: &str) {
     let (level, rest) = line.trim_start().split_once(' ').unwrap_or((line, ""));
     match level {
-        "ERROR" => error!(target: "mediaworker", worker, "{rest}"),
-        "WARN" => warn!(target: "mediaworker", worker, "{rest}"),
-        "INFO" => info!(target: "mediaworker", worker, "{rest}"),
-        "DEBUG" => debug!(target: "mediaworker", worker, "{rest}"),
-        "TRACE" => trace!(target: "mediaworker", worker, "{rest}"),
-        _ => info!(target: "mediaworker", worker, "{line}"),
+        "ERROR" => error!(target: CARRIED, worker, "{rest}"),
+        "WARN" => warn!(target: CARRIED, worker, "{rest}"),
+        "INFO" => info!(target: CARRIED, worker, "{rest}"),
+        "DEBUG" => debug!(target: CARRIED, worker, "{rest}"),
+        "TRACE" => trace!(target: CARRIED, worker, "{rest}"),
+        _ => info!(target: "mediaworker::output", worker, "{line}"),
     }
 }
 

@@ -26,7 +26,9 @@ use super::placement::{Plan, Slot};
 use super::process::{Spawner, WorkerProcess};
 use super::runtime_dir::RuntimeDir;
 use super::table::Table;
-use super::{Notice, Worker, WorkerClient, WorkerError, WorkerId, WorkerPool, WorkerStatus};
+use super::{
+    Notice, Worker, WorkerClient, WorkerError, WorkerId, WorkerPool, WorkerState, WorkerStatus,
+};
 
 /// Pause between two tries to connect to a worker that does not listen yet.
 const CONNECT_PAUSE: Duration = Duration::from_millis(10);
@@ -190,6 +192,14 @@ impl WorkerPool for Workers {
 
     fn live(&self) -> Vec<Worker> {
         lock(&self.inner.shared.table).live()
+    }
+
+    fn takers(&self) -> Vec<WorkerId> {
+        lock(&self.inner.shared.table).takers()
+    }
+
+    fn states(&self) -> Vec<WorkerState> {
+        lock(&self.inner.shared.table).states()
     }
 
     fn status(&self) -> Vec<WorkerStatus> {

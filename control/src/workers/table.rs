@@ -37,6 +37,8 @@ struct Entry {
 }
 
 impl Entry {
+    /// What matters most: a worker that does not answer may be the end of its calls,
+    /// also where it drains.
     fn state(&self) -> WorkerState {
         match (&self.worker, self.pid) {
             (Some(_), _) if !self.answers => WorkerState::Stuck,
@@ -48,6 +50,12 @@ impl Entry {
         }
     }
 
+    /// Its worker, if it gets new rooms. One that did not answer when it was asked last
+    /// may have been busy for a moment: if not, it is killed soon, and its rooms move.
+    fn taker(&self) -> Option<&Worker> {
+        self.worker.as_ref().filter(|_| !self.draining)
+    }
+
     fn status(&self) -> WorkerStatus {
         WorkerStatus {
             index: self.slot.index,
@@ -55,6 +63,7 @@ impl Entry {
             cpu: self.slot.cpu,
             ports: self.slot.ports,
             state: self.state(),
+            draining: self.worker.is_some() && self.draining,
             ready_for: self.ready_since.map(|since| since.elapsed()),
             restarts: self.restarts,
             last_exit: self.last_exit.clone(),
@@ -161,16 +170,16 @@ impl Table {
         }
     }
 
-    /// Of the live workers that answer and that `fits` takes, the one with the
-    /// lowest load; of several, the one that was not picked for the longest time.
+    /// Of the workers that get rooms and that `fits` takes, the one with the lowest
+    /// load, but one that does not answer last of all; of several, the one that was not
+    /// picked for the longest time.
     pub fn pick(&mut self, fits: &dyn Fn(&Worker) -> bool) -> Option<Worker> {
-        let taken = |entry: &&mut Entry| {
-            entry.state() == WorkerState::Ready && entry.worker.as_ref().is_some_and(fits)
-        };
-        let ready = self.entries.iter_mut().filter(taken);
-        let entry = ready.min_by(|a, b| {
+        let taken = |entry: &&mut Entry| entry.taker().is_some_and(fits);
+        let takers = self.entries.iter_mut().filter(taken);
+        let entry = takers.min_by(|a, b| {
+            let by_answer = b.answers.cmp(&a.answers);
             let by_cost = a.meter.cost(a.ports()).total_cmp(&b.meter.cost(b.ports()));
-            by_cost.then(a.last_pick.cmp(&b.last_pick))
+            by_answer.then(by_cost).then(a.last_pick.cmp(&b.last_pick))
         })?;
         self.picks += 1;
         entry.last_pick = self.picks;
@@ -182,6 +191,17 @@ impl Table {
     pub fn live(&self) -> Vec<Worker> {
         let workers = self.entries.iter().filter_map(|e| e.worker.as_ref());
         workers.cloned().collect()
+    }
+
+    /// The workers that get new rooms.
+    pub fn takers(&self) -> Vec<WorkerId> {
+        let takers = self.entries.iter().filter_map(Entry::taker);
+        takers.map(|worker| worker.id).collect()
+    }
+
+    /// The state of each slot, in order of index.
+    pub fn states(&self) -> Vec<WorkerState> {
+        self.entries.iter().map(Entry::state).collect()
     }
 
     /// One entry for each slot, in order of index.
@@ -242,7 +262,7 @@ mod tests {
         assert_eq!(picks(&mut table, 3), [7, 7, 7]);
         table.answered(0, false, None);
         assert_eq!(picks(&mut table, 3), [2, 7, 2]);
-        assert_eq!(table.status()[0].state, WorkerState::Stuck);
+        assert_eq!(table.states()[0], WorkerState::Stuck);
         table.answered(0, true, None);
         assert_eq!(picks(&mut table, 1), [0]);
 
@@ -280,13 +300,27 @@ mod tests {
         let mut table = table_of(1);
         let state = |table: &Table| table.status()[0].state;
         assert_eq!(state(&table), WorkerState::Ready);
+        // It may only be busy: where there is no other, it gets rooms.
+        table.answered(0, false, None);
+        assert_eq!(state(&table), WorkerState::Stuck);
+        assert_eq!(table.takers(), [WorkerId(0)]);
+        assert_eq!(picks(&mut table, 1), [0]);
+        table.answered(0, true, None);
+        assert_eq!(state(&table), WorkerState::Ready);
         assert_eq!(table.drain(0), Some(WorkerId(0)));
         assert_eq!(state(&table), WorkerState::Draining);
         assert!(picks(&mut table, 1).is_empty());
+        assert!(table.takers().is_empty());
         assert_eq!(table.live().len(), 1);
+        // Not to answer is worse, and does not hide that it drains.
+        table.answered(0, false, None);
+        assert_eq!(state(&table), WorkerState::Stuck);
+        assert!(table.status()[0].draining);
+        assert!(picks(&mut table, 1).is_empty());
         table.ended(0, "signal: 9".into(), vec!["bye".into()]);
         assert!(table.retire(0).is_some());
         assert_eq!(state(&table), WorkerState::Restarting);
+        assert!(!table.status()[0].draining);
         assert_eq!(table.drain(0), None);
         table.spawned(0, Some(7));
         assert_eq!(state(&table), WorkerState::Starting);

@@ -384,6 +384,7 @@ fn dump() -> DumpResponse {
         }),
         ports_in_use: 1,
         events_waiting: 4,
+        log_lines_left_out: 6,
         feedback: Some(Feedback {
             received: Some(DirectionFeedback {
                 nacks: 7,
@@ -409,6 +410,8 @@ pub struct FakePool {
     pub recycled: watch::Sender<Vec<usize>>,
     /// Whether there is another slot, that was taken out.
     pub failed: Mutex<bool>,
+    /// Whether its workers did not answer when they were asked last.
+    pub stuck: Mutex<bool>,
     workers: Mutex<Vec<(Worker, FakeWorker)>>,
     notices: mpsc::Sender<Notice>,
     last_id: Mutex<u64>,
@@ -421,6 +424,7 @@ impl FakePool {
             draining: Mutex::default(),
             recycled: watch::Sender::new(Vec::new()),
             failed: Mutex::default(),
+            stuck: Mutex::default(),
             workers: Mutex::default(),
             notices,
             last_id: Mutex::new(0),
@@ -496,9 +500,20 @@ impl WorkerPool for FakePool {
         workers.iter().map(|(worker, _)| worker.clone()).collect()
     }
 
-    fn status(&self) -> Vec<WorkerStatus> {
+    fn takers(&self) -> Vec<WorkerId> {
         let draining = self.draining.lock().unwrap();
-        let state = match self.live().iter().all(|it| draining.contains(&it.id)) {
+        let live = self.live().into_iter().map(|worker| worker.id);
+        live.filter(|id| !draining.contains(id)).collect()
+    }
+
+    fn states(&self) -> Vec<WorkerState> {
+        self.status().iter().map(|it| it.state).collect()
+    }
+
+    fn status(&self) -> Vec<WorkerStatus> {
+        let draining = self.takers().is_empty();
+        let state = match draining {
+            _ if *self.stuck.lock().unwrap() => WorkerState::Stuck,
             true => WorkerState::Draining,
             false => WorkerState::Ready,
         };
@@ -507,6 +522,7 @@ impl WorkerPool for FakePool {
             pid: Some(4711),
             ports: (40_000, 44_999),
             state,
+            draining,
             ready_for: Some(Duration::from_secs(90)),
             restarts: 2,
             last_exit: Some(LastExit {

@@ -1,15 +1,18 @@
 //! What operators rely on: rooms outlive their workers, limits refuse in words,
 //! and what drains lets calls end.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use control::config::Config;
-use control::rooms::Timings;
+use control::rooms::{RoomOptions, Rooms, Timings};
 use proto::event::Event;
 use serde_json::{Value, json};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use crate::fake_worker::{Call, FakeWorker};
+use crate::fake_worker::{Call, FakePool, FakeWorker};
 use crate::receiver::Receiver;
 use crate::server::{TestServer, caller, config};
 
@@ -17,6 +20,15 @@ async fn with(change: impl FnOnce(&mut Config)) -> TestServer {
     let mut config = config();
     change(&mut config);
     TestServer::start_with(config, Timings::default()).await
+}
+
+/// Waits until something is so.
+async fn wait_until(what: &str, is_so: impl AsyncFn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !is_so().await {
+        assert!(Instant::now() < deadline, "never: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }
 
 /// Waits until this worker was asked for a router.
@@ -77,7 +89,7 @@ async fn rooms_move_to_another_worker_before_their_peers_hear_of_it() {
 #[tokio::test]
 async fn a_room_that_moved_waits_for_its_peers_for_a_while() {
     let timings = Timings {
-        join: Duration::from_millis(300),
+        join: Duration::from_secs(2),
         ..Timings::default()
     };
     let server = TestServer::start_with(config(), timings).await;
@@ -87,28 +99,35 @@ async fn a_room_that_moved_waits_for_its_peers_for_a_while() {
     server.pool.kill_worker(0).await;
     assert_eq!(alice.close_code().await, 1012);
     assert_eq!(server.get("/rooms/room").await.status, 200);
-    while server.get("/rooms/room").await.status == 200 {}
+    wait_until("it is gone", async || {
+        server.get("/rooms/room").await.status == 404
+    })
+    .await;
 }
 
 /// One that nobody has joined yet does not live longer because it moved.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_room_that_moved_expires_when_it_would_have() {
-    let life = Duration::from_secs(3);
+    let life = Duration::from_secs(300);
     let timings = Timings {
         unused_room: life,
         ..Timings::default()
     };
-    let server = TestServer::start_with(config(), timings).await;
-    let second = server.pool.start_worker().await;
+    // Without sockets, so that nothing but timers takes time.
+    let (notices, receiver) = mpsc::channel(64);
+    let pool = FakePool::new(notices);
+    pool.start_worker().await;
+    let rooms = Rooms::start_with(Arc::new(config()), pool.clone(), receiver, timings).unwrap();
     let made = Instant::now();
-    server.post("/rooms/waiting", "").await;
+    let id = rooms.create(None, RoomOptions::default()).await.unwrap();
     tokio::time::sleep_until(made + life / 2).await;
-    server.pool.kill_worker(0).await;
+    let second = pool.start_worker().await;
+    pool.kill_worker(0).await;
     router_on(&second).await;
-    assert_eq!(server.get("/rooms/waiting").await.status, 200);
-    while server.get("/rooms/waiting").await.status == 200 {}
-    let lived = made.elapsed();
-    assert!(lived >= life && lived < life + life / 3, "{lived:?}");
+    tokio::time::sleep_until(made + life - Duration::from_secs(1)).await;
+    assert!(rooms.contains(&id));
+    tokio::time::sleep_until(made + life + Duration::from_secs(1)).await;
+    assert!(!rooms.contains(&id));
 }
 
 #[tokio::test]
@@ -165,7 +184,10 @@ async fn the_server_takes_so_many_rooms_and_peers() {
     server.connect("b", "3").await.join("3").await;
     let mut first = peers.remove(0);
     first.ok("leaveRoom", json!({})).await;
-    while server.get("/rooms/b/admission?peerId=4").await.status != 200 {}
+    wait_until("there is a place", async || {
+        server.get("/rooms/b/admission?peerId=4").await.status == 200
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -196,7 +218,10 @@ async fn a_worker_takes_so_many_transports_and_consumers() {
     // What is gone counts no more.
     drop(bob);
     alice.ok("leaveRoom", json!({})).await;
-    while server.get("/rooms/room").await.status == 200 {}
+    wait_until("it is gone", async || {
+        server.get("/rooms/room").await.status == 404
+    })
+    .await;
     let (mut alice, send, _) = caller(&server, "alice").await;
     alice.produce(&send, "audio").await;
 
@@ -245,6 +270,131 @@ async fn a_call_that_loses_its_worker_during_a_drain_goes_on() {
     server.connect("room", "alice").await.join("Alice").await;
     router_on(&second).await;
     assert_eq!(server.post("/rooms/new", "").await.status, 503);
+}
+
+/// Watches from a thread of its own whether it ever seems that nobody is in a call.
+struct IdleWatch {
+    stop: Arc<AtomicBool>,
+    thread: std::thread::JoinHandle<bool>,
+}
+
+impl IdleWatch {
+    fn start(server: &TestServer) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let (over, rooms) = (Arc::clone(&stop), server.rooms.clone());
+        let thread = std::thread::spawn(move || {
+            let mut idle = false;
+            while !over.load(Ordering::Relaxed) {
+                idle |= rooms.is_idle();
+                std::thread::yield_now();
+            }
+            idle
+        });
+        Self { stop, thread }
+    }
+
+    fn was_idle(self) -> bool {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().unwrap()
+    }
+}
+
+/// Nobody is back yet when the next worker dies: it is a call all the same.
+#[tokio::test]
+async fn a_call_that_moves_twice_during_a_drain_is_waited_for() {
+    let timings = Timings {
+        join: Duration::from_secs(60),
+        ..Timings::default()
+    };
+    let server = TestServer::start_with(config(), timings).await;
+    let mut alice = server.connect("room", "alice").await;
+    alice.join("Alice").await;
+    server.http("POST", "/admin/drain", &[], b"").await;
+    let watch = IdleWatch::start(&server);
+    for _ in 0..2 {
+        let second = server.pool.start_worker().await;
+        server.pool.kill_worker(0).await;
+        router_on(&second).await;
+        let third = server.pool.start_worker().await;
+        server.pool.kill_worker(0).await;
+        router_on(&third).await;
+        assert_eq!(alice.close_code().await, 1012);
+        assert_eq!(server.rooms.joined_peers(), 0);
+        alice = server.connect("room", "alice").await;
+        alice.join("Alice").await;
+    }
+    assert!(!watch.was_idle());
+    alice.ok("leaveRoom", json!({})).await;
+    wait_until("it is over", async || server.rooms.is_idle()).await;
+}
+
+/// As with one worker alone: the call goes on when there is another in its place.
+#[tokio::test]
+async fn a_call_that_loses_the_only_worker_during_a_drain_goes_on() {
+    let server = TestServer::start().await;
+    let mut alice = server.connect("room", "alice").await;
+    alice.join("Alice").await;
+    server.http("POST", "/admin/drain", &[], b"").await;
+    let watch = IdleWatch::start(&server);
+    server.pool.kill_workers().await;
+    assert_eq!(alice.close_code().await, 1012);
+    let refused = server
+        .upgrade("/?roomId=room&peerId=alice", Some("protoo"))
+        .await;
+    assert_eq!(refused.err().unwrap().error(), "no live media worker");
+    let path = "/rooms/room/admission?peerId=alice";
+    assert_eq!(server.get(path).await.status, 503);
+    server.pool.start_worker().await;
+    assert_eq!(server.get(path).await.status, 200);
+    let other = "/rooms/other/admission?peerId=alice";
+    assert_eq!(server.get(other).await.status, 503);
+    assert_eq!(server.post("/rooms/room", "").await.status, 503);
+    let mut alice = server.connect("room", "alice").await;
+    alice.join("Alice").await;
+    assert!(!watch.was_idle());
+    alice.ok("leaveRoom", json!({})).await;
+    wait_until("it is over", async || server.rooms.is_idle()).await;
+}
+
+/// Who does not come back in time is not waited for.
+#[tokio::test]
+async fn a_call_that_nobody_comes_back_to_is_not_waited_for() {
+    let timings = Timings {
+        join: Duration::from_millis(300),
+        ..Timings::default()
+    };
+    let server = TestServer::start_with(config(), timings).await;
+    let mut alice = server.connect("room", "alice").await;
+    alice.join("Alice").await;
+    // It is not the drain that makes it a call that was lost.
+    server.pool.kill_workers().await;
+    assert_eq!(alice.close_code().await, 1012);
+    assert!(!server.rooms.is_idle());
+    server.http("POST", "/admin/drain", &[], b"").await;
+    server.pool.start_worker().await;
+    wait_until("it is given up", async || server.rooms.is_idle()).await;
+    let path = "/rooms/room/admission?peerId=alice";
+    assert_eq!(server.get(path).await.status, 503);
+}
+
+/// A room that an admin closes does not come back because it was lost just before.
+#[tokio::test]
+async fn a_room_that_is_closed_after_it_moved_is_closed() {
+    let server = with(|config| config.room_auto_create = false).await;
+    let second = server.pool.start_worker().await;
+    server.post("/rooms/room", "").await;
+    let mut alice = server.connect("room", "alice").await;
+    alice.join("Alice").await;
+    // Where it goes it does not come about.
+    second.hang("CreateRouter");
+    server.pool.kill_worker(0).await;
+    router_on(&second).await;
+    let closed = server.http("DELETE", "/admin/rooms/room", &[], b"").await;
+    assert_eq!(closed.status, 200);
+    let refused = server
+        .upgrade("/?roomId=room&peerId=alice", Some("protoo"))
+        .await;
+    assert_eq!(refused.err().unwrap().status, 404);
 }
 
 #[tokio::test]
@@ -311,6 +461,28 @@ async fn health_names_workers_that_were_taken_out() {
     }
 }
 
+/// A worker that did not answer once may have been busy: that takes no server out of
+/// a load balancer.
+#[tokio::test]
+async fn a_worker_that_missed_a_check_does_not_make_the_server_unhealthy() {
+    let server = TestServer::start().await;
+    *server.pool.stuck.lock().unwrap() = true;
+    let want = json!({ "status": "ok", "stuckWorkers": [0] });
+    let answer = server.get("/health").await;
+    assert_eq!((answer.status, answer.body), (200, want));
+    assert_eq!(server.post("/rooms/room", "").await.status, 200);
+    // Where it drains as well, the drain is not begun again.
+    let path = "/admin/workers/0/drain";
+    let first = server.http("POST", path, &[], b"").await;
+    assert_eq!(first.body["rooms"], 1);
+    assert_eq!(server.get("/health").await.status, 503);
+    let told = server.get("/config").await.body["workers"][0].clone();
+    let state = (&told["state"], &told["draining"]);
+    assert_eq!(state, (&json!("stuck"), &json!(true)));
+    let second = server.http("POST", path, &[], b"").await;
+    assert_eq!((second.status, &second.body["rooms"]), (200, &json!(0)));
+}
+
 #[tokio::test]
 async fn the_configuration_tells_of_each_worker() {
     let server = TestServer::start().await;
@@ -323,7 +495,8 @@ async fn the_configuration_tells_of_each_worker() {
         worker,
         json!({
             "index": 0, "pid": 4711, "cpu": null, "minPort": 40_000, "maxPort": 44_999,
-            "portsInUse": 1, "state": "ready", "ready": true, "uptimeSeconds": 90,
+            "portsInUse": 1, "state": "ready", "draining": false, "ready": true,
+            "uptimeSeconds": 90,
             "restarts": 2, "rooms": 1, "stats": null,
             "lastExit": {
                 "reason": "signal: 9 (SIGKILL)",
@@ -459,6 +632,9 @@ async fn metrics_tell_what_is_and_what_was() {
         ),
         ("webrtc_worker_events_waiting{worker=\"0\"}", 4.0),
         ("webrtc_webhooks_queued", 0.0),
+        ("webrtc_log_lines_lost_total{reason=\"limit\"}", 0.0),
+        ("webrtc_log_lines_lost_total{reason=\"reader\"}", 0.0),
+        ("webrtc_worker_log_lines_left_out_total{worker=\"0\"}", 6.0),
         ("webrtc_room_commands_waiting", 0.0),
     ] {
         assert_eq!(metrics.get(name), Some(&want), "{name} in {text}");
@@ -466,21 +642,43 @@ async fn metrics_tell_what_is_and_what_was() {
     assert!(!text.contains("evil"));
 }
 
-/// What operators were promised to find, whatever has happened so far.
-#[tokio::test]
-async fn every_kind_of_metric_is_there() {
+/// The metrics of a server where everything of which there are kinds has one: of what
+/// has kinds, there is a line when there is one of a kind.
+async fn all_metrics() -> String {
     let server = TestServer::start().await;
     let (_alice, ..) = caller(&server, "alice").await;
     let state = proto::TransportStateChanged::default();
     server.worker_says(Event::TransportState(state)).await;
-    let text = loop {
-        let text = server.get("/metrics").await.body;
-        let text = text.as_str().unwrap().to_owned();
-        // Of what has kinds, there is a line when there is one of a kind.
-        if text.contains("webrtc_dtls_states_total{") {
-            break text;
-        }
+    let metrics = async || {
+        server
+            .get("/metrics")
+            .await
+            .body
+            .as_str()
+            .unwrap()
+            .to_owned()
     };
+    wait_until("the state is counted", async || {
+        metrics().await.contains("\nwebrtc_dtls_states_total{")
+    })
+    .await;
+    metrics().await
+}
+
+/// The family that a line of this kind is about.
+fn family_of<'a>(line: &'a str, kind: &str) -> Option<&'a str> {
+    let name = line.split(['{', ' ']).next()?;
+    match kind {
+        "gauge" => Some(name),
+        "counter" => name.strip_suffix("_total"),
+        _ => name.strip_suffix("_count"),
+    }
+}
+
+/// What operators were promised to find, whatever has happened so far.
+#[tokio::test]
+async fn every_kind_of_metric_is_there() {
+    let text = all_metrics().await;
     for (kind, families) in [
         (
             "gauge",
@@ -495,7 +693,9 @@ async fn every_kind_of_metric_is_there() {
              worker_restarts worker_datagrams_received worker_datagrams_sent \
              worker_bytes_received worker_bytes_sent worker_datagrams_dropped worker_rtp_nacks \
              worker_rtp_plis worker_rtp_packets_lost worker_rtp_packets_retransmitted \
-             worker_rtp_packets_forwarded worker_cpu_seconds worker_plain_unreachable",
+             worker_rtp_packets_forwarded worker_cpu_seconds worker_plain_unreachable \
+             log_lines_lost \
+             worker_log_lines_left_out",
         ),
         (
             "histogram",
@@ -506,7 +706,7 @@ async fn every_kind_of_metric_is_there() {
             let family = format!("webrtc_{family}");
             let described = format!("# TYPE {family} {kind}");
             assert!(text.lines().any(|line| line == described), "{described}");
-            let told = |line: &str| line.starts_with(&family) && !line.starts_with('#');
+            let told = |line: &str| family_of(line, kind) == Some(family.as_str());
             assert!(text.lines().any(told), "{family} has no value");
         }
     }
@@ -528,18 +728,7 @@ fn metrics_in(text: &str) -> impl Iterator<Item = &str> {
 /// What the dashboard shows, and the document tells to watch, has to be there.
 #[tokio::test]
 async fn dashboard_and_document_ask_for_metrics_that_there_are() {
-    let server = TestServer::start().await;
-    let (_alice, ..) = caller(&server, "alice").await;
-    let state = proto::TransportStateChanged::default();
-    server.worker_says(Event::TransportState(state)).await;
-    // A family without a member is not listed.
-    let text = loop {
-        let answer = server.get("/metrics").await;
-        let text = answer.body.as_str().unwrap().to_owned();
-        if text.contains("webrtc_dtls_states") {
-            break text;
-        }
-    };
+    let text = all_metrics().await;
     let document = |name: &str| {
         let documents = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/");
         std::fs::read_to_string(format!("{documents}{name}")).unwrap()

@@ -298,7 +298,7 @@ fn a_worker_that_stays_stuck_is_replaced() {
         let workers = start(plan, sender).await.unwrap();
         let first = workers.pick(&|_| true).unwrap().id;
         let pid = pids(&workers)[0];
-        until("nobody is put on it", || workers.pick(&|_| true).is_none()).await;
+        until("it is stuck", || workers.states() == [WorkerState::Stuck]).await;
         assert_eq!(death(&mut notices).await, first);
         assert!(!alive(pid));
         until("another is there", || {

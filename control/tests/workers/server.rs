@@ -183,6 +183,19 @@ impl Server {
         rustls::StreamOwned::new(tls, stream)
     }
 
+    /// The answer to a request, which has to be 200.
+    fn get(&self, path: &str) -> String {
+        let mut client = self.connect();
+        let request =
+            format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        client.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        // A connection that just ends is an error to rustls.
+        let _ = client.read_to_string(&mut answer);
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        answer
+    }
+
     fn wait(&mut self) -> ExitStatus {
         let end = Instant::now() + PATIENCE;
         loop {
@@ -234,6 +247,13 @@ fn a_log_that_nobody_reads_is_no_trouble() {
     lose_a_worker(&server);
     lose_a_worker(&server);
     server.until_up();
+    until("that lines are lost is counted", || {
+        let metrics = server.get("/metrics");
+        let name = "webrtc_log_lines_lost_total{reason=\"reader\"} ";
+        let mut lines = metrics.lines();
+        let lost = lines.find_map(|line| line.strip_prefix(name)).unwrap();
+        lost.parse::<u64>().unwrap() > 0
+    });
     let (status, _) = server.end();
     assert_eq!(status.code(), Some(0), "{status}");
 }
@@ -256,12 +276,7 @@ fn a_log_whose_reader_has_stopped_is_no_trouble() {
     let mut server = Server::start_with(&settings, Stdio::piped(), writer.into());
     server.until_ready();
     for _ in 0..50 {
-        let mut client = server.connect();
-        let request = b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
-        client.write_all(request).unwrap();
-        let mut answer = String::new();
-        let _ = client.read_to_string(&mut answer);
-        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        server.get("/health");
     }
     lose_a_worker(&server);
     let (status, took) = server.end();

@@ -6,19 +6,18 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::Rooms;
+use super::{Made, Rooms};
 use crate::error::Error;
 use crate::rooms::ids::RoomId;
 use crate::rooms::table::Table;
-use crate::workers::{Worker, WorkerState};
+use crate::workers::WorkerId;
 
 /// How long new rooms count as impossible after no worker took one, unless one
 /// does meanwhile.
 const REFUSAL_HOLDS: Duration = Duration::from_secs(5);
 
 pub(super) const NO_WORKER: Error = Error::Unavailable("no live media worker");
-const NONE_TAKES: Error =
-    Error::Unavailable("no media worker takes rooms, for all of them drain or do not answer");
+const NONE_TAKES: Error = Error::Unavailable("no media worker takes rooms, for all of them drain");
 const ALL_FULL: Error = Error::Unavailable(
     "every media worker is at its limit (WORKER_MAX_TRANSPORTS, WORKER_MAX_CONSUMERS)",
 );
@@ -38,9 +37,15 @@ impl Rooms {
         if self.inner.draining.load(Ordering::Acquire) {
             return Err(SHUTTING_DOWN);
         }
+        self.check_workers()
+    }
+
+    /// As [`Rooms::health`], of a server that may be about to end.
+    fn check_workers(&self) -> Result<(), Error> {
         {
+            let takers = self.takers()?;
             let table = self.table();
-            self.some_worker_takes_rooms(&table)?;
+            self.some_worker_has_room(&takers, &table)?;
             if self.is_full(&table) {
                 return Err(TOO_MANY_ROOMS);
             }
@@ -63,8 +68,16 @@ impl Rooms {
 
     /// What a peer would hear that makes this room.
     pub(super) fn check_new(&self, room: &RoomId) -> Result<(), Error> {
-        self.may_be_made(&self.table(), room)?;
-        self.health()
+        let was_lost = {
+            let table = self.table();
+            self.may_be_made(&table, room)?;
+            table.lost.get(room).is_some()
+        };
+        if was_lost {
+            self.check_workers()
+        } else {
+            self.health()
+        }
     }
 
     /// Errors when a peer may not make this room. One that was lost is its
@@ -73,21 +86,21 @@ impl Rooms {
         if table.suspects.is_out(Instant::now(), id) {
             return Err(QUARANTINED);
         }
-        if self.inner.config.room_auto_create || table.lost_options(id).is_some() {
+        if self.inner.config.room_auto_create || table.lost.get(id).is_some() {
             return Ok(());
         }
         Err(Error::UnknownRoom(id.to_string()))
     }
 
-    /// Errors when nobody may make this room, whatever workers there are. `again`: it
-    /// lost its worker, so it is no new one, and its calls may end as others may.
+    /// Errors when nobody may make this room, whatever workers there are. One that was
+    /// lost is no new one, and its calls may end as others may.
     pub(super) fn may_be_inserted(
         &self,
         table: &Table,
         id: &RoomId,
-        again: bool,
+        made: &Made,
     ) -> Result<(), Error> {
-        if self.inner.draining.load(Ordering::Acquire) && !again {
+        if self.inner.draining.load(Ordering::Acquire) && !matches!(made, Made::Again(_)) {
             return Err(SHUTTING_DOWN);
         }
         if table.suspects.is_out(Instant::now(), id) {
@@ -99,23 +112,32 @@ impl Rooms {
         Ok(())
     }
 
-    /// Whether there is a worker that would get another room; if not, why.
-    pub(super) fn some_worker_takes_rooms(&self, table: &Table) -> Result<(), Error> {
-        let (live, status) = (self.inner.workers.live(), self.inner.workers.status());
-        let is_ready = |worker: &&Worker| {
-            let of_its_slot = status.iter().find(|it| it.index == worker.index);
-            of_its_slot.is_some_and(|it| it.state == WorkerState::Ready)
-        };
-        let mut ready = live.iter().filter(is_ready).peekable();
-        if live.is_empty() {
-            Err(NO_WORKER)
-        } else if ready.peek().is_none() {
-            Err(NONE_TAKES)
-        } else if ready.all(|it| table.check_usage(it.id, &self.inner.config).is_err()) {
-            Err(ALL_FULL)
-        } else {
-            Ok(())
+    /// The workers that get new rooms, if there are any; if not, why.
+    fn takers(&self) -> Result<Vec<WorkerId>, Error> {
+        let takers = self.inner.workers.takers();
+        match takers.is_empty() {
+            false => Ok(takers),
+            true if self.inner.workers.live().is_empty() => Err(NO_WORKER),
+            true => Err(NONE_TAKES),
         }
+    }
+
+    /// Whether one of these workers is not full.
+    fn some_worker_has_room(&self, takers: &[WorkerId], table: &Table) -> Result<(), Error> {
+        let config = &self.inner.config;
+        let has_room = |id: &WorkerId| table.check_usage(*id, config).is_ok();
+        match takers.iter().any(has_room) {
+            true => Ok(()),
+            false => Err(ALL_FULL),
+        }
+    }
+
+    /// Why there was no worker for a room.
+    pub(super) fn why_no_worker(&self, table: &Table) -> Error {
+        let takers = self.takers();
+        let why = takers.and_then(|takers| self.some_worker_has_room(&takers, table));
+        // Otherwise there is one again.
+        why.err().unwrap_or(NO_WORKER)
     }
 
     fn is_full(&self, table: &Table) -> bool {

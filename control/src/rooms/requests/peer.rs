@@ -9,7 +9,6 @@ use super::{Reply, Then};
 use crate::error::Error;
 use crate::ortc::{self, RtpCapabilities};
 use crate::protoo::connection::SessionId;
-use crate::rooms::counted::Counted;
 use crate::rooms::peer::Joined;
 use crate::rooms::room::{Room, RoomEvent};
 
@@ -22,7 +21,7 @@ const MAX_DEVICE: usize = 4096;
 
 /// The peer joins. Everything is checked before anything changes.
 pub(super) fn join(room: &mut Room, session: SessionId, data: &Value) -> Result<Reply, Error> {
-    let counted = Some(Counted::new(&room.joined_peers));
+    let counted = Some(room.presence.joins());
     let peer = room.peer(session)?;
     if peer.joined.is_some() {
         return Err(Error::AlreadyJoined);
