@@ -93,8 +93,9 @@ pub fn interfaces() -> Vec<InterfaceAddress> {
 /// [`MAX_ANNOUNCED`]. Empty when a wildcard listens and the machine has no
 /// usable address.
 pub fn announced(config: &Config, machine: &[InterfaceAddress]) -> Vec<AnnouncedAddress> {
-    if let Some(address) = &config.announced {
-        return vec![AnnouncedAddress::new(address)];
+    if !config.announced.is_empty() {
+        let given = config.announced.iter();
+        return given.map(AnnouncedAddress::new).collect();
     }
     let listen = config.media_listen_ip;
     if !listen.is_unspecified() {
@@ -191,7 +192,9 @@ mod tests {
     fn chosen(listen: &str, announce: Option<&str>, list: &[(&str, &str)]) -> Vec<String> {
         let config = Config {
             media_listen_ip: listen.parse().unwrap(),
-            announced: announce.map(str::to_owned),
+            announced: announce
+                .map(|list| list.split(',').map(str::to_owned).collect())
+                .unwrap_or_default(),
             ..Config::default()
         };
         announced(&config, &machine(list))
@@ -247,6 +250,12 @@ mod tests {
             ("2001:db8::2", None, LAPTOP, &["2001:db8::2"]),
             ("0.0.0.0", Some("203.0.113.9"), LAPTOP, &["203.0.113.9"]),
             ("::", Some("sfu.example.com"), LAPTOP, &["sfu.example.com"]),
+            (
+                "::",
+                Some("203.0.113.9,2001:db8::9"),
+                LAPTOP,
+                &["203.0.113.9", "2001:db8::9"],
+            ),
         ];
         for (listen, announce, list, want) in table {
             assert_eq!(

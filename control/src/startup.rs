@@ -132,7 +132,7 @@ impl Startup<'_> {
         }
         let private = |a: &AnnouncedAddress| a.ip().is_some_and(is_private);
         let only_private = self.announced.iter().all(private);
-        (only_private && self.config.announced.is_none()).then(|| {
+        (only_private && self.config.announced.is_empty()).then(|| {
             "clients outside this network cannot reach private addresses; for them set \
              MEDIASOUP_ANNOUNCED_IP to the public address"
                 .to_owned()
@@ -377,7 +377,7 @@ webrtc-server {version} is ready
     fn the_hint_is_for_those_who_need_it() {
         let hint = |announced: Option<&str>, list: &[&str]| {
             let config = Config {
-                announced: announced.map(str::to_owned),
+                announced: announced.map(str::to_owned).into_iter().collect(),
                 ..Config::default()
             };
             block(&config, list, &[]).contains("MEDIASOUP_ANNOUNCED_IP")

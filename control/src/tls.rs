@@ -350,10 +350,7 @@ fn whole_pair_is_missing(cert: &Path, key: &Path) -> Result<bool, TlsError> {
 fn self_signed(config: &Config, addresses: &[IpAddr]) -> Result<(String, String), rcgen::Error> {
     let mut names = vec!["localhost".to_owned(), "127.0.0.1".into(), "::1".into()];
     names.extend(addresses.iter().map(IpAddr::to_string));
-    for host in [&config.ingress_host, &config.announced]
-        .into_iter()
-        .flatten()
-    {
+    for host in config.ingress_host.iter().chain(&config.announced) {
         let bare = host.trim_matches(['[', ']']).trim_end_matches('.');
         names.push(bare.to_owned());
     }

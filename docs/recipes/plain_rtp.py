@@ -245,18 +245,18 @@ def receivable(router):
     return {"codecs": codecs, "headerExtensions": []}
 
 
-def free_ports():
+def free_ports(family):
     """An even port and the next one."""
     while True:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as rtp:
+        with socket.socket(family, socket.SOCK_DGRAM) as rtp:
             rtp.bind(("", 0))
             port = rtp.getsockname()[1] & ~1
-        if is_free(port) and is_free(port + 1):
+        if is_free(family, port) and is_free(family, port + 1):
             return port
 
 
-def is_free(port):
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+def is_free(family, port):
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
         try:
             probe.bind(("", port))
         except OSError:
@@ -266,20 +266,23 @@ def is_free(port):
 
 def own_address(server):
     """The address that this machine talks to the server from."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.connect((server, 9))
+    found = socket.getaddrinfo(server, 9, type=socket.SOCK_DGRAM)
+    family, _, _, _, target = found[0]
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        probe.connect(target)
         return probe.getsockname()[0]
 
 
 def record_peer(api, me, info, capabilities, args, processes):
     """Starts ffmpeg for what one peer sends, then lets it flow."""
-    lines = ["v=0", "o=- 0 0 IN IP4 127.0.0.1", "s=-", "c=IN IP4 0.0.0.0", "t=0 0"]
+    lines = ["v=0", "o=- 0 0 IN IP4 127.0.0.1", "s=-", "t=0 0"]
     consumers, ports = [], []
     for one in info["producers"]:
-        port = free_ports()
         wanted = {"direction": "consumer", "comedia": False, "rtcpMux": False}
         transport = api.call("POST", f"{me}/transports", wanted)
         address = args.ip or own_address(transport["ip"])
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        port = free_ports(family)
         here = {"ip": address, "port": port, "rtcpPort": port + 1}
         api.call("POST", f"{me}/transports/{transport['transportId']}/connect", here)
         consumer = {
@@ -290,8 +293,8 @@ def record_peer(api, me, info, capabilities, args, processes):
         }
         consumer = api.call("POST", f"{me}/consumers", consumer)
         consumers.append(consumer["consumerId"])
-        ports.append(port)
-        lines += media_lines(one["kind"], port, consumer["rtpParameters"])
+        ports.append((family, port))
+        lines += media_lines(one["kind"], family, port, consumer["rtpParameters"])
     sdp = tempfile.NamedTemporaryFile("w", suffix=".sdp", delete=False)
     with sdp:
         sdp.write("\r\n".join(lines) + "\r\n")
@@ -312,13 +315,15 @@ def record_peer(api, me, info, capabilities, args, processes):
         api.call("POST", f"{me}/consumers/{consumer}/resume", {})
 
 
-def media_lines(kind, port, parameters):
+def media_lines(kind, family, port, parameters):
+    here = "IP6 ::" if family == socket.AF_INET6 else "IP4 0.0.0.0"
     codec = parameters["codecs"][0]
     pt, name = codec["payloadType"], codec["mimeType"].split("/")[1]
     channels = f"/{codec['channels']}" if codec.get("channels", 1) > 1 else ""
     # AVPF: ffmpeg asks for what is lost.
     return [
         f"m={kind} {port} RTP/AVPF {pt}",
+        f"c=IN {here}",
         f"a=rtcp:{port + 1}",
         f"a=rtpmap:{pt} {name}/{codec['clockRate']}{channels}",
         f"a=ssrc:{parameters['encodings'][0]['ssrc']} cname:{parameters['rtcp']['cname']}",
@@ -329,7 +334,7 @@ def media_lines(kind, port, parameters):
 def listens(process, ports):
     """Waits until ffmpeg has opened its ports."""
     until = time.monotonic() + PATIENCE
-    while any(is_free(port) or is_free(port + 1) for port in ports):
+    while any(is_free(family, it) for family, port in ports for it in (port, port + 1)):
         if process.poll() is not None or time.monotonic() > until:
             stop(process)
             raise SystemExit("ffmpeg does not listen")

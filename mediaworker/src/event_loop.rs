@@ -1,7 +1,7 @@
 //! The only clock, the only waiting and the only owner of the sockets: one
 //! thread, one function of named phases.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Receiver;
@@ -204,8 +204,9 @@ impl Worker {
         now: Instant,
         request: &proto::ConnectPlainTransportRequest,
     ) -> Result<proto::ConnectPlainTransportResponse, CommandError> {
-        let ip = request.address.as_deref().and_then(|ip| ip.parse().ok());
-        if let Some(ip) = ip
+        let ip: Option<IpAddr> = request.address.as_deref().and_then(|ip| ip.parse().ok());
+        // An IPv4 address may be written as one of IPv6.
+        if let Some(ip) = ip.map(|ip| ip.to_canonical())
             && !self.sockets.can_reach(SocketAddr::new(ip, 0))
         {
             let text = format!("ip: {ip} is of an IP version that is not listened on");
@@ -218,6 +219,9 @@ impl Worker {
         let engine = &mut self.engine;
         self.sockets
             .receive(|tuple, datagram| engine.receive(now, tuple, datagram));
+        for (port, to) in self.sockets.own().take_unreachable() {
+            engine.unreachable(now, port, to);
+        }
     }
 
     fn receive_tcp(&mut self, now: Instant) {

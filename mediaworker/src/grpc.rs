@@ -472,6 +472,7 @@ fn dump(worker: &mut Worker) -> proto::DumpResponse {
         data_messages_dropped: counters.data_dropped,
         ticks: Some(worker.ticks.all().into()),
         forwarding: Some(worker.ticks.of_packets().into()),
+        plain_unreachable: counters.unreachable,
         ports_in_use: u32::try_from(worker.sockets.ports_in_use()).unwrap_or(u32::MAX),
         feedback: None,
         tcp: Some(proto::TcpConnections {

@@ -25,16 +25,16 @@ class BrowserParticipant extends Participant {
   /**
    * Sends microphone and camera. `codec`: MIME type of the video, else the first
    * of the router. `simulcast`: two layers instead of one. `scalabilityMode`: of a
-   * single stream with layers in itself.
+   * single stream with layers in itself. `opusDtx`: send next to nothing in silence.
    */
-  async sendMedia({ codec, simulcast, scalabilityMode }) {
+  async sendMedia({ codec, simulcast, scalabilityMode, opusDtx = true }) {
     const media = await navigator.mediaDevices.getUserMedia({
       audio: true,
       video: { width: 640, height: 360, frameRate: 20 },
     });
     const [audio] = media.getAudioTracks();
     const [video] = media.getVideoTracks();
-    const codecOptions = { opusStereo: true, opusDtx: true, opusFec: true };
+    const codecOptions = { opusStereo: true, opusDtx, opusFec: true };
     await this.produce({ track: audio, codecOptions });
     const chosen = this.routerCodec(codec);
     const encodings = simulcast

@@ -1,6 +1,8 @@
 //! Broadcasters with media and messages of their own, and with those of peers,
 //! over the HTTP API of a real server.
 
+use std::net::UdpSocket;
+
 use serde_json::{Value, json};
 use test_peer::PeerConfig;
 use test_peer::str0m::media::MediaKind;
@@ -8,7 +10,7 @@ use test_peer::str0m::media::MediaKind;
 use crate::call::flows;
 use crate::client::{Client, Media, rtp_parameters};
 use crate::https::{get, request};
-use crate::server::{Server, wait_until};
+use crate::server::{DEADLINE, Options, Server, wait_until};
 
 fn post(server: &Server, path: &str, body: &Value) -> Value {
     let url = server.url(&format!("/rooms/room/broadcasters{path}"));
@@ -104,6 +106,46 @@ async fn a_broadcaster_receives_what_a_peer_sends() {
         alice.send.say(0, "to be recorded");
         media.has_heard(stream, "to be recorded")
     });
+}
+
+/// A recorder that is gone: that is noticed, and it finds its media when it is back.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_recorder_that_is_gone_is_noticed() {
+    let mut server = Options::new().env("MEDIASOUP_NUM_WORKERS", 1).start();
+    let mut alice = Client::join(server.address(), "room", "alice").await;
+    let producer = alice.produce(MediaKind::Audio, 1000).await;
+    let _sending = alice.start_sending(MediaKind::Audio, 1000);
+    let (_, capabilities) = get(&server.url("/rooms/room"));
+    let body = json!({"id": "recorder", "displayName": "", "device": {"name": "test"},
+        "rtpCapabilities": capabilities});
+    post(&server, "", &body);
+    let body = json!({"type": "plain", "comedia": false, "rtcpMux": true});
+    let made = post(&server, "/recorder/transports", &body);
+    let path = format!("/recorder/transports/{}", made["id"].as_str().unwrap());
+    let recorder = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let here = recorder.local_addr().unwrap();
+    let body = json!({"ip": "127.0.0.1", "port": here.port()});
+    post(&server, &format!("{path}/connect"), &body);
+    let consume = format!("{path}/consume?producerId={producer}");
+    post(&server, &consume, &json!({}));
+    let hears = |recorder: &UdpSocket| {
+        recorder.set_read_timeout(Some(DEADLINE)).unwrap();
+        recorder.recv_from(&mut [0; 2000]).unwrap();
+    };
+    let counted = |server: &Server| {
+        let config = get(&server.url("/config")).1;
+        config["workers"][0]["stats"]["plainUnreachable"]
+            .as_u64()
+            .unwrap()
+    };
+    hears(&recorder);
+    assert_eq!(counted(&server), 0);
+    drop(recorder);
+    wait_until("nobody is there", || counted(&server) > 2);
+    let line = server.wait_for_line("nobody is there to receive plain RTP");
+    assert!(line.contains(made["id"].as_str().unwrap()), "{line}");
+    assert!(line.contains(&here.to_string()), "{line}");
+    hears(&UdpSocket::bind(here).unwrap());
 }
 
 /// What a broadcaster says reaches the peers, and the bot.

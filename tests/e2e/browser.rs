@@ -57,7 +57,7 @@ impl Browser {
     /// One more beside the one that was started alone, in a network of its own.
     pub fn start_inside(namespace: &Namespace, _alone: &Self) -> Self {
         Self {
-            driver: drive(namespace.command("node")),
+            driver: chromium_inside(namespace),
             _slot: None,
         }
     }
@@ -159,6 +159,11 @@ impl Browser {
 /// Starts the driver of Chromium.
 pub fn chromium() -> Driver {
     drive(Command::new("node"))
+}
+
+/// The same in a network of its own.
+pub fn chromium_inside(namespace: &Namespace) -> Driver {
+    drive(namespace.command("node"))
 }
 
 fn drive(mut node: Command) -> Driver {

@@ -3,7 +3,7 @@
 //! aiortc. Their programs and pages are in `tests/clients`.
 
 use std::cell::RefCell;
-use std::net::{IpAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::rc::Rc;
@@ -135,18 +135,19 @@ impl Participant {
         format!("{:?}", self.driver.borrow_mut().try_command(command))
     }
 
-    fn join(&self, server: &Server, room: &str) {
+    pub fn join(&self, server: &Server, room: &str) {
         self.join_through(server, room, Value::Null);
     }
 
     /// Joins, and uses nothing but the TURN servers in this field of the server's
     /// answers.
     pub fn join_through(&self, server: &Server, room: &str, turn: Value) {
-        let url = format!(
-            "wss://{}/?roomId={room}&peerId={}",
-            server.address(),
-            self.id
-        );
+        self.join_at(server.address(), room, turn);
+    }
+
+    /// Joins at another address of the server.
+    pub fn join_at(&self, server: SocketAddr, room: &str, turn: Value) {
+        let url = format!("wss://{server}/?roomId={room}&peerId={}", self.id);
         let argument = json!({"url": url, "displayName": self.display_name(), "turn": turn});
         let answer = self.call("join", argument);
         println!("{}: {}", self.id, answer["handler"]);
@@ -269,7 +270,7 @@ impl Participant {
     }
 
     /// Nothing went wrong behind the scenes.
-    fn is_content(&self) {
+    pub fn is_content(&self) {
         let stats = self.stats();
         assert_eq!(stats["problems"], json!([]), "{}", self.id);
         if self.is_page {

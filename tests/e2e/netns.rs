@@ -16,8 +16,12 @@ pub struct Namespace {
     name: String,
     /// This machine's end of the link.
     interface: String,
+    /// The other one.
+    inside: String,
     /// This machine's address on it.
     pub address: Ipv4Addr,
+    /// Addresses of this machine and inside in the second network, if there is one.
+    second: [Ipv4Addr; 2],
 }
 
 impl Namespace {
@@ -30,15 +34,19 @@ impl Namespace {
         // A part of the range for benchmarks of networks (RFC 2544).
         let [_, _, high, low] = process.to_be_bytes();
         let address = |end: u8| Ipv4Addr::new(198, 18 + (high & 1), low, 4 * number + end);
+        // Of those that mobile networks give to their clients (RFC 6598).
+        let second = |end: u8| Ipv4Addr::new(100, 64 + (high & 1), low, 4 * number + end);
         let id = format!("{process}-{number}");
         let mut namespace = Self {
             undo: Vec::new(),
             name: format!("wst-{id}"),
             interface: format!("wst{id}h"),
+            inside: format!("wst{id}n"),
             address: address(1),
+            second: [second(1), second(2)],
         };
         let (name, interface) = (namespace.name.clone(), namespace.interface.clone());
-        let inside = format!("wst{id}n");
+        let inside = namespace.inside.clone();
         run(&format!("ip netns add {name}"));
         namespace.undo.push(format!("ip netns del {name}"));
         run(&format!(
@@ -63,6 +71,22 @@ impl Namespace {
             .env("PROTOO_LISTEN_IP", "0.0.0.0")
             .env("MEDIASOUP_LISTEN_IP", self.address)
             .start()
+    }
+
+    /// Gives it a second network, from which this machine's address is reached as well.
+    /// Answers the address inside.
+    pub fn join_second_network(&self) -> Ipv4Addr {
+        let (name, inside, interface) = (&self.name, &self.inside, &self.interface);
+        let [here, there] = self.second;
+        run(&format!("ip address add {here}/30 dev {interface}"));
+        run(&format!("ip -n {name} address add {there}/30 dev {inside}"));
+        there
+    }
+
+    /// Takes the second network away from it.
+    pub fn leave_second_network(&self) {
+        let (name, inside, [_, there]) = (&self.name, &self.inside, self.second);
+        run(&format!("ip -n {name} address del {there}/30 dev {inside}"));
     }
 
     /// A command that runs inside.

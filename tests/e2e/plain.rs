@@ -15,10 +15,10 @@ use crate::https::request;
 use crate::server::{DEADLINE, Options, Server, wait_until};
 
 /// A program that runs, and is ended with the test.
-struct Running(Child);
+pub struct Running(Child);
 
 impl Running {
-    fn start(command: &mut Command) -> Self {
+    pub fn start(command: &mut Command) -> Self {
         let child = command
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -59,7 +59,7 @@ impl Drop for Running {
     }
 }
 
-fn ffmpeg() -> Command {
+pub fn ffmpeg() -> Command {
     let mut command = Command::new("ffmpeg");
     command.args(["-hide_banner", "-loglevel", "error", "-nostdin", "-y"]);
     command
@@ -98,7 +98,8 @@ impl Target {
     }
 }
 
-fn post(server: &Server, path: &str, body: &Value) -> Value {
+/// A request about the broadcasters of a room.
+pub fn post(server: &Server, path: &str, body: &Value) -> Value {
     let url = server.url(&format!("/rooms/room/broadcasters{path}"));
     let (status, answer) = request("POST", &url, &[], &body.to_string());
     assert_eq!(status, 200, "{path}: {answer}");
@@ -207,19 +208,22 @@ fn watch(server: &Server) {
 /// "Play a file into a room" and "record a room", one into the other.
 #[test]
 fn what_is_played_into_a_room_can_be_recorded() {
-    let server = Server::start();
+    play_and_record(&Server::start());
+}
+
+/// Plays a film into a room and records it there.
+pub fn play_and_record(server: &Server) {
     let folder = tempfile::tempdir().unwrap();
     let film = film(folder.path());
     assert_eq!(request("POST", &server.url("/rooms/room"), &[], "").0, 200);
-    watch(&server);
-    let mut player =
-        Running::start(recipe(&server, "feed", &film).args(["--loop", "--id", "film"]));
-    wait_until("two streams", || streams(&server) == 2);
+    watch(server);
+    let mut player = Running::start(recipe(server, "feed", &film).args(["--loop", "--id", "film"]));
+    wait_until("two streams", || streams(server) == 2);
     let takes = folder.path().join("takes");
-    let mut recorder = Running::start(recipe(&server, "record", &takes).args(["--seconds", "12"]));
+    let mut recorder = Running::start(recipe(server, "record", &takes).args(["--seconds", "12"]));
     assert!(recorder.end(), "the recorder fails");
     assert!(player.interrupt(), "the player fails");
-    wait_until("no stream", || streams(&server) == 0);
+    wait_until("no stream", || streams(server) == 0);
     check_recording(&takes.join("film.webm"), 12.0, 20.0);
 }
 

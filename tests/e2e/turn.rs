@@ -115,7 +115,7 @@ fn page(browser: &SharedDriver, id: &'static str) -> Participant {
 }
 
 /// What the server knows of one of a page's transports.
-fn transport_stats(page: &Participant, transport: &str) -> Value {
+pub fn transport_stats(page: &Participant, transport: &str) -> Value {
     let data = format!("{{ transportId: participant.{transport}.id }}");
     let request = format!("participant.peer.request('getTransportStats', {data})");
     page.evaluate(&request).unwrap()[0].clone()

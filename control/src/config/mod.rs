@@ -58,9 +58,10 @@ pub struct Config {
     pub client_port: u16,
     /// Address that media sockets bind to (`MEDIASOUP_LISTEN_IP`).
     pub media_listen_ip: IpAddr,
-    /// Address or host name that candidates carry (`MEDIASOUP_ANNOUNCED_IP`);
-    /// an IPv6 address is without brackets.
-    pub announced: Option<String>,
+    /// Addresses and host names that candidates carry (`MEDIASOUP_ANNOUNCED_IP`), the
+    /// preferred ones first; an IPv6 address is without brackets. Empty: those of this
+    /// machine.
+    pub announced: Vec<String>,
     /// First port of the RTC range (`MEDIASOUP_MIN_PORT`).
     pub min_port: u16,
     /// Last port of the RTC range, inclusive (`MEDIASOUP_MAX_PORT`).
@@ -298,7 +299,9 @@ impl Config {
             ingress_host: sources.optional(&s::MEDIASOUP_INGRESS_HOST, v::url_host)?,
             client_port: sources.required(&s::MEDIASOUP_CLIENT_PROTOOPORT, v::port)?,
             media_listen_ip: sources.required(&s::MEDIASOUP_LISTEN_IP, v::listen_ip)?,
-            announced: sources.optional(&s::MEDIASOUP_ANNOUNCED_IP, v::announced)?,
+            announced: sources
+                .optional(&s::MEDIASOUP_ANNOUNCED_IP, v::announced)?
+                .unwrap_or_default(),
             min_port: sources.required(&s::MEDIASOUP_MIN_PORT, v::port)?,
             max_port: sources.required(&s::MEDIASOUP_MAX_PORT, v::port)?,
             num_workers: sources.optional(&s::MEDIASOUP_NUM_WORKERS, |raw| {
@@ -381,27 +384,24 @@ impl Config {
     /// An announced address of a family that the media sockets do not listen
     /// on would give candidates that nobody can reach.
     fn check_addresses(&self, sources: &Sources) -> Result<(), ConfigError> {
-        let Some(announced) = self.announced.as_deref() else {
-            return Ok(());
-        };
         let dual_stack = self.media_listen_ip.is_ipv6() && self.media_listen_ip.is_unspecified();
-        match announced.parse::<IpAddr>() {
-            Ok(ip) if !dual_stack && ip.is_ipv4() != self.media_listen_ip.is_ipv4() => {
-                let family = if self.media_listen_ip.is_ipv4() {
-                    "an IPv4"
-                } else {
-                    "an IPv6"
-                };
-                Err(sources.refuse(
-                    &settings::MEDIASOUP_ANNOUNCED_IP,
-                    &format!(
-                        "{family} address or a host name, as MEDIASOUP_LISTEN_IP is {}",
-                        self.media_listen_ip
-                    ),
-                ))
-            }
-            _ => Ok(()),
+        let listens_on = |ip: IpAddr| dual_stack || ip.is_ipv4() == self.media_listen_ip.is_ipv4();
+        let addresses = self.announced.iter().filter_map(|one| one.parse().ok());
+        if addresses.into_iter().all(listens_on) {
+            return Ok(());
         }
+        let family = if self.media_listen_ip.is_ipv4() {
+            "IPv4"
+        } else {
+            "IPv6"
+        };
+        Err(sources.refuse(
+            &settings::MEDIASOUP_ANNOUNCED_IP,
+            &format!(
+                "{family} addresses or host names, as MEDIASOUP_LISTEN_IP is {}",
+                self.media_listen_ip
+            ),
+        ))
     }
 
     fn check_ports(&self, sources: &Sources) -> Result<(), ConfigError> {
@@ -439,7 +439,7 @@ impl Config {
             },
             "mediasoup": {
                 "listenIp": self.media_listen_ip.to_string(),
-                "announcedIp": self.announced,
+                "announcedIp": (!self.announced.is_empty()).then(|| self.announced.join(",")),
                 "minPort": self.min_port,
                 "maxPort": self.max_port,
                 "numWorkers": self.num_workers,
@@ -520,7 +520,7 @@ impl Default for Config {
             ingress_host: None,
             client_port: 443,
             media_listen_ip: IpAddr::from([0, 0, 0, 0]),
-            announced: None,
+            announced: Vec::new(),
             min_port: 40_000,
             max_port: 49_999,
             num_workers: None,

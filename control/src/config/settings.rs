@@ -146,9 +146,9 @@ settings! {
         allowed: LISTEN_IP,
     }
     MEDIASOUP_ANNOUNCED_IP {
-        help: "Public IP address or host name that clients send media to",
+        help: "Public IP addresses or host names that clients send media to, with commas between them, preferred ones first",
         unset: "the listen address, or every usable address of this machine",
-        allowed: "an IP address that can be reached, or a host name",
+        allowed: "up to 8 different IP addresses that can be reached, or host names, with commas between them",
     }
     MEDIASOUP_MIN_PORT {
         help: "First port for media",

@@ -50,7 +50,7 @@ const GIVEN: &[(&str, &str)] = &[
     ("MEDIASOUP_INGRESS_HOST", "rtc.example.com"),
     ("MEDIASOUP_CLIENT_PROTOOPORT", "8443"),
     ("MEDIASOUP_LISTEN_IP", "192.0.2.1"),
-    ("MEDIASOUP_ANNOUNCED_IP", "198.51.100.7"),
+    ("MEDIASOUP_ANNOUNCED_IP", "198.51.100.7, sfu.example.com"),
     ("MEDIASOUP_MIN_PORT", "20000"),
     ("MEDIASOUP_MAX_PORT", "20999"),
     ("MEDIASOUP_NUM_WORKERS", "3"),
@@ -113,7 +113,7 @@ fn every_setting_is_read_from_its_variable_and_its_flag() {
         ingress_host: Some("rtc.example.com".into()),
         client_port: 8443,
         media_listen_ip: "192.0.2.1".parse().unwrap(),
-        announced: Some("198.51.100.7".into()),
+        announced: ["198.51.100.7", "sfu.example.com"].map(Into::into).to_vec(),
         min_port: 20_000,
         max_port: 20_999,
         num_workers: Some(3),
@@ -428,6 +428,9 @@ fn values_that_make_no_sense_are_refused_by_name() {
         ("MEDIASOUP_ANNOUNCED_IP", "300.1.1.1"),
         ("MEDIASOUP_ANNOUNCED_IP", "0.0.0.0"),
         ("MEDIASOUP_ANNOUNCED_IP", "2001:db8::1"),
+        ("MEDIASOUP_ANNOUNCED_IP", "192.0.2.1,"),
+        ("MEDIASOUP_ANNOUNCED_IP", "192.0.2.1,192.0.2.1"),
+        ("MEDIASOUP_ANNOUNCED_IP", "a,b,c,d,e,f,g,h,i"),
         ("MEDIASOUP_NUM_WORKERS", "0"),
         ("MEDIASOUP_NUM_WORKERS", "257"),
         ("TRANSPORT_INITIAL_OUTGOING_BITRATE", "0"),
@@ -522,6 +525,8 @@ fn an_announced_address_has_a_family_that_is_listened_on() {
     };
     assert!(both("::", "192.0.2.1"));
     assert!(both("::", "2001:db8::1"));
+    assert!(both("::", "192.0.2.1,2001:db8::1"));
+    assert!(!both("0.0.0.0", "192.0.2.1,2001:db8::1"));
     assert!(both("0.0.0.0", "sfu.example.com"));
     assert!(both("2001:db8::5", "2001:db8::1"));
     assert!(!both("2001:db8::5", "192.0.2.1"));

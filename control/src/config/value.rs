@@ -12,6 +12,7 @@ use tracing_subscriber::EnvFilter;
 use url::Url;
 
 use super::{LogFormat, Secret, WorkerCpus};
+use crate::addresses::MAX_ANNOUNCED;
 use crate::ortc::CodecName;
 
 /// Longest part of a refused value that an error repeats, characters.
@@ -253,8 +254,20 @@ pub fn url_host(raw: &str) -> Option<String> {
     }
 }
 
-/// An address or host name as it goes into an ICE candidate.
-pub fn announced(raw: &str) -> Option<String> {
+/// Addresses and host names as they go into ICE candidates, each once.
+pub fn announced(raw: &str) -> Option<Vec<String>> {
+    let mut all = Vec::new();
+    for one in raw.split(',') {
+        let one = announced_address(one.trim())?;
+        if all.contains(&one) || all.len() == MAX_ANNOUNCED {
+            return None;
+        }
+        all.push(one);
+    }
+    Some(all)
+}
+
+fn announced_address(raw: &str) -> Option<String> {
     match raw.parse::<IpAddr>() {
         Ok(ip) if ip.is_unspecified() || ip.is_multicast() => None,
         Ok(ip) => Some(ip.to_string()),

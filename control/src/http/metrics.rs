@@ -150,7 +150,7 @@ const GAUGES: Gauges = [
 ];
 
 /// What a worker has counted since its start, by name and meaning.
-type Counters = [(&'static str, &'static str, fn(&DumpResponse) -> u64); 11];
+type Counters = [(&'static str, &'static str, fn(&DumpResponse) -> u64); 12];
 const COUNTERS: Counters = [
     ("rtp_packets_received", "RTP packets of producers", |it| {
         it.rtp_packets_received
@@ -175,6 +175,11 @@ const COUNTERS: Counters = [
     ("send_errors", "Datagrams that the kernel refused", |it| {
         it.send_errors
     }),
+    (
+        "plain_unreachable",
+        "Times that nobody was where a plain transport sends media (ICMP)",
+        |it| it.plain_unreachable,
+    ),
     (
         "data_messages_dropped",
         "Messages that a receiver could not be given",

@@ -184,6 +184,7 @@ fn stats_json(dump: &DumpResponse) -> Value {
             "dataMessages": dump.data_messages_dropped,
         },
         "sendErrors": dump.send_errors,
+        "plainUnreachable": dump.plain_unreachable,
         "cpuUserMicros": dump.cpu_user_us,
         "cpuSystemMicros": dump.cpu_system_us,
         "rssBytes": dump.rss_bytes,

@@ -292,6 +292,7 @@ fn plain_transport() -> CreatePlainTransportResponse {
             crypto_suite: SrtpCryptoSuite::AesCm128HmacSha180.into(),
             key: vec![0; 30],
         }),
+        addresses: ["192.0.2.1", "2001:db8::1"].map(Into::into).to_vec(),
     }
 }
 

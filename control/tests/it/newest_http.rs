@@ -234,7 +234,8 @@ async fn transports_are_plain_unless_they_say_otherwise() {
     let sending = json!({ "direction": "producer" });
     let made = posted(&server, "/film/transports", sending, 201).await;
     let expected = json!({
-        "transportId": made["transportId"], "ip": "192.0.2.1", "port": 40_002, "rtcpPort": 40_003,
+        "transportId": made["transportId"], "ip": "192.0.2.1", "ips": ["192.0.2.1", "2001:db8::1"],
+        "port": 40_002, "rtcpPort": 40_003,
         "srtpParameters": made["srtpParameters"],
     });
     assert_eq!(made, expected);

@@ -717,7 +717,8 @@ async fn every_kind_of_metric_is_there() {
              worker_restarts worker_datagrams_received worker_datagrams_sent \
              worker_bytes_received worker_bytes_sent worker_datagrams_dropped worker_rtp_nacks \
              worker_rtp_plis worker_rtp_packets_lost worker_rtp_packets_retransmitted \
-             worker_rtp_packets_forwarded worker_cpu_seconds log_lines_lost \
+             worker_rtp_packets_forwarded worker_cpu_seconds worker_plain_unreachable \
+             log_lines_lost \
              worker_log_lines_left_out",
         ),
         (

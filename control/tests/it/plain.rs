@@ -61,7 +61,7 @@ async fn what_is_asked_for_is_made() {
     let made = post(&server, "/transports", json!({ "type": "plain" }), 200).await;
     let key = "A".repeat(40);
     let expected = json!({
-        "id": made["id"], "ip": "192.0.2.1", "port": 40_002, "rtcpPort": 40_003,
+        "id": made["id"], "ip": "192.0.2.1", "ips": ["192.0.2.1", "2001:db8::1"], "port": 40_002, "rtcpPort": 40_003,
         "srtpParameters": { "cryptoSuite": "AES_CM_128_HMAC_SHA1_80", "keyBase64": key },
     });
     assert_eq!(made, expected);

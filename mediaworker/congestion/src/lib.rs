@@ -8,6 +8,8 @@
 //! and how long packets queue. When more is wanted than is known to pass, it says when
 //! packets are to be sent to find out ([`Controller::next_probe`]).
 //!
+//! A [`Recorder`] is the other side of that: it writes the feedback of a receiver.
+//!
 //! Nothing in here has a clock, a socket or randomness: `now` is a parameter.
 //!
 //! - Delay says most: [`trend`] sees queues grow, and [`rate`] has the bitrate follow.
@@ -24,6 +26,7 @@ mod feedback;
 mod loss;
 mod probe;
 mod rate;
+mod recorder;
 mod register;
 mod trend;
 
@@ -34,6 +37,7 @@ use feedback::{Feedback, Status};
 use loss::Loss;
 use probe::Probes;
 use rate::Rate;
+pub use recorder::Recorder;
 use register::{Fate, Register};
 use trend::{Trend, Usage};
 

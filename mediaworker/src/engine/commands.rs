@@ -21,8 +21,8 @@ use crate::transport::crypto::Fingerprint;
 use crate::transport::data::DataChannels;
 use crate::transport::ice;
 use crate::transport::kind::Transport;
-use crate::transport::slots::PayloadType;
-use crate::transport::webrtc::{Role, RouterMedia, WebRtcTransport};
+use crate::transport::media::PayloadType;
+use crate::transport::webrtc::{RouterMedia, WebRtcTransport};
 
 /// Consent timeouts that can be asked for, seconds. Clients check every 5 seconds
 /// or so (RFC 7675 §5.1).
@@ -90,11 +90,6 @@ impl Engine {
         request: &proto::CreateWebRtcTransportRequest,
     ) -> Result<proto::CreateWebRtcTransportResponse> {
         let (router, media) = self.place_for(&request.router_id, &request.transport_id)?;
-        let role = match (request.producing, request.consuming) {
-            (true, false) => Some(Role::Producing),
-            (false, true) => Some(Role::Consuming),
-            _ => None,
-        };
         let channels = DataChannels::new(data::sctp_limits(request.sctp.as_ref())?);
         let limits = BitrateLimits::new(
             request.initial_outgoing_bitrate,
@@ -105,7 +100,7 @@ impl Engine {
         if request.force_tcp {
             self.check_tcp()?;
         }
-        let mut inner = WebRtcTransport::new(self.cert.clone(), media, role, channels, limits);
+        let mut inner = WebRtcTransport::new(self.cert.clone(), media, channels, limits);
         inner.set_consent_timeout(consent_timeout);
         if request.force_tcp {
             inner.set_tcp_only();
@@ -236,16 +231,12 @@ impl Engine {
         );
         self.producer_ids
             .insert(request.producer_id.clone(), (router, producer));
-        let mut result = Ok(());
         self.enter(now, key, |transport, out| {
-            result = transport.produce(now, producer, spec, out);
+            transport.produce(now, producer, spec, out);
             transport.set_producer_paused(now, producer, request.paused);
         });
-        if result.is_err() {
-            self.remove_producer(router, producer);
-        }
         self.start_reviews(now, router);
-        Ok(result?)
+        Ok(())
     }
 
     /// Closes a producer with its consumers.

@@ -7,9 +7,9 @@ use str0m::media::MediaKind;
 
 use crate::transport::TransportError;
 use crate::transport::extensions::Written;
+use crate::transport::media::PayloadType;
 use crate::transport::receive::{Encoding, ProducerCodec, ProducerSpec};
 use crate::transport::send::ConsumerSpec;
-use crate::transport::slots::PayloadType;
 
 /// Audio or video.
 pub fn media_kind(kind: i32) -> Result<MediaKind, TransportError> {

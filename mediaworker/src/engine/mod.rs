@@ -115,6 +115,8 @@ pub struct Counters {
     pub data_dropped: u64,
     /// Datagrams that led to nothing.
     pub dropped: Dropped,
+    /// Times that it was said (ICMP) that nobody is where a plain transport sends media.
+    pub unreachable: u64,
     /// Panics contained in one transport.
     pub panics: u64,
 }

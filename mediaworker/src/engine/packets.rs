@@ -9,7 +9,6 @@ use str0m::ice::StunMessage;
 
 use super::timers::Timer;
 use super::{Engine, RouterKey, TransportKey};
-use crate::transport::dependency_descriptor::DependencyDescriptor;
 use crate::transport::kind::Transport;
 use crate::transport::receive::Received;
 use crate::transport::webrtc::Output;
@@ -405,8 +404,8 @@ pub(super) fn input(received: &Received) -> RtpIn<'_> {
         marker: packet.marker,
         payload: &packet.payload,
         captured: received.captured,
-        audio_level: packet.extensions.audio_level,
-        dependency_descriptor: DependencyDescriptor::of(&packet.extensions),
+        audio_level: packet.extensions.audio_level(),
+        dependency_descriptor: packet.extensions.dependency_descriptor.as_deref(),
     }
 }
 

@@ -3,10 +3,11 @@
 use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
 use super::commands::{not_found, wrong_kind};
-use super::{CommandError, Engine, TransportKey};
+use super::{AnnouncedAddress, CommandError, Engine, TransportKey};
 use crate::transport::Tuple;
 use crate::transport::kind::Transport;
 use crate::transport::plain::{Channel, OwnPorts, PlainTransport, Taken, WallClock};
@@ -72,8 +73,10 @@ impl Engine {
         if let Some(rtcp) = ports.rtcp {
             self.plain.by_port.insert(rtcp, (key, Channel::Rtcp));
         }
+        let announced = self.config.announced.iter().map(|it| it.0.clone());
         Ok(proto::CreatePlainTransportResponse {
-            address: self.announced_address(),
+            address: self.announced_address(None),
+            addresses: announced.collect(),
             port: ports.rtp.into(),
             rtcp_port: ports.rtcp.map(Into::into),
             srtp,
@@ -127,12 +130,29 @@ impl Engine {
         }
     }
 
+    /// A datagram that left a port of a plain transport came to nobody.
+    pub fn unreachable(&mut self, now: Instant, port: u16, to: SocketAddr) {
+        let Some((key, channel)) = self.plain.by_port.get(&port).copied() else {
+            return;
+        };
+        let mut failed = None;
+        self.enter(now, key, |transport, _| {
+            let transport = transport.plain_mut();
+            failed = transport.and_then(|transport| transport.fail(now, channel, to));
+        });
+        let Some(is_news) = failed else { return };
+        self.counters.unreachable += 1;
+        if is_news && let Some(entry) = self.transports.get(key) {
+            tracing::info!(transport = %entry.id, %to, "nobody is there to receive plain RTP");
+        }
+    }
+
     /// The addresses of a plain transport's two ends.
     pub(super) fn plain_stats(&self, transport: &PlainTransport) -> proto::PlainTransportStats {
         let remote = transport.remote();
         let ports = remote.ports();
         let tuple = |port: u16, way: Option<Tuple>| proto::Tuple {
-            local_address: self.announced_address(),
+            local_address: self.announced_address(way),
             local_port: port.into(),
             remote_address: way.map_or_else(String::new, |way| way.remote.ip().to_string()),
             remote_port: way.map_or(0, |way| way.remote.port().into()),
@@ -146,8 +166,12 @@ impl Engine {
         }
     }
 
-    fn announced_address(&self) -> String {
-        let first = self.config.announced.first();
-        first.map_or_else(String::new, |address| address.0.clone())
+    /// The preferred announced address, of the IP version of a way if there is one.
+    fn announced_address(&self, way: Option<Tuple>) -> String {
+        let announced = &self.config.announced;
+        let is_same = |ip: IpAddr| way.is_some_and(|way| way.remote.is_ipv4() == ip.is_ipv4());
+        let is_fit = |address: &&AnnouncedAddress| address.0.parse().is_ok_and(is_same);
+        let found = announced.iter().find(is_fit).or(announced.first());
+        found.map_or_else(String::new, |address| address.0.clone())
     }
 }

@@ -3,12 +3,15 @@
 //! The event loop waits for one epoll instance, however many ports there are.
 
 use std::collections::BTreeMap;
-use std::io;
-use std::net::IpAddr;
+use std::io::{self, IoSliceMut};
+use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::socket::{
+    ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, setsockopt, sockopt,
+};
 
 use super::udp::{Buffers, MediaSocket, NetCounters, bind_port};
 use crate::transport::plain::OwnPorts;
@@ -16,6 +19,12 @@ use crate::transport::{Protocol, Tuple};
 
 /// What the kernel is asked to buffer for a port, bytes: 100 ms of 40 Mbit/s.
 const SOCKET_BUFFER: usize = 512 << 10;
+/// Datagrams that came to nobody of which is read in one tick, of each socket; of more, in
+/// the next.
+const MAX_UNREACHABLE: usize = 16;
+/// Octets of what is told of such a datagram: the error, who said so, and what the socket
+/// wants to know of each datagram.
+const CONTROL: usize = 256;
 /// Ports that are looked at in one tick. The others make the next tick come at once.
 const MAX_READY: usize = 64;
 
@@ -47,6 +56,8 @@ pub struct OwnSockets {
     /// still get packets of an earlier sender, has its turn last.
     next: u16,
     epoll: Epoll,
+    /// From which port, and to which address, something was sent that came to nobody.
+    unreachable: Vec<(u16, SocketAddr)>,
 }
 
 impl OwnSockets {
@@ -66,6 +77,7 @@ impl OwnSockets {
             shared,
             open: BTreeMap::new(),
             epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?,
+            unreachable: Vec::new(),
         })
     }
 
@@ -172,6 +184,9 @@ impl OwnSockets {
         for socket in &sockets {
             let event = EpollEvent::new(EpollFlags::EPOLLIN, port.into());
             self.epoll.add(&socket.socket, event)?;
+            if let Err(error) = tell_of_errors(socket) {
+                tracing::debug!(port, %error, "nobody will tell whether somebody listens");
+            }
         }
         self.open.insert(port, sockets);
         Ok(true)
@@ -185,8 +200,14 @@ impl OwnSockets {
         self.epoll.0.as_fd()
     }
 
+    /// Takes from which port, and to which address, something was sent that came to nobody:
+    /// at most [`MAX_READY`] sockets' worth for each time that something was received.
+    pub fn take_unreachable(&mut self) -> Vec<(u16, SocketAddr)> {
+        std::mem::take(&mut self.unreachable)
+    }
+
     pub(super) fn receive(
-        &self,
+        &mut self,
         buffers: &mut Buffers,
         counters: &mut NetCounters,
         sink: &mut impl FnMut(Tuple, &[u8]),
@@ -202,15 +223,72 @@ impl OwnSockets {
         let mut looked_at = None;
         for event in events.iter().take(ready) {
             let port = u16::try_from(event.data()).unwrap_or(0);
+            let sockets = self.open.get(&port).map_or(&[][..], Vec::as_slice);
+            if event.events().contains(EpollFlags::EPOLLERR) {
+                let nobody = &mut self.unreachable;
+                for socket in sockets {
+                    read_errors(socket, |to| nobody.push((port, to)));
+                }
+            }
             // Its two sockets may both be ready.
             if looked_at.replace(port) == Some(port) {
                 continue;
             }
-            for socket in self.of(port) {
+            for socket in sockets {
                 socket.receive(Protocol::OwnPort(port), buffers, counters, sink);
             }
         }
     }
+}
+
+/// Has the kernel keep what the network says of datagrams that came to nobody. Without it,
+/// a socket that is not connected never hears of it.
+fn tell_of_errors(socket: &MediaSocket) -> nix::Result<()> {
+    let socket = &socket.socket;
+    match socket.local_addr() {
+        Ok(SocketAddr::V6(_)) => setsockopt(socket, sockopt::Ipv6RecvErr, &true),
+        _ => setsockopt(socket, sockopt::Ipv4RecvErr, &true),
+    }
+}
+
+/// Reads what is kept: until it is, the socket is ready.
+fn read_errors(socket: &MediaSocket, mut sink: impl FnMut(SocketAddr)) {
+    let mut space = nix::cmsg_space!([u8; CONTROL]);
+    let flags = MsgFlags::MSG_ERRQUEUE | MsgFlags::MSG_DONTWAIT;
+    for _ in 0..MAX_UNREACHABLE {
+        // It comes with the datagram, which is not needed.
+        let mut start = [0; 1];
+        let mut parts = [IoSliceMut::new(&mut start)];
+        let fd = socket.socket.as_raw_fd();
+        let Ok(message) = recvmsg::<SockaddrStorage>(fd, &mut parts, Some(&mut space), flags)
+        else {
+            return;
+        };
+        let mut notes = message.cmsgs().into_iter().flatten();
+        let is_unreachable = notes.any(|note| match note {
+            ControlMessageOwned::Ipv4RecvErr(error, _)
+            | ControlMessageOwned::Ipv6RecvErr(error, _) => {
+                // Nobody sent it: it was too long for the way.
+                error.ee_errno != nix::libc::EMSGSIZE.cast_unsigned()
+            }
+            _ => false,
+        });
+        let to = message.address.as_ref().and_then(socket_address);
+        if let Some(to) = to.filter(|_| is_unreachable) {
+            sink(to);
+        }
+    }
+}
+
+fn socket_address(address: &SockaddrStorage) -> Option<SocketAddr> {
+    let v4 = address
+        .as_sockaddr_in()
+        .map(|v4| SocketAddr::V4((*v4).into()));
+    v4.or_else(|| {
+        address
+            .as_sockaddr_in6()
+            .map(|v6| SocketAddr::V6((*v6).into()))
+    })
 }
 
 #[cfg(test)]
@@ -302,5 +380,48 @@ mod tests {
         sockets.send(Instant::now(), &mut seen);
         assert_eq!(sockets.counters().send_errors, 1);
         assert!(UdpSocket::bind((LOCALHOST, one)).is_ok());
+    }
+
+    #[test]
+    fn what_came_to_nobody_is_told_and_does_no_harm() {
+        for ip in ["127.0.0.1", "::1"] {
+            let ip: IpAddr = ip.parse().unwrap();
+            let mut sockets = MediaSockets::bind(ip, 42_340..=42_359).unwrap();
+            let port = sockets.own().open(true).unwrap().rtp;
+            let client = UdpSocket::bind((ip, 0)).unwrap();
+            client
+                .set_read_timeout(Some(Duration::from_secs(5)))
+                .unwrap();
+            let nobody = client.local_addr().unwrap();
+            drop(client);
+            let way = |remote: SocketAddr| Tuple {
+                remote,
+                local: ip,
+                protocol: Protocol::OwnPort(port),
+            };
+            let (mut told, deadline) = (Vec::new(), Instant::now() + Duration::from_secs(5));
+            while told.len() < 3 && Instant::now() < deadline {
+                sockets.send(Instant::now(), &mut vec![(way(nobody), vec![0; 100])]);
+                sockets.receive(|_, _| unreachable!());
+                told.extend(sockets.own().take_unreachable());
+            }
+            assert!(told.len() >= 3 && told.iter().all(|it| *it == (port, nobody)));
+            // All is read: nothing is ready but what arrives.
+            sockets.receive(|_, _| unreachable!());
+            let mut events = [EpollEvent::empty(); 1];
+            let ready = sockets.own().epoll.wait(&mut events, EpollTimeout::ZERO);
+            assert_eq!(ready, Ok(0));
+            let client = UdpSocket::bind(nobody).unwrap();
+            sockets.send(Instant::now(), &mut vec![(way(nobody), vec![1])]);
+            let mut buffer = [0; 10];
+            assert_eq!(client.recv_from(&mut buffer).unwrap().0, 1);
+            client.send_to(&[2], (ip, port)).unwrap();
+            let mut received = false;
+            while !received && Instant::now() < deadline {
+                sockets.receive(|_, datagram| received = datagram == [2]);
+            }
+            assert!(received);
+            assert_eq!(sockets.own().take_unreachable(), []);
+        }
     }
 }

@@ -5,7 +5,7 @@
 //! others (aiortc: sha-512). So the DTLS instance is wrapped: the certificate
 //! that the remote presents is kept, and the transport compares it itself,
 //! with any of the five hashes, before it lets anything through. The SRTP keys are
-//! kept for what consuming transports write themselves. SCTP passes
+//! kept, for media are protected and opened by us. SCTP passes
 //! through the same wrapper, where `sctp.rs` looks at it.
 
 use std::cell::{Cell, RefCell};
@@ -19,7 +19,6 @@ use str0m::crypto::{CryptoError, CryptoProvider, from_feature_flags};
 
 use super::sctp::SctpGuard;
 use super::sealing::KeyMaterial;
-use super::srtcp::ListeningProvider;
 
 thread_local! {
     /// Certificate (DER) that the last polled DTLS instance received. The
@@ -35,12 +34,10 @@ thread_local! {
 
 static PROVIDER: LazyLock<CryptoProvider> = LazyLock::new(|| CryptoProvider {
     dtls_provider: &CapturingProvider,
-    srtp_provider: &ListeningProvider,
     ..from_feature_flags()
 });
 
-/// The crypto of this process: str0m's default, with the DTLS instances and the
-/// SRTP ciphers wrapped.
+/// The crypto of this process: str0m's default, with the DTLS instances wrapped.
 pub fn provider() -> &'static CryptoProvider {
     &PROVIDER
 }

@@ -24,9 +24,8 @@ use str0m::Rtc;
 use str0m::change::SdpOffer;
 use str0m::channel::{ChannelConfig, ChannelData, ChannelId, Reliability};
 
-use super::receive::RemoteIce;
 use super::webrtc::{DtlsState, WebRtcTransport};
-use super::{TransportError, offer, sctp};
+use super::{TransportError, sctp};
 use backlog::{Backlog, Budget};
 
 new_key_type! {
@@ -205,7 +204,7 @@ impl DataChannels {
             return Ok(());
         };
         let internal = |what: String| TransportError::Internal(format!("str0m: {what}"));
-        let sdp = offer::application(limits.max_message_size, ice.ufrag, ice.password);
+        let sdp = offer(limits.max_message_size, ice.ufrag, ice.password);
         let offer = SdpOffer::from_sdp_string(&sdp).map_err(|e| internal(e.to_string()))?;
         rtc.sdp_api()
             .accept_offer(offer)
@@ -517,6 +516,28 @@ impl WebRtcTransport {
         let rtc = self.rtc.as_deref_mut();
         rtc.map_or(0, |rtc| self.data.buffered_amount(rtc, stream))
     }
+}
+
+/// Remote ICE credentials that an `Rtc` holds.
+#[derive(Debug, Clone, Copy)]
+pub struct RemoteIce<'a> {
+    /// Username fragment.
+    pub ufrag: &'a str,
+    /// Password.
+    pub password: &'a str,
+}
+
+/// The offer that starts SCTP, with the longest message that the client takes,
+/// in bytes. str0m's direct way to start it does not tell that.
+fn offer(max_message_size: u32, ice_ufrag: &str, ice_password: &str) -> String {
+    let fingerprint = ["00"; 32].join(":");
+    format!(
+        "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\na=group:BUNDLE sctp\r\n\
+         a=ice-ufrag:{ice_ufrag}\r\na=ice-pwd:{ice_password}\r\n\
+         a=fingerprint:sha-256 {fingerprint}\r\na=setup:active\r\n\
+         m=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\nc=IN IP4 0.0.0.0\r\n\
+         a=mid:sctp\r\na=sctp-port:5000\r\na=max-message-size:{max_message_size}\r\n"
+    )
 }
 
 #[cfg(test)]

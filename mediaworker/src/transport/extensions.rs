@@ -1,10 +1,6 @@
 //! RTP header extensions (RFC 8285): which ones the worker knows, and which of
 //! them a consumer's packets may carry.
 
-use str0m::rtp::{Extension, ExtensionMap};
-
-use super::dependency_descriptor;
-
 /// `urn:ietf:params:rtp-hdrext:sdes:mid` (RFC 9143 §15).
 pub const MID: &str = "urn:ietf:params:rtp-hdrext:sdes:mid";
 /// `abs-capture-time`, which old mediasoup clients list with ids that belong to
@@ -26,69 +22,98 @@ pub const TRANSMISSION_OFFSET: &str = "urn:ietf:params:rtp-hdrext:toffset";
 /// `playout-delay`.
 pub const PLAYOUT_DELAY: &str = "http://www.webrtc.org/experiments/rtp-hdrext/playout-delay";
 
-/// Every URI that [`known`] knows.
-const URIS: [&str; 11] = [
-    MID,
-    RTP_STREAM_ID,
-    REPAIRED_RTP_STREAM_ID,
-    ABS_SEND_TIME,
-    TRANSPORT_CC,
-    AUDIO_LEVEL,
-    VIDEO_ORIENTATION,
-    TRANSMISSION_OFFSET,
-    ABS_CAPTURE_TIME,
-    PLAYOUT_DELAY,
-    dependency_descriptor::URI,
-];
+/// Dependency descriptor (AV1 RTP payload format 1.0, appendix A).
+pub const DEPENDENCY_DESCRIPTOR: &str =
+    "https://aomediacodec.github.io/av1-rtp-spec/#dependency-descriptor-rtp-header-extension";
 
 /// Largest id (RFC 8285 §4.3). Browsers go beyond the 14 of the one-byte form
 /// when they have many extensions to offer.
 pub const MAX_ID: u32 = 255;
 
-/// Ids that str0m can read: 1 to this one. What a client sends with greater ones
-/// is not read.
-pub const READABLE_IDS: usize = 16;
+/// A header extension that is read of a producer's packets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Extension {
+    /// [`MID`].
+    Mid,
+    /// RFC 8852.
+    RtpStreamId,
+    /// RFC 8852, of the stream that a retransmission belongs to.
+    RepairedRtpStreamId,
+    /// [`TRANSPORT_CC`].
+    TransportCc,
+    /// [`AUDIO_LEVEL`].
+    AudioLevel,
+    /// [`VIDEO_ORIENTATION`].
+    VideoOrientation,
+    /// [`TRANSMISSION_OFFSET`].
+    TransmissionOffset,
+    /// [`ABS_CAPTURE_TIME`].
+    AbsCaptureTime,
+    /// [`PLAYOUT_DELAY`].
+    PlayoutDelay,
+    /// [`DEPENDENCY_DESCRIPTOR`].
+    DependencyDescriptor,
+}
 
-/// The extension of a registered URI; `None` for one that the worker neither
-/// reads nor writes.
-pub fn known(uri: &str) -> Option<Extension> {
-    Some(match uri {
-        MID => Extension::RtpMid,
-        RTP_STREAM_ID => Extension::RtpStreamId,
-        REPAIRED_RTP_STREAM_ID => Extension::RepairedRtpStreamId,
-        ABS_SEND_TIME => Extension::AbsoluteSendTime,
-        TRANSPORT_CC => Extension::TransportSequenceNumber,
-        AUDIO_LEVEL => Extension::AudioLevel,
-        VIDEO_ORIENTATION => Extension::VideoOrientation,
-        TRANSMISSION_OFFSET => Extension::TransmissionTimeOffset,
-        ABS_CAPTURE_TIME => Extension::AbsoluteCaptureTime,
-        PLAYOUT_DELAY => Extension::PlayoutDelay,
-        dependency_descriptor::URI => dependency_descriptor::extension(),
-        _ => return None,
+impl Extension {
+    /// The extension of a URI; `None` for one that is not read.
+    pub fn of(uri: &str) -> Option<Self> {
+        Some(match uri {
+            MID => Self::Mid,
+            RTP_STREAM_ID => Self::RtpStreamId,
+            REPAIRED_RTP_STREAM_ID => Self::RepairedRtpStreamId,
+            TRANSPORT_CC => Self::TransportCc,
+            AUDIO_LEVEL => Self::AudioLevel,
+            VIDEO_ORIENTATION => Self::VideoOrientation,
+            TRANSMISSION_OFFSET => Self::TransmissionOffset,
+            ABS_CAPTURE_TIME => Self::AbsCaptureTime,
+            PLAYOUT_DELAY => Self::PlayoutDelay,
+            DEPENDENCY_DESCRIPTOR => Self::DependencyDescriptor,
+            _ => return None,
+        })
+    }
+}
+
+/// Ids and values of the header extensions of an RTP packet, which are never encrypted
+/// (RFC 8285 §4.2 and §4.3). What is malformed ends them.
+pub fn fields(rtp: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
+    let (mut rest, two_byte) = block(rtp).unwrap_or_default();
+    std::iter::from_fn(move || {
+        loop {
+            let (&byte, after) = rest.split_first()?;
+            if byte == 0 {
+                // Padding.
+                rest = after;
+                continue;
+            }
+            let (id, len, after) = if two_byte {
+                let (&len, after) = after.split_first()?;
+                (byte, usize::from(len), after)
+            } else {
+                (byte >> 4, usize::from(byte & 0x0f) + 1, after)
+            };
+            let (value, after) = after.split_at_checked(len)?;
+            rest = after;
+            return Some((id, value));
+        }
     })
 }
 
-/// The same URI from our own table, so that nothing a client wrote is kept or
-/// copied; `None` for an unknown one.
-pub fn registered(uri: &str) -> Option<&'static str> {
-    URIS.into_iter().find(|known| *known == uri)
-}
-
-/// Id of transport-cc in a transport that has not learnt the client's. No other
-/// extension is taught at this id before transport-cc has another, so that it is
-/// always known which packets carry it.
-pub const UNTAUGHT_TRANSPORT_CC: u8 = 16;
-
-/// Every extension that a producer may use, at ids that its first offer moves
-/// to the client's own.
-pub fn receiving_map() -> ExtensionMap {
-    let mut map = ExtensionMap::empty();
-    let others = URIS.into_iter().filter(|uri| *uri != TRANSPORT_CC);
-    for (id, ext) in (1..).zip(others.filter_map(known)) {
-        map.set(id, ext);
+/// The octets of the extensions, and whether they are in the two-byte form.
+fn block(rtp: &[u8]) -> Option<(&[u8], bool)> {
+    let first = *rtp.first()?;
+    if first & 0x10 == 0 {
+        return None;
     }
-    map.set(UNTAUGHT_TRANSPORT_CC, Extension::TransportSequenceNumber);
-    map
+    let start = 12 + usize::from(first & 0x0f) * 4;
+    let &[a, b, c, d] = rtp.get(start..)?.first_chunk()?;
+    let (profile, words) = (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]));
+    let two_byte = profile & 0xfff0 == 0x1000;
+    if !two_byte && profile != 0xbede {
+        return None;
+    }
+    let octets = rtp.get(start + 4..start + 4 + usize::from(words) * 4)?;
+    Some((octets, two_byte))
 }
 
 /// The extensions of the packets of one consumer whose values are not its producer's.
@@ -150,7 +175,7 @@ impl Ids {
                 TRANSMISSION_OFFSET => &mut ids.transmission_offset,
                 ABS_CAPTURE_TIME => &mut ids.abs_capture_time,
                 PLAYOUT_DELAY => &mut ids.playout_delay,
-                dependency_descriptor::URI => &mut ids.dependency_descriptor,
+                DEPENDENCY_DESCRIPTOR => &mut ids.dependency_descriptor,
                 _ => continue,
             };
             *place = u8::try_from(*id).unwrap_or(0);
@@ -190,10 +215,53 @@ impl Written {
                 TRANSMISSION_OFFSET => written.transmission_offset = true,
                 ABS_CAPTURE_TIME => written.abs_capture_time = true,
                 PLAYOUT_DELAY => written.playout_delay = true,
-                dependency_descriptor::URI => written.dependency_descriptor = true,
+                DEPENDENCY_DESCRIPTOR => written.dependency_descriptor = true,
                 _ => {}
             }
         }
         written
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rtp(extension: &[u8]) -> Vec<u8> {
+        let mut packet = vec![0x90, 96, 0, 1, 0, 0, 0, 2, 0, 0, 0, 3];
+        packet.extend_from_slice(extension);
+        packet.extend_from_slice(&[0xAA; 20]);
+        packet
+    }
+
+    fn all(rtp: &[u8]) -> Vec<(u8, Vec<u8>)> {
+        fields(rtp)
+            .map(|(id, value)| (id, value.to_vec()))
+            .collect()
+    }
+
+    #[test]
+    fn both_forms_are_read() {
+        let expected = [(4, vec![b'0']), (3, vec![0x12, 0x34])];
+        let one = rtp(&[0xbe, 0xde, 0, 2, 0x40, b'0', 0, 0x31, 0x12, 0x34, 0, 0]);
+        assert_eq!(all(&one), expected);
+        let two = rtp(&[0x10, 0, 0, 2, 4, 1, b'0', 3, 2, 0x12, 0x34, 0]);
+        assert_eq!(all(&two), expected);
+        let none = rtp(&[0xbe, 0xdf, 0, 1, 0x40, b'0', 0, 0]);
+        assert_eq!(all(&none), []);
+        let mut plain = one.clone();
+        plain[0] = 0x80;
+        assert_eq!(all(&plain), []);
+    }
+
+    #[test]
+    fn what_is_cut_off_ends_them() {
+        let one = rtp(&[0xbe, 0xde, 0, 2, 0x40, b'0', 0, 0x31, 0x12, 0x34, 0, 0]);
+        for len in 0..12 + 12 {
+            assert_eq!(all(&one[..len]), [], "{len}");
+        }
+        assert_eq!(all(&rtp(&[0xbe, 0xde, 0xff, 0xff, 0x31])), []);
+        let overlong = rtp(&[0xbe, 0xde, 0, 1, 0x10, 1, 0x3f, 3]);
+        assert_eq!(all(&overlong), [(1, vec![1])]);
     }
 }

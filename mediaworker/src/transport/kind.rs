@@ -123,22 +123,16 @@ impl Transport {
     }
 
     /// Adds a checked producer.
-    ///
-    /// # Errors
-    /// [`TransportError`]; the producer does not exist then.
     pub fn produce(
         &mut self,
         now: Instant,
         key: ProducerKey,
         spec: ProducerSpec,
         out: &mut Output,
-    ) -> Result<(), TransportError> {
+    ) {
         match self {
             Self::WebRtc(transport) => transport.produce(now, key, spec, out),
-            Self::Plain(transport) => {
-                transport.produce(key, spec);
-                Ok(())
-            }
+            Self::Plain(transport) => transport.produce(now, key, spec),
         }
     }
 
@@ -153,8 +147,8 @@ impl Transport {
     }
 
     /// Asks the remote for a keyframe. True when a flush has something to send.
-    pub fn request_key_frame(&mut self, producer: ProducerKey, stream: usize) -> bool {
-        both!(self, t => t.request_key_frame(producer, stream))
+    pub fn request_key_frame(&mut self, producer: ProducerKey, at: usize) -> bool {
+        both!(self, t => t.request_key_frame(producer, at))
     }
 
     /// Checks whether [`Transport::consume`] will take a consumer, and says in which

@@ -1,7 +1,17 @@
 //! What a router's consumers have in common.
 
 use super::extensions::Ids;
-use super::slots::PayloadType;
+
+/// A codec of a client, or of a router, in RTP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PayloadType {
+    /// 0–127.
+    pub pt: u8,
+    /// Its RTX payload type.
+    pub rtx: Option<u8>,
+    /// Hz.
+    pub clock_rate: u32,
+}
 
 /// What the router's consumers receive: fixed for all its transports.
 #[derive(Debug, Default)]

@@ -1,37 +1,36 @@
 //! A PlainTransport: RTP and RTCP as they are, on UDP ports of its own, for scripts
 //! that feed or record a room.
 //!
-//! str0m has no part in it: RTP is read and written by `rtp-types`, RTCP by
-//! `rtcp-types`, and what a WebRTC transport leaves to str0m (retransmissions,
-//! reports, keyframe requests) is done here. The books of producers and consumers
+//! str0m has no part in it. What is received goes the way of WebRTC transports; what is
+//! sent is written by `rtp-types` and `rtcp-types`. The books of producers and consumers
 //! are those of WebRTC transports, so statistics and scores are the same.
 
-mod missing;
-mod order;
 mod protection;
+mod reach;
 mod remote;
 mod rtcp;
 mod sinks;
-mod sources;
 
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Instant, SystemTime};
-
-use router::{ConsumerKey, Forward, ProducerKey};
-use rtp_types::RtpPacket;
 
 use super::data::DataChannels;
 use super::guard::{Resend, ResendBudget};
 use super::packet::MediaPacket;
-use super::receive::{ProducerSpec, Receiving};
+use super::receive::{Arrival, ProducerSpec, Receiving};
+use super::rtcp::SenderInfo;
+use super::rtcp::asking::{Block, Request};
 use super::send::{ConsumerSpec, PlainReport, Sending};
 use super::stats::Traffic;
 use super::webrtc::{Output, RouterMedia};
 use super::{PacketKind, TransportError, Tuple};
 use protection::Protection;
+use reach::Reach;
+use router::{ConsumerKey, Forward, ProducerKey};
 use rtcp::Heard;
+use rtp_types::RtpPacket;
 use sinks::Sinks;
-use sources::Sources;
 
 pub use remote::{Channel, OwnPorts, Remote};
 
@@ -74,13 +73,13 @@ pub struct PlainTransport {
     media: Rc<RouterMedia>,
     clock: WallClock,
     remote: Remote,
+    reach: Reach,
     /// Of an encrypted one.
     protection: Option<Box<Protection>>,
     /// What it was connected with has been said.
     connect_called: bool,
     receiving: Receiving,
     sending: Sending,
-    sources: Sources,
     sinks: Sinks,
     /// There are none; commands about data find out here.
     data: DataChannels,
@@ -107,11 +106,11 @@ impl PlainTransport {
             media,
             clock,
             remote: Remote::new(ports, comedia),
+            reach: Reach::default(),
             protection: None,
             connect_called: false,
             receiving: Receiving::default(),
             sending: Sending::default(),
-            sources: Sources::default(),
             sinks: Sinks::default(),
             data: DataChannels::new(None),
             ssrc: rand::random(),
@@ -256,7 +255,7 @@ impl PlainTransport {
             None => true,
             Some(all) => {
                 self.protection.is_some()
-                    || self.sources.is_empty()
+                    || self.receiving.is_empty()
                     || (!self.remote.is_muxed() && !all.is_empty())
             }
         };
@@ -264,34 +263,51 @@ impl PlainTransport {
             Some(all) => self.receive_rtcp(now, all, out),
             None => taken,
         };
+        if taken == Taken::Used {
+            self.reach.heard();
+            self.sending.set_unreachable(false);
+        }
         if taken == Taken::Used && may_teach && self.remote.learn(channel, from) {
             // What waited for that.
+            self.receiving.wake_at(Some(now));
             self.wake_at(Some(now));
         }
         taken
     }
 
+    /// What was sent to an address found nobody there. `Some`: that is where media goes;
+    /// true if it is news.
+    pub fn fail(&mut self, now: Instant, channel: Channel, to: SocketAddr) -> Option<bool> {
+        let way = self.remote.rtp().filter(|_| channel == Channel::Rtp);
+        way.filter(|way| way.remote == to)?;
+        self.sending.set_unreachable(true);
+        Some(self.reach.fail(now))
+    }
+
     fn receive_rtp(&mut self, now: Instant, datagram: &[u8], out: &mut Output) -> Taken {
-        let Ok(packet) = RtpPacket::parse(datagram) else {
-            return Taken::Unparsable;
-        };
-        if self.sources.is_empty() {
+        if self.receiving.is_empty() {
             // It only shows where the remote is.
-            return Taken::Used;
+            let is_rtp = RtpPacket::parse(datagram).is_ok();
+            return if is_rtp {
+                Taken::Used
+            } else {
+                Taken::Unparsable
+            };
         }
-        let ssrc = packet.ssrc();
-        let books = &mut self.receiving;
-        let Some(received) = self.sources.receive(now, datagram, &packet, books) else {
-            return Taken::Refused;
+        let len = datagram.len();
+        let (received, again) = match self.receiving.receive(now, datagram, len) {
+            Arrival::Media { received, again } => (received, again),
+            Arrival::Padding | Arrival::Refused => return Taken::Refused,
+            Arrival::Unparsable => return Taken::Unparsable,
         };
-        let meter = if books.arriving().repair {
+        let meter = if again {
             &mut self.traffic.rtx_received
         } else {
             &mut self.traffic.rtp_received
         };
-        meter.add(now, datagram.len());
+        meter.add(now, len);
         out.received.push(received);
-        self.wake_at(self.sources.timeout_of(ssrc));
+        self.wake_at(self.receiving.next_timeout());
         Taken::Used
     }
 
@@ -316,8 +332,12 @@ impl PlainTransport {
                 ntp,
                 timestamp,
             } => {
-                let books = &mut self.receiving;
-                self.sources.handle_report(now, ssrc, ntp, timestamp, books)
+                let sender = SenderInfo {
+                    ssrc,
+                    ntp,
+                    timestamp,
+                };
+                self.receiving.handle_sender(now, &sender)
             }
             Heard::Report {
                 ssrc,
@@ -369,15 +389,14 @@ impl PlainTransport {
     }
 
     /// Adds a checked producer.
-    pub fn produce(&mut self, key: ProducerKey, spec: ProducerSpec) {
-        self.sources.add(key, &spec);
-        self.receiving.add_plain(key, spec);
+    pub fn produce(&mut self, now: Instant, key: ProducerKey, spec: ProducerSpec) {
+        // Nothing is kept for it: what came before has only shown where the remote is.
+        let _ = self.receiving.add(now, key, spec);
     }
 
     /// Removes a producer.
     pub fn close_producer(&mut self, producer: ProducerKey) {
-        self.sources.remove(producer);
-        self.receiving.remove(None, producer);
+        self.receiving.remove(producer);
     }
 
     /// A producer is paused, or not any more.
@@ -386,8 +405,8 @@ impl PlainTransport {
     }
 
     /// Asks the remote for a keyframe. True when a flush has something to send.
-    pub fn request_key_frame(&mut self, producer: ProducerKey, stream: usize) -> bool {
-        self.sources.request_key_frame(producer, stream)
+    pub fn request_key_frame(&mut self, producer: ProducerKey, at: usize) -> bool {
+        self.receiving.request_key_frame(producer, at)
     }
 
     /// Checks whether [`PlainTransport::consume`] will take a consumer, and says in
@@ -431,11 +450,12 @@ impl PlainTransport {
 
     /// Sends what is queued and due.
     pub fn flush(&mut self, now: Instant, out: &mut Output) {
+        let is_lost = self.reach.is_lost(now);
+        self.sending.set_unreachable(is_lost);
         self.send_queue(now, out);
         self.send_goodbyes(now, false, out);
         let can_ask = self.remote.rtcp().is_some();
-        let books = &mut self.receiving;
-        let (blocks, ask) = self.sources.due(now, can_ask, books);
+        let (blocks, ask) = self.receiving.due(now, can_ask);
         match ask.as_slice() {
             [] if blocks.is_empty() => {}
             [] | [_] => self.report(now, &blocks, &ask, out),
@@ -454,17 +474,11 @@ impl PlainTransport {
             let report = rtcp::sender_report(&info, &self.name);
             self.send_rtcp(now, report, out);
         }
-        let next = [self.sources.next_timeout(), self.sinks.next_timeout()];
+        let next = [self.receiving.next_timeout(), self.sinks.next_timeout()];
         self.timeout = next.into_iter().flatten().min();
     }
 
-    fn report(
-        &mut self,
-        now: Instant,
-        blocks: &[rtcp::Block],
-        ask: &[rtcp::Request],
-        out: &mut Output,
-    ) {
+    fn report(&mut self, now: Instant, blocks: &[Block], ask: &[Request], out: &mut Output) {
         let report = rtcp::receiver_report(self.ssrc, &self.name, blocks, ask);
         self.send_rtcp(now, report, out);
     }

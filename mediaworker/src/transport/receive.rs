@@ -1,34 +1,36 @@
-//! The producing side of a WebRtcTransport: teaches str0m what a client will
-//! send, and finds the producer that a packet belongs to.
+//! The producing side of a transport: what a client sends, which producer each packet
+//! belongs to, and what the client is told and asked for because of it. WebRTC transports
+//! and plain ones share it.
 
+mod arriving;
+mod asking;
 mod counting;
-mod delivering;
 mod inbound;
 mod limit;
+mod missing;
+mod order;
 mod orientation;
-mod plain;
+mod stream;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
 
+use congestion::Recorder;
 use router::{Codec, ProducerKey, StreamLayers};
-use str0m::Rtc;
-use str0m::change::SdpOffer;
-use str0m::media::{KeyframeRequestKind, MediaKind, Mid, Rid};
-use str0m::rtp::{RtpPacket, Ssrc};
+use str0m::media::MediaKind;
 
 use super::TransportError;
-use super::clock::{Report, SenderClock};
-use super::extensions;
-use super::guard::{self, TransportCcGuard};
-use super::offer::Lesson;
+use super::clock::SenderClock;
+use super::extensions::{self, Extension};
+use super::media::PayloadType;
 use super::packet::MediaPacket;
-use super::slots::{PayloadType, SlotCodec, Slots};
-pub use counting::{Arriving, EncodingScore};
-use delivering::Origin;
-use inbound::Inbound;
+use super::rtcp::asking::Request;
+pub use arriving::Arrival;
+use arriving::Early;
+pub use counting::EncodingScore;
 use limit::IncomingLimit;
 pub use orientation::Orientation;
-pub use plain::PlainArrival;
+use stream::Stream;
 
 /// Most producers on one transport. A browser has a handful.
 const MAX_PRODUCERS: usize = 64;
@@ -36,10 +38,13 @@ const MAX_PRODUCERS: usize = 64;
 const MAX_ENCODINGS: usize = 8;
 /// Most codecs of one producer, RTX not counted.
 const MAX_CODECS: usize = 16;
-/// New SSRCs of known encodings after which a client is taken for hostile: str0m
-/// remembers each one for ever. A browser has a new one when it starts anew.
+/// New SSRCs of known encodings after which a client is taken for hostile: each one is
+/// remembered, so that nothing can be replayed. A browser has a new one when it starts
+/// anew.
 const MAX_REPLACED: u32 = 1000;
-/// Longest MID and RID that str0m carries whole.
+/// Time for which packets of a removed producer may be under way.
+const GONE_FOR: Duration = Duration::from_secs(2);
+/// Longest MID and RID.
 const MAX_MID: usize = 16;
 const MAX_RID: usize = 8;
 
@@ -108,67 +113,61 @@ pub struct Received {
 #[derive(Debug)]
 struct Entry {
     key: ProducerKey,
-    mid: Mid,
     spec: ProducerSpec,
-    rids: Vec<Option<Rid>>,
-    /// str0m has been told about it.
-    taught: bool,
+    /// The codec that is forwarded: the first one.
+    codec: ProducerCodec,
     paused: bool,
-    /// By encoding, from its first packet on.
-    inbound: Vec<Option<Inbound>>,
+    /// By encoding.
+    streams: Vec<Stream>,
     /// Of its last picture that told.
     orientation: Option<Orientation>,
+}
+
+/// What an SSRC is: places of the producer and of the encoding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Bound {
+    entry: usize,
+    stream: usize,
+    /// It carries retransmissions.
+    rtx: bool,
 }
 
 /// The producers of one transport.
 #[derive(Debug, Default)]
 pub struct Receiving {
-    slots: Slots,
-    /// What each extension id means (index 0 is id 1).
-    extension_ids: [Option<ExtensionId>; extensions::READABLE_IDS],
+    /// What each extension id means. The first meaning of an id stays.
+    extension_ids: Vec<(u8, Extension)>,
     entries: Vec<Entry>,
-    /// Media SSRC → (producer, encoding), filled as packets come.
-    streams: HashMap<u32, (ProducerKey, usize)>,
-    /// MID of the media that the last lesson left behind.
-    lesson: Option<String>,
-    lessons: u64,
+    by_ssrc: HashMap<u32, Bound>,
     clock: SenderClock,
-    /// SSRCs that the client has signalled, media and RTX.
-    signalled: HashSet<u32>,
-    /// Encodings of which an SSRC was not signalled, so that unknown ones may be
-    /// theirs.
-    unsignalled: usize,
     /// SSRCs that took the place of another.
     replaced: u32,
-    transport_cc: TransportCcGuard,
-    /// The datagram that str0m is being given.
-    arriving: Arriving,
-    /// Payload types of retransmissions, a bit for each.
-    repair_types: u128,
+    /// SSRCs of producers that were removed, and when. What is under way of them could
+    /// be taken for another producer's with the same MID.
+    gone: Vec<(u32, Instant)>,
+    /// When the last packet came.
+    latest: Option<Instant>,
+    /// The client wants to be told which of its packets have arrived.
+    counted: bool,
+    /// Packets that came before their producer was there.
+    early: Vec<Early>,
+    /// What the client is told of its packets, by transport-cc.
+    recorder: Recorder,
+    /// A stream of the client, as transport-cc wants to name one.
+    some_ssrc: u32,
     limit: IncomingLimit,
-    /// Id of the extension that tells how pictures have to be turned.
-    orientation_id: Option<u8>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct ExtensionId {
-    uri: &'static str,
-    /// str0m has learnt it.
-    taught: bool,
-}
-
-/// Remote ICE credentials that the `Rtc` holds.
-#[derive(Debug, Clone, Copy)]
-pub struct RemoteIce<'a> {
-    /// Username fragment.
-    pub ufrag: &'a str,
-    /// Password.
-    pub password: &'a str,
+    /// What the client has to be reminded of.
+    reminder: Option<Request>,
+    /// Time to the client and back.
+    round_trip: Option<Duration>,
+    /// A keyframe is to be asked for.
+    asks: bool,
+    /// When something is to be told or asked for: not after the earliest time of it.
+    timeout: Option<Instant>,
 }
 
 impl Receiving {
-    /// Checks a new producer against everything that str0m would take silently
-    /// or panic on.
+    /// Checks a new producer.
     ///
     /// # Errors
     /// [`TransportError`], naming the field.
@@ -182,8 +181,6 @@ impl Receiving {
         if spec.codecs.is_empty() || spec.codecs.len() > MAX_CODECS {
             return invalid(format!("codecs: must be 1 to {MAX_CODECS}"));
         }
-        // A rehearsal: what fails, fails before anything has changed.
-        let mut slots = self.slots.clone();
         let mut seen = Vec::new();
         for codec in &spec.codecs {
             let pt = codec.payload_type;
@@ -196,7 +193,9 @@ impl Receiving {
                 }
                 seen.push(pt);
             }
-            slots.take(pt)?;
+            if pt.clock_rate == 0 {
+                return invalid("codecs.clockRate: must be above 0".into());
+            }
         }
         if let Some((id, _)) = spec
             .extensions
@@ -212,7 +211,11 @@ impl Receiving {
             if !is_token(mid, MAX_MID) {
                 return invalid(format!("mid: {mid:?} is not 1 to {MAX_MID} of a-zA-Z0-9_-"));
             }
-            if self.entries.iter().any(|e| &*e.mid == mid.as_str()) {
+            if self
+                .entries
+                .iter()
+                .any(|e| e.spec.mid.as_ref() == Some(mid))
+            {
                 return invalid(format!("mid: {mid:?} already exists on this transport"));
             }
         }
@@ -256,312 +259,105 @@ impl Receiving {
         Ok(())
     }
 
-    /// Adds a checked producer. It is not known to str0m before
-    /// [`Receiving::teach`].
-    pub fn add(&mut self, key: ProducerKey, spec: ProducerSpec) {
-        let mid = match &spec.mid {
-            Some(mid) => mid.clone(),
-            None => self.private_mid("p"),
-        };
-        let rids = spec
-            .encodings
-            .iter()
-            .map(|e| e.rid.as_deref().map(Rid::from))
-            .collect();
-        for codec in &spec.codecs {
-            // Cannot fail: it has been rehearsed.
-            let _ = self.slots.take(codec.payload_type);
+    /// The same on a plain transport, where packets are told apart by their SSRCs only.
+    ///
+    /// # Errors
+    /// [`TransportError`], naming the field.
+    pub fn check_plain(&self, spec: &ProducerSpec) -> Result<(), TransportError> {
+        self.check(spec)?;
+        if spec.encodings.iter().any(|e| e.ssrc.is_none()) {
+            let text = "encodings.ssrc: is needed on a plain transport";
+            return Err(TransportError::Invalid(text.into()));
         }
+        Ok(())
+    }
+
+    /// Adds a checked producer, and answers those of its packets that have come already.
+    pub fn add(&mut self, now: Instant, key: ProducerKey, spec: ProducerSpec) -> Vec<Received> {
+        let Some(codec) = spec.codecs.first().cloned() else {
+            return Vec::new();
+        };
         self.learn_extensions(&spec.extensions);
-        self.count_ssrcs(&spec, true);
         self.entries.push(Entry {
             key,
-            mid: mid.as_str().into(),
-            inbound: spec.encodings.iter().map(|_| None).collect(),
+            streams: spec.encodings.iter().map(Stream::new).collect(),
+            codec,
             spec,
-            rids,
-            taught: false,
             paused: false,
             orientation: None,
         });
-        self.learn_repair_types();
+        self.index();
+        self.take_early(now)
     }
 
-    /// A MID that nothing on this transport has.
-    fn private_mid(&mut self, prefix: &str) -> String {
-        loop {
-            self.lessons += 1;
-            let mid = format!("{prefix}{}", self.lessons);
-            let taken = self.lesson.as_ref() == Some(&mid)
-                || self.entries.iter().any(|e| *e.mid == *mid.as_str());
-            if !taken {
-                return mid;
+    /// Removes a producer.
+    pub fn remove(&mut self, producer: ProducerKey) {
+        if let Some(now) = self.latest {
+            self.gone.retain(|(_, at)| is_lately(now, *at));
+            let removed = self.entries.iter().filter(|entry| entry.key == producer);
+            let streams = removed.flat_map(|entry| &entry.streams);
+            let ssrcs = streams.flat_map(|it| [it.ssrc, it.rtx_ssrc]).flatten();
+            self.gone.extend(ssrcs.map(|ssrc| (ssrc, now)));
+        }
+        self.entries.retain(|entry| entry.key != producer);
+        self.index();
+    }
+
+    /// Whether an SSRC was that of a producer a moment ago.
+    fn is_gone(&self, now: Instant, ssrc: u32) -> bool {
+        let mut gone = self.gone.iter();
+        gone.any(|(it, at)| *it == ssrc && is_lately(now, *at))
+    }
+
+    fn index(&mut self) {
+        let codecs = self.entries.iter().flat_map(|entry| &entry.spec.codecs);
+        self.counted = codecs.into_iter().any(|codec| codec.transport_cc);
+        self.by_ssrc.clear();
+        for (entry, of) in self.entries.iter().enumerate() {
+            for (stream, of) in of.streams.iter().enumerate() {
+                let bound = |rtx| Bound { entry, stream, rtx };
+                self.by_ssrc
+                    .extend(of.ssrc.map(|ssrc| (ssrc, bound(false))));
+                self.by_ssrc
+                    .extend(of.rtx_ssrc.map(|ssrc| (ssrc, bound(true))));
             }
         }
     }
 
-    /// Tells str0m about the producers that it does not know. DTLS must have
-    /// been started: an offer before that would start it in the wrong role.
-    ///
-    /// # Errors
-    /// [`TransportError::Internal`]; the producer that caused it is removed.
-    pub fn teach(&mut self, rtc: &mut Rtc, ice: RemoteIce<'_>) -> Result<(), TransportError> {
-        while let Some(at) = self.entries.iter().position(|e| !e.taught) {
-            if let Err(error) = self.teach_one(rtc, at, ice) {
-                let entry = self.entries.remove(at);
-                self.count_ssrcs(&entry.spec, false);
-                return Err(error);
-            }
-        }
-        Ok(())
+    /// There are no producers.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
     }
 
-    fn teach_one(
-        &mut self,
-        rtc: &mut Rtc,
-        at: usize,
-        ice: RemoteIce<'_>,
-    ) -> Result<(), TransportError> {
-        let Some(entry) = self.entries.get(at) else {
-            return Ok(());
-        };
-        let spec = entry.spec.clone();
-        if self.lesson.as_deref() == Some(&*entry.mid) {
-            rtc.direct_api().remove_media(entry.mid);
-            self.lesson = None;
-        }
-        let payload_types = || spec.codecs.iter().map(|c| c.payload_type);
-        let known = payload_types().all(|pt| self.slots.is_taught(pt));
-        let lessons: Vec<(u8, &str)> = (1u8..)
-            .zip(&self.extension_ids)
-            .filter_map(|(id, held)| Some((id, held.filter(|held| !held.taught)?.uri)))
-            .collect();
-        if !known || !lessons.is_empty() {
-            let codecs = payload_types()
-                .map(|pt| Ok((pt, self.slots.take(pt)?)))
-                .collect::<Result<Vec<_>, TransportError>>()?;
-            let transport_cc = spec.codecs.iter().any(|c| c.transport_cc);
-            self.offer(rtc, spec.kind, &codecs, &lessons, transport_cc, ice)?;
-            self.slots.set_taught(payload_types());
-            for held in self.extension_ids.iter_mut().flatten() {
-                held.taught = true;
-            }
-        }
-        if let Some(entry) = self.entries.get_mut(at) {
-            entry.taught = true;
-            declare(rtc, entry);
-        }
-        Ok(())
-    }
-
-    /// Notes a producer's extension ids. The first meaning of an id stays, for
-    /// str0m has one map for the whole transport; only abs-capture-time gives
-    /// way, because old clients list it without sending it, with ids that belong
-    /// to others. Transport-cc comes first, for it makes room.
+    /// Notes a producer's extension ids. The first meaning of an id stays, for a client
+    /// has one map for the whole transport; only abs-capture-time gives way, because old
+    /// clients list it without sending it, with ids that belong to others.
     fn learn_extensions(&mut self, wanted: &[(u32, String)]) {
-        let mut wanted: Vec<_> = wanted.iter().collect();
-        wanted.sort_by_key(|(_, uri)| match uri.as_str() {
-            extensions::TRANSPORT_CC => 0,
-            extensions::ABS_CAPTURE_TIME => 2,
-            _ => 1,
+        let weak = Extension::AbsCaptureTime;
+        let known = wanted.iter().filter_map(|(id, uri)| {
+            let extension = Extension::of(uri)?;
+            Some((u8::try_from(*id).ok()?, extension))
         });
-        for (id, uri) in wanted {
-            let Some(uri) = extensions::registered(uri) else {
-                continue;
-            };
-            let has = |uri| self.extension_ids.iter().flatten().any(|e| e.uri == uri);
-            let kept = *id == u32::from(extensions::UNTAUGHT_TRANSPORT_CC)
-                && uri != extensions::TRANSPORT_CC
-                && !has(extensions::TRANSPORT_CC);
-            if has(uri) || kept {
-                continue;
-            }
-            let index = usize::try_from(*id).unwrap_or(0).wrapping_sub(1);
-            if let Some(place) = self.extension_ids.get_mut(index)
-                && place.is_none_or(|held| held.uri == extensions::ABS_CAPTURE_TIME)
+        let (strong, last): (Vec<_>, Vec<_>) = known.partition(|(_, it)| *it != weak);
+        for (id, extension) in strong.into_iter().chain(last) {
+            if self
+                .extension_ids
+                .iter()
+                .any(|(_, held)| *held == extension)
             {
-                *place = Some(ExtensionId { uri, taught: false });
+                continue;
+            }
+            match self.extension_ids.iter_mut().find(|(held, _)| *held == id) {
+                Some((_, held)) if *held == weak => *held = extension,
+                Some(_) => {}
+                None => self.extension_ids.push((id, extension)),
             }
         }
-        let told = |held: &Option<ExtensionId>| {
-            held.is_some_and(|held| held.uri == extensions::VIDEO_ORIENTATION)
-        };
-        let ids = (1u8..).zip(&self.extension_ids);
-        self.orientation_id = ids.into_iter().find(|(_, e)| told(e)).map(|(id, _)| id);
-    }
-
-    /// Counts the SSRCs of a producer in or out.
-    fn count_ssrcs(&mut self, spec: &ProducerSpec, there: bool) {
-        for encoding in &spec.encodings {
-            for ssrc in [encoding.ssrc, encoding.rtx_ssrc].into_iter().flatten() {
-                if there {
-                    self.signalled.insert(ssrc);
-                } else {
-                    self.signalled.remove(&ssrc);
-                }
-            }
-            let repaired = spec.codecs.iter().any(|c| c.payload_type.rtx.is_some());
-            if encoding.ssrc.is_none() || (encoding.rtx_ssrc.is_none() && repaired) {
-                self.unsignalled = if there {
-                    self.unsignalled + 1
-                } else {
-                    self.unsignalled.saturating_sub(1)
-                };
-            }
-        }
-    }
-
-    /// Whether str0m may see an RTP packet, which is not authenticated yet.
-    ///
-    /// str0m moves a stream to a new SSRC before it has authenticated the packet
-    /// that says so, which lets a forged one silence a producer: where all SSRCs
-    /// are signalled, others have no business here. SSRC 0 probes the bandwidth.
-    pub fn admits(&mut self, rtp: &[u8]) -> bool {
-        self.arrives(rtp);
-        let known = guard::ssrc(rtp).is_some_and(|ssrc| {
-            ssrc == 0 || self.unsignalled > 0 || self.signalled.contains(&ssrc)
-        });
-        if !known {
-            return false;
-        }
-        let id = self.transport_cc_id();
-        guard::extension_u16(rtp, id).is_none_or(|number| self.transport_cc.admits(number))
-    }
-
-    /// The id at which str0m reads transport-cc now.
-    fn transport_cc_id(&self) -> u8 {
-        (1u8..)
-            .zip(&self.extension_ids)
-            .find(|(_, held)| {
-                held.is_some_and(|held| held.taught && held.uri == extensions::TRANSPORT_CC)
-            })
-            .map_or(extensions::UNTAUGHT_TRANSPORT_CC, |(id, _)| id)
     }
 
     /// True when a client changes its SSRCs more than any honest one.
     pub fn is_abused(&self) -> bool {
         self.replaced > MAX_REPLACED
-    }
-
-    fn offer(
-        &mut self,
-        rtc: &mut Rtc,
-        kind: MediaKind,
-        codecs: &[(PayloadType, SlotCodec)],
-        extensions: &[(u8, &str)],
-        transport_cc: bool,
-        ice: RemoteIce<'_>,
-    ) -> Result<(), TransportError> {
-        if let Some(mid) = self.lesson.take() {
-            rtc.direct_api().remove_media(mid.as_str().into());
-        }
-        let mid = self.private_mid("l");
-        let sdp = Lesson {
-            audio: kind.is_audio(),
-            mid: &mid,
-            codecs,
-            transport_cc,
-            extensions,
-            ice_ufrag: ice.ufrag,
-            ice_password: ice.password,
-        }
-        .to_sdp();
-        let internal = |what: String| TransportError::Internal(format!("str0m: {what}"));
-        let offer = SdpOffer::from_sdp_string(&sdp).map_err(|e| internal(e.to_string()))?;
-        rtc.sdp_api()
-            .accept_offer(offer)
-            .map_err(|e| internal(e.to_string()))?;
-        self.lesson = Some(mid);
-        self.remove_stray_senders(rtc);
-        // accept_offer says Ok for codecs that it did not match.
-        for (wanted, _) in codecs {
-            let learnt = rtc
-                .codec_config()
-                .params()
-                .iter()
-                .any(|p| *p.pt() == wanted.pt && p.resend().map(|rtx| *rtx) == wanted.rtx);
-            if !learnt {
-                return Err(internal(format!("payload type {} not taken", wanted.pt)));
-            }
-        }
-        Ok(())
-    }
-
-    /// An offer makes str0m create a sender for every declared media; it would
-    /// write sender reports.
-    fn remove_stray_senders(&self, rtc: &mut Rtc) {
-        for entry in self.entries.iter().filter(|e| e.taught) {
-            for rid in std::iter::once(None).chain(entry.rids.iter().copied()) {
-                let mut api = rtc.direct_api();
-                let stray = api.stream_tx_by_mid(entry.mid, rid).map(|s| s.ssrc());
-                if let Some(ssrc) = stray {
-                    api.remove_stream_tx(ssrc);
-                }
-            }
-        }
-    }
-
-    /// Finds the producer of a packet. `None`: it belongs to none, or is not of
-    /// the producer's media codec.
-    pub fn accept(&mut self, rtc: &mut Rtc, packet: RtpPacket) -> Option<Received> {
-        if let Some(number) = packet.header.ext_vals.transport_cc {
-            self.transport_cc.took(number);
-        }
-        let ssrc = packet.header.ssrc;
-        let (bound, new_source) = match self.streams.get(&*ssrc) {
-            Some(&bound) => (bound, false),
-            None => self.bind(rtc, ssrc)?,
-        };
-        let report = packet.last_sender_info.map(|info| Report {
-            ntp: info.ntp_time,
-            rtp: truncate(info.rtp_time.numer()),
-        });
-        let origin = Origin {
-            bound,
-            new_source,
-            pt: *packet.header.payload_type,
-            report,
-        };
-        let received = self.deliver(origin, packet.into())?;
-        if self.limit.get().is_some() && self.is_video(received.producer) {
-            self.limit.remind(received.packet.arrived, rtc, ssrc);
-        }
-        Some(received)
-    }
-
-    fn is_video(&self, producer: ProducerKey) -> bool {
-        let entry = self.entries.iter().find(|e| e.key == producer);
-        entry.is_some_and(|entry| entry.spec.kind.is_video())
-    }
-
-    /// Learns which encoding an SSRC carries from where str0m put it, and whether
-    /// it takes the place of another.
-    fn bind(&mut self, rtc: &mut Rtc, ssrc: Ssrc) -> Option<((ProducerKey, usize), bool)> {
-        let mut api = rtc.direct_api();
-        let rx = api.stream_rx(&ssrc)?;
-        let (mid, rid) = (rx.mid(), rx.rid());
-        let entry = self.entries.iter().find(|e| e.mid == mid)?;
-        let by_ssrc = |e: &Encoding| e.ssrc == Some(*ssrc);
-        let stream = match rid {
-            Some(_) => entry.rids.iter().position(|r| *r == rid)?,
-            None if entry.rids.len() == 1 => 0,
-            None => entry.spec.encodings.iter().position(by_ssrc)?,
-        };
-        rx.suppress_nack(!entry.spec.codecs.first()?.nack);
-        let found = (entry.key, stream);
-        let before = self.streams.len();
-        self.streams.retain(|_, bound| *bound != found);
-        let replaced = self.streams.len() < before;
-        self.replaced += u32::from(replaced);
-        self.streams.insert(*ssrc, found);
-        Some((found, replaced))
-    }
-
-    /// Takes in the wall clock of a sender report, which ends an interval.
-    pub fn handle_report(&mut self, feedback: &str0m::media::SenderFeedback) {
-        self.end_interval(feedback.received_at, *feedback.sender_info.ssrc);
-        self.clock
-            .handle_report(feedback.received_at, feedback.sender_info.ntp_time);
     }
 
     /// Sets the most that the client is told to send, bits per second; 0 is no limit.
@@ -573,70 +369,13 @@ impl Receiving {
     pub fn max_bitrate(&self) -> Option<u64> {
         self.limit.get()
     }
-
-    /// Asks the client for a keyframe of one encoding. True when something will
-    /// be sent.
-    pub fn request_key_frame(&self, rtc: &mut Rtc, producer: ProducerKey, stream: usize) -> bool {
-        let Some(entry) = self.entries.iter().find(|e| e.key == producer) else {
-            return false;
-        };
-        let kind = match entry.spec.codecs.first() {
-            Some(c) if c.pli => KeyframeRequestKind::Pli,
-            Some(c) if c.fir => KeyframeRequestKind::Fir,
-            _ => return false,
-        };
-        let bound = self
-            .streams
-            .iter()
-            .find(|(_, bound)| **bound == (producer, stream))
-            .map(|(ssrc, _)| Ssrc::from(*ssrc));
-        let rid = entry.rids.get(stream).copied().flatten();
-        let mut api = rtc.direct_api();
-        let rx = match bound {
-            Some(ssrc) => api.stream_rx(&ssrc),
-            None => api.stream_rx_by_mid(entry.mid, rid),
-        };
-        match rx {
-            Some(rx) => {
-                rx.request_keyframe(kind);
-                true
-            }
-            None => false,
-        }
-    }
-
-    /// Removes a producer.
-    pub fn remove(&mut self, rtc: Option<&mut Rtc>, producer: ProducerKey) {
-        let Some(at) = self.entries.iter().position(|e| e.key == producer) else {
-            return;
-        };
-        let entry = self.entries.remove(at);
-        self.learn_repair_types();
-        self.count_ssrcs(&entry.spec, false);
-        self.streams.retain(|_, (key, _)| *key != producer);
-        if let Some(rtc) = rtc.filter(|_| entry.taught) {
-            rtc.direct_api().remove_media(entry.mid);
-        }
-    }
 }
 
-fn declare(rtc: &mut Rtc, entry: &Entry) {
-    let nack = entry.spec.codecs.first().is_some_and(|c| c.nack);
-    let mut api = rtc.direct_api();
-    let media = api.declare_media(entry.mid, entry.spec.kind);
-    for rid in entry.rids.iter().flatten() {
-        media.expect_rid_rx(*rid);
-    }
-    for (encoding, rid) in entry.spec.encodings.iter().zip(&entry.rids) {
-        if let Some(ssrc) = encoding.ssrc {
-            let rtx = encoding.rtx_ssrc.map(Ssrc::from);
-            let rx = api.expect_stream_rx(ssrc.into(), rtx, entry.mid, *rid);
-            rx.suppress_nack(!nack);
-        }
-    }
+fn is_lately(now: Instant, at: Instant) -> bool {
+    now.saturating_duration_since(at) < GONE_FOR
 }
 
-/// A MID or RID that str0m carries whole.
+/// A MID or RID as browsers write them.
 pub fn is_token(text: &str, max: usize) -> bool {
     (1..=max).contains(&text.len())
         && text
@@ -644,7 +383,5 @@ pub fn is_token(text: &str, max: usize) -> bool {
             .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
 }
 
-/// The low 32 bits.
-fn truncate(value: u64) -> u32 {
-    u32::try_from(value & u64::from(u32::MAX)).unwrap_or(0)
-}
+#[cfg(test)]
+mod tests;

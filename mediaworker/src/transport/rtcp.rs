@@ -1,6 +1,9 @@
-//! RTCP (RFC 3550, RFC 4585, RFC 5104) with a client that receives: what its reports and
-//! requests say, and the sender reports that it gets. Transport-cc feedback is
-//! read by the `congestion` crate.
+//! RTCP (RFC 3550, RFC 3611, RFC 4585, RFC 5104) with a client: what its reports and
+//! requests say, and the sender reports that it gets. What a client is asked for, or told
+//! of its own streams, is in [`asking`]. Transport-cc feedback is read and written by the
+//! `congestion` crate.
+
+pub mod asking;
 
 use std::sync::LazyLock;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -9,6 +12,7 @@ const SENDER_REPORT: u8 = 200;
 const RECEIVER_REPORT: u8 = 201;
 const SOURCE_DESCRIPTION: u8 = 202;
 const GOODBYE: u8 = 203;
+const EXTENDED_REPORT: u8 = 207;
 const TRANSPORT_FEEDBACK: u8 = 205;
 const PAYLOAD_FEEDBACK: u8 = 206;
 // Formats of transport feedback: generic NACK (RFC 4585 §6.2.1) and transport-cc.
@@ -20,6 +24,8 @@ const FIR: u8 = 4;
 const APPLICATION: u8 = 15;
 const REMB: &[u8] = b"REMB";
 const CNAME: u8 = 1;
+/// Block type of an extended report: answers to ours (RFC 3611 §4.5).
+const DELAY: u8 = 5;
 /// Most transport-cc messages of one datagram that are heeded: a few octets of each can
 /// be about thousands of packets. Clients send one or two.
 const MAX_FEEDBACK: usize = 4;
@@ -47,9 +53,35 @@ pub struct ReportBlock {
     pub delay: u32,
 }
 
+/// What a sender report says of a stream of the client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SenderInfo {
+    /// The stream.
+    pub ssrc: u32,
+    /// Wall clock, 32.32 fixed point since 1900.
+    pub ntp: u64,
+    /// RTP timestamp of that moment.
+    pub timestamp: u32,
+}
+
+/// A client's answer to the time that it was told (RFC 3611 §4.5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Answer {
+    /// Who told it.
+    pub ssrc: u32,
+    /// Middle of the NTP time that it was told.
+    pub last_report: u32,
+    /// Since then, in 65,536ths of a second.
+    pub delay: u32,
+}
+
 /// What an RTCP packet says.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Heard {
+    /// Sender reports.
+    pub senders: Vec<SenderInfo>,
+    /// Answers to the times that we tell.
+    pub answers: Vec<Answer>,
     /// Blocks of sender and receiver reports.
     pub reports: Vec<ReportBlock>,
     /// NACK messages: their SSRCs.
@@ -75,7 +107,11 @@ pub fn read(mut compound: &[u8], said: &mut Heard) {
         };
         compound = rest;
         match kind {
-            SENDER_REPORT => read_blocks(packet.get(28..), first & 0x1f, said),
+            SENDER_REPORT => {
+                said.senders.extend(read_sender(packet));
+                read_blocks(packet.get(28..), first & 0x1f, said);
+            }
+            EXTENDED_REPORT => read_answers(packet.get(8..), said),
             RECEIVER_REPORT => read_blocks(packet.get(8..), first & 0x1f, said),
             TRANSPORT_FEEDBACK | PAYLOAD_FEEDBACK => {
                 let (Some(ssrc), Some(body)) = (word(packet, 8), packet.get(12..)) else {
@@ -90,6 +126,35 @@ pub fn read(mut compound: &[u8], said: &mut Heard) {
 
 fn word(packet: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_be_bytes(*packet.get(at..)?.first_chunk()?))
+}
+
+fn read_sender(packet: &[u8]) -> Option<SenderInfo> {
+    Some(SenderInfo {
+        ssrc: word(packet, 4)?,
+        ntp: u64::from(word(packet, 8)?) << 32 | u64::from(word(packet, 12)?),
+        timestamp: word(packet, 16)?,
+    })
+}
+
+fn read_answers(blocks: Option<&[u8]>, said: &mut Heard) {
+    let mut rest = blocks.unwrap_or_default();
+    while let &[kind, _, high, low, ..] = rest {
+        let len = (usize::from(u16::from_be_bytes([high, low])) + 1) * 4;
+        let Some((block, after)) = rest.split_at_checked(len) else {
+            return;
+        };
+        rest = after;
+        let answers = block.get(4..).filter(|_| kind == DELAY);
+        let answers = answers.unwrap_or_default().chunks_exact(12);
+        let read = |answer: &[u8]| {
+            Some(Answer {
+                ssrc: word(answer, 0)?,
+                last_report: word(answer, 4)?,
+                delay: word(answer, 8)?,
+            })
+        };
+        said.answers.extend(answers.filter_map(read));
+    }
 }
 
 fn read_blocks(blocks: Option<&[u8]>, count: u8, said: &mut Heard) {
@@ -169,26 +234,48 @@ pub fn ntp(wall: Duration) -> u64 {
     ((wall.as_secs() + NTP_OFFSET) << 32) | fraction
 }
 
+/// The wall clock of an NTP time; `None` for 0, with which a sender says that it has
+/// none. Seconds start anew in 2036 (RFC 4330 §3).
+pub fn wall(ntp: u64) -> Option<SystemTime> {
+    if ntp == 0 {
+        return None;
+    }
+    let era = if ntp >> 63 == 1 { 0 } else { 1 << 32 };
+    let seconds = ((ntp >> 32) + era).checked_sub(NTP_OFFSET)?;
+    let nanos = ((ntp & 0xFFFF_FFFF) * 1_000_000_000) >> 32;
+    UNIX_EPOCH.checked_add(Duration::new(seconds, u32::try_from(nanos).ok()?))
+}
+
 /// The middle of an NTP time, as reports carry it.
-fn middle(ntp: u64) -> u32 {
+pub fn middle(ntp: u64) -> u32 {
     u32::try_from((ntp >> 16) & 0xFFFF_FFFF).unwrap_or(0)
 }
 
+/// The round trip that an answer shows (RFC 3550 §6.4.1). `last_report`: the middle of
+/// our time that is answered; `None` for 0, which is none. `delay`: how long the answer
+/// took, in 65,536ths of a second.
+fn round_trip(now: Instant, last_report: u32, delay: u32) -> Option<Duration> {
+    if last_report == 0 {
+        return None;
+    }
+    let now = middle(ntp(wall_clock(now)));
+    let units = now.wrapping_sub(last_report).wrapping_sub(delay);
+    // A clock that runs a little fast on the other side makes it negative.
+    let units = u64::try_from(units.cast_signed()).unwrap_or(0);
+    Some(Duration::from_micros(units * 1_000_000 / 65_536))
+}
+
 impl ReportBlock {
-    /// The round trip that it shows (RFC 3550 §6.4.1); `None` when it answers no sender
-    /// report.
+    /// The round trip that it shows; `None` when it answers no sender report.
     pub fn round_trip(&self, now: Instant) -> Option<Duration> {
-        if self.last_report == 0 {
-            return None;
-        }
-        let now = middle(ntp(wall_clock(now)));
-        let units = now
-            .wrapping_sub(self.last_report)
-            .wrapping_sub(self.delay)
-            .cast_signed();
-        // A clock that runs a little fast on the other side makes it negative.
-        let units = u64::try_from(units).unwrap_or(0);
-        Some(Duration::from_micros(units * 1_000_000 / 65_536))
+        round_trip(now, self.last_report, self.delay)
+    }
+}
+
+impl Answer {
+    /// The round trip that it shows.
+    pub fn round_trip(&self, now: Instant) -> Option<Duration> {
+        round_trip(now, self.last_report, self.delay)
     }
 }
 
@@ -326,6 +413,46 @@ mod tests {
         let other = [&[0, 0, 0, 1, 0, 0, 0, 0][..], b"ELSE", &[1, 2, 3, 4]].concat();
         let said = heard(&packet(APPLICATION, PAYLOAD_FEEDBACK, &other));
         assert_eq!(said.bitrate, None);
+    }
+
+    #[test]
+    fn times_are_read_as_they_are_written() {
+        for seconds in [1_700_000_000, 2_500_000_000] {
+            let since = Duration::new(seconds, 250_000_000);
+            assert_eq!(wall(ntp(since)), Some(UNIX_EPOCH + since));
+        }
+        assert_eq!(wall(0), None);
+    }
+
+    #[test]
+    fn what_a_sender_says_is_read() {
+        let info = [&[0, 0, 0, 7][..], &[1; 8], &[0, 0, 0, 9], &[0; 8]].concat();
+        let report = packet(0, SENDER_REPORT, &info);
+        let answers = [
+            &[4, 0, 0, 0][..],
+            &[DELAY, 0, 0, 3, 0, 0, 0, 5, 0, 0, 0, 6, 0, 0, 0, 7],
+        ];
+        let extended = packet(
+            0,
+            EXTENDED_REPORT,
+            &[&[0, 0, 0, 7], answers.concat().as_slice()].concat(),
+        );
+        let said = heard(&[&report[..], &extended].concat());
+        let sender = SenderInfo {
+            ssrc: 7,
+            ntp: 0x0101_0101_0101_0101,
+            timestamp: 9,
+        };
+        assert_eq!(said.senders, [sender]);
+        let answer = Answer {
+            ssrc: 5,
+            last_report: 6,
+            delay: 7,
+        };
+        assert_eq!(said.answers, [answer]);
+        for len in 0..extended.len() {
+            assert_eq!(heard(&extended[..len]).answers, [], "{len}");
+        }
     }
 
     #[test]

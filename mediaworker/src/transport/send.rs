@@ -105,6 +105,8 @@ pub struct Sending {
     next_report: Option<Instant>,
     /// Name of the streams in RTCP.
     cname: String,
+    /// Nobody is where they are sent to (plain transports).
+    unreachable: bool,
 }
 
 impl Default for Sending {
@@ -127,6 +129,7 @@ impl Sending {
             waiting: VecDeque::new(),
             probe_index: random_index(),
             next_report: None,
+            unreachable: false,
             cname: name.map(|octet| format!("{octet:02x}")).concat(),
         }
     }
@@ -304,9 +307,10 @@ impl Sending {
         self.slots.get(usize::try_from(slot).ok()?)?.as_ref()
     }
 
-    /// Score of the consumer in a slot, by its client's receiver reports.
+    /// Score of the consumer in a slot, by its client's receiver reports; 0 where nobody is.
     pub fn score(&self, slot: u32) -> Option<u8> {
-        Some(self.stream(slot)?.outbound.score())
+        let score = self.stream(slot)?.outbound.score();
+        Some(if self.unreachable { 0 } else { score })
     }
 
     /// Statistics of the consumer in a slot.
@@ -315,6 +319,7 @@ impl Sending {
         Some(StreamStats {
             ssrc: stream.ssrc,
             rtx_ssrc: stream.rtx.map(|(ssrc, _)| ssrc),
+            score: self.score(slot)?,
             ..stream.outbound.stats(now)
         })
     }

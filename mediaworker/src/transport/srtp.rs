@@ -1,6 +1,6 @@
 //! SRTP and SRTCP (RFC 3711, RFC 7714) for plain transports, with keys that signaling
-//! exchanges, and the SRTCP of clients that consume. What leaves for those is done by
-//! [`super::sealing`], and the rest of WebRTC transports by str0m.
+//! exchanges, and what comes from WebRTC clients. What leaves for those is done by
+//! [`super::sealing`].
 
 mod replay;
 
@@ -32,7 +32,9 @@ const RTCP_INDEX: usize = 4;
 const ENCRYPTED: u32 = 1 << 31;
 /// Streams of a remote whose packets are told from replayed ones. Only authentic
 /// ones count; more than a transport can have are not opened.
-const MAX_STREAMS: usize = 512;
+const MAX_RTP_STREAMS: usize = 4096;
+/// The same for those that it reports by.
+const MAX_RTCP_STREAMS: usize = 512;
 
 // Labels of the key derivation (RFC 3711 §4.3.1).
 const LABEL_RTP_KEY: u8 = 0;
@@ -436,9 +438,12 @@ impl Opener {
         let clear = header_len(packet)?;
         let ssrc = guard::ssrc(packet)?;
         let number = guard::sequence(packet)?;
-        let known = self.rtp.get(&ssrc);
-        let index = known.map_or(u64::from(number), |window| window.extend(number));
-        if known.is_some_and(|window| !window.admits(index)) {
+        let known = self.rtp.get_mut(&ssrc);
+        let index = match &known {
+            Some(window) => window.extend(number),
+            None => number.into(),
+        };
+        if known.as_ref().is_some_and(|window| !window.admits(index)) {
             return None;
         }
         let (counter, len) = self.keys.roll_over(index);
@@ -446,7 +451,15 @@ impl Opener {
         self.keys
             .rtp
             .open(packet, clear, Place { ssrc, index }, more)?;
-        note(&mut self.rtp, ssrc, index)
+        if let Some(window) = known {
+            window.note(index);
+            return Some(());
+        }
+        if self.rtp.len() >= MAX_RTP_STREAMS {
+            return None;
+        }
+        self.rtp.entry(ssrc).or_default().note(index);
+        Some(())
     }
 
     /// Decrypts a compound RTCP packet in place. `None`: it is forged, or came before.
@@ -468,22 +481,14 @@ impl Opener {
         }
         let place = Place { ssrc, index };
         self.keys.rtcp.open(packet, RTCP_CLEAR, place, &mark)?;
-        if self.rtcp.len() >= MAX_STREAMS && known.is_none() {
+        if self.rtcp.len() >= MAX_RTCP_STREAMS && known.is_none() {
             // A client may take another SSRC to report each of its streams by, over the
             // day. It is heard all the same; what it said before could be said again.
             self.rtcp.clear();
         }
-        note(&mut self.rtcp, ssrc, index)
+        self.rtcp.entry(ssrc).or_default().note(index);
+        Some(())
     }
-}
-
-/// An authentic packet has come.
-fn note(windows: &mut HashMap<u32, Window>, ssrc: u32, index: u64) -> Option<()> {
-    if windows.len() >= MAX_STREAMS && !windows.contains_key(&ssrc) {
-        return None;
-    }
-    windows.entry(ssrc).or_default().note(index);
-    Some(())
 }
 
 /// Octets of an RTP header with its extension, which stay in the clear.

@@ -20,7 +20,7 @@ use str0m::{Event, Output as RtcOutput, Rtc};
 use super::bandwidth::{Bandwidth, BitrateLimits};
 use super::crypto::{self, Fingerprint};
 use super::data::{DataChannels, DataReceived};
-use super::guard::{ReplayGuard, ResendBudget};
+use super::guard::ResendBudget;
 use super::ice::{Checked, IceAgent, IceState};
 use super::packet::MediaPacket;
 use super::receive::{ProducerSpec, Received, Receiving};
@@ -28,7 +28,7 @@ use super::sealing::Sealer;
 use super::send::{ConsumerSpec, Sending};
 use super::srtp::Opener;
 use super::stats::Traffic;
-use super::{ConnectionKey, PacketKind, TransportError, Tuple, sctp, srtcp};
+use super::{ConnectionKey, PacketKind, TransportError, Tuple, sctp};
 use building::{build, feed, remote_ice};
 
 pub use super::media::RouterMedia;
@@ -36,18 +36,9 @@ pub use super::media::RouterMedia;
 /// DTLS records held while the connect command is under way. A ClientHello
 /// takes two.
 const MAX_EARLY: usize = 8;
-/// Longest RTP or RTCP packet that is taken in, bytes. str0m writes packets of
-/// at most 2,000 bytes, and a forwarded one grows by header extensions.
+/// Longest RTP or RTCP packet that is taken in, octets: more than any network passes in
+/// one piece. A forwarded one grows by header extensions.
 const MAX_RTP_LEN: usize = 1600;
-
-/// Which way media flows on a transport.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Role {
-    /// The client sends: payload types and extension ids are the client's.
-    Producing,
-    /// The client receives: they are the router's.
-    Consuming,
-}
 
 /// DTLS state, with the names that clients know from statistics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,6 +83,8 @@ pub struct Output {
     pub slow_video: u64,
     /// The transport is dead: why.
     pub failed: Option<String>,
+    /// Room in which a packet is opened.
+    pub(super) clear: Vec<u8>,
 }
 
 /// The transport.
@@ -99,7 +92,6 @@ pub struct Output {
 pub struct WebRtcTransport {
     cert: DtlsCert,
     ice: IceAgent,
-    role: Option<Role>,
     remote: Option<Fingerprint>,
     dtls: DtlsState,
     /// The remote's certificate has been compared with its fingerprint.
@@ -107,15 +99,16 @@ pub struct WebRtcTransport {
     pub(super) rtc: Option<Box<Rtc>>,
     receiving: Receiving,
     sending: Sending,
-    /// What opens the RTCP of a client that consumes, once the keys are there.
+    /// What opens the client's RTP and RTCP, once the keys are there.
     opener: Option<Opener>,
+    /// SSRC of what we report and ask for.
+    ssrc: u32,
     pub(super) data: DataChannels,
     early: Vec<Vec<u8>>,
     rtc_timeout: Option<Instant>,
     /// The handshake to start once ICE knows where the client is, and whether as
     /// DTLS client. A handshake that nobody can receive would only time out.
     pending: Option<Handshake>,
-    replay: ReplayGuard,
     pub(super) resends: ResendBudget,
     traffic: Traffic,
     /// What can be sent to the client.
@@ -127,12 +120,10 @@ pub struct WebRtcTransport {
 }
 
 impl WebRtcTransport {
-    /// A transport that waits for its client. `role`: what the client said that
-    /// it wants; `None` leaves it to the first command.
+    /// A transport that waits for its client.
     pub fn new(
         cert: DtlsCert,
         media: Rc<RouterMedia>,
-        role: Option<Role>,
         data: DataChannels,
         limits: BitrateLimits,
     ) -> Self {
@@ -140,18 +131,17 @@ impl WebRtcTransport {
             cert,
             sending: Sending::new(media),
             ice: IceAgent::new(),
-            role,
             remote: None,
             dtls: DtlsState::New,
             verified: false,
             rtc: None,
             receiving: Receiving::default(),
             opener: None,
+            ssrc: rand::random_range(1..=u32::MAX),
             data,
             early: Vec::new(),
             rtc_timeout: None,
             pending: None,
-            replay: ReplayGuard::default(),
             resends: ResendBudget::default(),
             traffic: Traffic::default(),
             bandwidth: Bandwidth::new(limits),
@@ -183,11 +173,13 @@ impl WebRtcTransport {
     /// When [`WebRtcTransport::handle_timeout`] wants to be called.
     pub fn next_timeout(&self) -> Option<Instant> {
         let reports = self.sending.next_report();
+        let asks = self.receiving.next_timeout();
         let probe = self.bandwidth.next_probe().map(|(at, _)| at);
         [
             self.rtc_timeout,
             self.ice.consent_deadline(),
             reports,
+            asks,
             probe,
         ]
         .into_iter()
@@ -248,30 +240,16 @@ impl WebRtcTransport {
                 return;
             }
         }
-        let admitted = match kind {
-            PacketKind::Rtp => self.receiving.admits(datagram),
-            // Of one that consumes, what opens it knows.
-            PacketKind::Rtcp => self.role == Some(Role::Consuming) || self.replay.admits(datagram),
-            PacketKind::Dtls | PacketKind::Stun => true,
-        };
-        if !admitted {
-            out.dropped += 1;
-            return;
-        }
-        if kind == PacketKind::Rtcp && self.role == Some(Role::Consuming) {
-            self.take_rtcp(now, datagram, out);
-            return;
-        }
-        let Some(rtc) = self.rtc.as_deref_mut() else {
-            out.dropped += 1;
-            return;
-        };
-        if !feed(rtc, now, datagram) {
-            out.dropped += 1;
-        }
-        self.drain(now, out);
-        if kind == PacketKind::Rtp {
-            self.count_arrival(now, datagram);
+        match kind {
+            PacketKind::Rtp => self.take_rtp(now, datagram, out),
+            PacketKind::Rtcp => self.take_rtcp(now, datagram, out),
+            PacketKind::Dtls | PacketKind::Stun => {
+                let fed = self.rtc.as_deref_mut().map(|rtc| feed(rtc, now, datagram));
+                if fed != Some(true) {
+                    out.dropped += 1;
+                }
+                self.drain(now, out);
+            }
         }
     }
 
@@ -310,9 +288,7 @@ impl WebRtcTransport {
         let Some(handshake) = self.pending.take() else {
             return;
         };
-        let role = *self.role.get_or_insert(Role::Producing);
-        let rtc =
-            crypto::with_sctp_streams(self.data.num_streams(), || build(now, role, &self.cert));
+        let rtc = crypto::with_sctp_streams(self.data.num_streams(), || build(now, &self.cert));
         let rtc = self.rtc.insert(Box::new(rtc));
         let active = handshake == Handshake::Client;
         if let Err(error) = rtc.direct_api().start_dtls(active) {
@@ -323,25 +299,10 @@ impl WebRtcTransport {
             out.failed = Some(error.to_string());
             return;
         }
-        if let Err(error) = self.receiving.teach(rtc, remote_ice()) {
-            out.failed = Some(error.to_string());
-        }
         for datagram in std::mem::take(&mut self.early) {
             self.handle_datagram(now, PacketKind::Dtls, &datagram, out);
         }
         self.flush(now, out);
-    }
-
-    /// Refuses what the transport is not for.
-    fn check_role(&self, role: Role) -> Result<(), TransportError> {
-        let text = match self.role {
-            Some(is) if is != role => match is {
-                Role::Producing => "transport is for producing; create another one for consuming",
-                Role::Consuming => "transport is for consuming; create another one for producing",
-            },
-            _ => return Ok(()),
-        };
-        Err(TransportError::State(text.into()))
     }
 
     /// Sets the most that the client is told to send, bits per second; 0 is no limit.
@@ -354,42 +315,28 @@ impl WebRtcTransport {
     /// # Errors
     /// [`TransportError`], naming the field.
     pub fn check_producer(&self, spec: &ProducerSpec) -> Result<(), TransportError> {
-        self.check_role(Role::Producing)?;
         self.receiving.check(spec)
     }
 
     /// Adds a checked producer.
-    ///
-    /// # Errors
-    /// [`TransportError`]; the producer does not exist then.
     pub fn produce(
         &mut self,
         now: Instant,
         key: ProducerKey,
         spec: ProducerSpec,
         out: &mut Output,
-    ) -> Result<(), TransportError> {
-        self.role = Some(Role::Producing);
-        self.receiving.add(key, spec);
-        // What is there when the handshake starts is taught then.
-        if let Some(rtc) = self.rtc.as_deref_mut() {
-            self.receiving.teach(rtc, remote_ice())?;
-            self.flush(now, out);
-        }
-        Ok(())
+    ) {
+        out.received.extend(self.receiving.add(now, key, spec));
     }
 
     /// Removes a producer.
     pub fn close_producer(&mut self, producer: ProducerKey) {
-        self.receiving.remove(self.rtc.as_deref_mut(), producer);
+        self.receiving.remove(producer);
     }
 
     /// Asks the client for a keyframe. True when a flush has something to send.
-    pub fn request_key_frame(&mut self, producer: ProducerKey, stream: usize) -> bool {
-        match self.rtc.as_deref_mut() {
-            Some(rtc) => self.receiving.request_key_frame(rtc, producer, stream),
-            None => false,
-        }
+    pub fn request_key_frame(&mut self, producer: ProducerKey, at: usize) -> bool {
+        self.is_connected() && self.receiving.request_key_frame(producer, at)
     }
 
     /// Checks whether [`WebRtcTransport::consume`] will take a consumer, and
@@ -398,14 +345,12 @@ impl WebRtcTransport {
     /// # Errors
     /// [`TransportError`], naming the field.
     pub fn check_consumer(&self, spec: &ConsumerSpec) -> Result<u32, TransportError> {
-        self.check_role(Role::Consuming)?;
         self.sending.check(spec)?;
         Ok(self.sending.next_slot())
     }
 
     /// Adds a checked consumer.
     pub fn consume(&mut self, key: ConsumerKey, spec: &ConsumerSpec) {
-        self.role = Some(Role::Consuming);
         self.sending.add(key, spec);
         self.bandwidth.set_counts(self.sending.counts());
     }
@@ -446,8 +391,7 @@ impl WebRtcTransport {
         let _ = crypto::take_peer_certificate();
         let _ = crypto::take_sctp_established();
         while let Some(rtc) = self.rtc.as_deref_mut() {
-            // Of RTP and RTCP, a transport for producing sends RTCP, and another one nothing.
-            let output = match srtcp::listen(|| rtc.poll_output()) {
+            let output = match rtc.poll_output() {
                 Ok(output) => output,
                 Err(error) => {
                     self.dtls = DtlsState::Failed;
@@ -456,9 +400,7 @@ impl WebRtcTransport {
                     return;
                 }
             };
-            if let Some(keys) = crypto::take_key_material()
-                && self.role == Some(Role::Consuming)
-            {
+            if let Some(keys) = crypto::take_key_material() {
                 self.sending.protect(|| Sealer::new(&keys));
                 self.opener = self.opener.take().or_else(|| Opener::of_remote(&keys));
             }
@@ -480,22 +422,6 @@ impl WebRtcTransport {
                 }
                 RtcOutput::Transmit(transmit) => {
                     self.transmit(now, transmit.contents.into(), out);
-                }
-                RtcOutput::Event(Event::RtpPacket(packet)) => {
-                    match self.receiving.accept(rtc, packet) {
-                        Some(received) => out.received.push(received),
-                        None => out.dropped += 1,
-                    }
-                    if self.receiving.is_abused() {
-                        out.failed = Some("changes its SSRCs too often".into());
-                        return;
-                    }
-                }
-                RtcOutput::Event(Event::SenderFeedback(feedback)) => {
-                    self.receiving.handle_report(&feedback);
-                }
-                RtcOutput::Event(Event::MediaIngressStats(stats)) => {
-                    self.receiving.handle_stats(&stats);
                 }
                 RtcOutput::Event(Event::ChannelData(message)) => match self.data.accept(message) {
                     Some(received) => out.data.push(received),

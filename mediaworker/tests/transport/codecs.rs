@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use mediaworker::transport::dependency_descriptor::{self, DependencyDescriptor};
+use mediaworker::transport::extensions::DEPENDENCY_DESCRIPTOR;
 use proto::{
     ConsumeRequest, ConsumerSpec, CreateRouterRequest, HeaderExtension, MediaKind as ProtoKind,
     ProduceRequest, ProducerCodec, ProducerEncoding, RouterCodec,
@@ -13,6 +13,7 @@ use test_peer::str0m::media::MediaKind;
 use test_peer::str0m::rtp::ExtensionValues;
 use test_peer::{Packet, PeerCodec, PeerConfig};
 
+use crate::descriptor::{self, DependencyDescriptor};
 use crate::network::Network;
 use crate::room::{MID, stream};
 
@@ -74,7 +75,7 @@ fn call(sent: Sent, descriptor: bool) -> Network {
         codecs: vec![codec("video/VP8", ProtoKind::Video, 90_000, None, 101), own],
         header_extensions: vec![
             extension(1, MID),
-            extension(ROUTER_ID, dependency_descriptor::URI),
+            extension(ROUTER_ID, DEPENDENCY_DESCRIPTOR),
         ],
     };
     network.engine.create_router(&router).unwrap();
@@ -84,7 +85,7 @@ fn call(sent: Sent, descriptor: bool) -> Network {
             pt,
             rtx: None,
         }],
-        extensions: vec![(id, dependency_descriptor::extension())],
+        extensions: vec![(id, descriptor::extension())],
         certificate: None,
     };
     let a = network.add_client(&config(sent.pt, OWN_ID));
@@ -104,7 +105,7 @@ fn call(sent: Sent, descriptor: bool) -> Network {
             mapped_payload_type: sent.router_pt.into(),
             ..ProducerCodec::default()
         }],
-        header_extensions: vec![extension(OWN_ID, dependency_descriptor::URI)],
+        header_extensions: vec![extension(OWN_ID, DEPENDENCY_DESCRIPTOR)],
         encodings: vec![ProducerEncoding {
             ssrc: Some(1000),
             ..ProducerEncoding::default()
@@ -116,7 +117,7 @@ fn call(sent: Sent, descriptor: bool) -> Network {
     network.connect(b, "recv", false);
     let mut header_extensions = vec![extension(1, MID)];
     if descriptor {
-        header_extensions.push(extension(ROUTER_ID, dependency_descriptor::URI));
+        header_extensions.push(extension(ROUTER_ID, DEPENDENCY_DESCRIPTOR));
     }
     let spec = ConsumerSpec {
         transport_id: "recv".into(),

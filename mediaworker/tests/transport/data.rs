@@ -1218,7 +1218,6 @@ fn the_sctp_state_follows_the_association() {
         WebRtcTransport::new(
             certificate.clone(),
             Rc::clone(&media),
-            None,
             channels,
             mediaworker::transport::bandwidth::BitrateLimits::default(),
         )

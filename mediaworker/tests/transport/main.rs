@@ -14,6 +14,7 @@ mod codecs;
 mod connecting;
 mod data;
 mod data_limits;
+mod descriptor;
 mod handshakes;
 mod hostile;
 mod late;

@@ -9,8 +9,11 @@ use test_peer::{PeerConfig, ReceivedRtp};
 
 use crate::network::{Conditions, Network};
 use crate::room::{
-    AUDIO_LEVEL, TRANSPORT_CC, call, call_with, consume, is_key_frame_start, number, run, stream,
+    ABS_SEND_TIME, AUDIO_LEVEL, MID, Source, TRANSPORT_CC, call, call_with, consume, create_router,
+    extension, is_key_frame_start, number, produce, produce_request, run, stream,
 };
+
+const SECOND: Duration = Duration::from_secs(1);
 
 fn assert_contiguous(packets: &[ReceivedRtp]) {
     for pair in packets.windows(2) {
@@ -102,15 +105,13 @@ fn packets_carry_only_negotiated_extensions() {
 /// packets then have the two-byte form.
 #[test]
 fn extension_ids_above_14_are_taken() {
-    // Id of the audio level, whether transport-cc is negotiated, whether the
-    // level can be read.
-    for (id, transport_cc, read) in [
-        (15, true, true),
-        (15, false, true),
-        (16, true, true),
-        // Where str0m reads transport-cc until the client's id is known.
-        (16, false, false),
-        (255, true, false),
+    // Id of the audio level, whether transport-cc is negotiated.
+    for (id, transport_cc) in [
+        (15, true),
+        (15, false),
+        (16, true),
+        (16, false),
+        (255, true),
     ] {
         let mut sender = PeerConfig::sending();
         sender.extensions.retain(|(_, extension)| {
@@ -146,7 +147,7 @@ fn extension_ids_above_14_are_taken() {
             assert!(packets.len() + 12 > sent.written.len(), "id {id}: {ssrc}");
         }
         let level = stream(&network, 1, 5000)[0].header.ext_vals.audio_level;
-        assert_eq!(level, read.then_some(-30), "id {id}");
+        assert_eq!(level, (id <= 16).then_some(-30), "id {id}");
     }
 }
 
@@ -357,4 +358,74 @@ fn many_consumers_of_one_producer() {
     // Twenty newcomers, and the camera was asked about once a second.
     let requests = network.clients[0].peer.key_frame_requests.len();
     assert!(requests <= 9, "{requests}");
+}
+
+/// What unmodified clients do with two transports, others may do with one.
+#[test]
+fn one_transport_carries_both_directions() {
+    let mut network = Network::new(5);
+    create_router(&mut network);
+    let ids = [(1, MID), (4, ABS_SEND_TIME), (5, TRANSPORT_CC)];
+    let ids = ids.map(|(id, uri)| extension(id, uri));
+    let mut sources = Vec::new();
+    for (at, id) in ["a", "b"].into_iter().enumerate() {
+        let client = network.add_client(&PeerConfig::receiving());
+        let created = network.create_transport(id, true);
+        let ssrc = 1_000 * (u32::try_from(at).unwrap() + 1);
+        // The client has one table of ids and payload types: the router's.
+        let mut camera = produce_request(id, &format!("cam-{id}"), MediaKind::Video, ssrc);
+        camera.header_extensions = ids.to_vec();
+        camera.codecs[0].payload_type = 101;
+        camera.codecs[0].rtx_payload_type = Some(102);
+        produce(&mut network, client, &camera);
+        network.connect_to(client, id, &created, true);
+        sources.push((client, ssrc));
+    }
+    network.run_until("connected", |n| n.clients.iter().all(|c| c.peer.connected));
+    for (client, id, of, ssrc) in [(0, "a", "b", 8_000), (1, "b", "a", 9_000)] {
+        let producer = format!("cam-{of}");
+        consume(
+            &mut network,
+            client,
+            id,
+            of,
+            &producer,
+            MediaKind::Video,
+            ssrc,
+        );
+        network.engine.resume_consumer(network.now, of).unwrap();
+    }
+    let mut cameras: Vec<_> = sources
+        .into_iter()
+        .map(|(client, ssrc)| {
+            let mut camera = Source::new(&network, client, MediaKind::Video, ssrc);
+            camera.pt = 101;
+            camera
+        })
+        .collect();
+    let [one, two] = cameras.as_mut_slice() else {
+        unreachable!()
+    };
+    network.conditions = Conditions {
+        loss: 0.02,
+        ..Conditions::PERFECT
+    };
+    run(&mut network, &mut [&mut *one, &mut *two], 10 * SECOND);
+    network.conditions = Conditions::PERFECT;
+    run(&mut network, &mut [&mut *one, &mut *two], SECOND);
+    for (client, ssrc, camera) in [(0, 8_000, &*two), (1, 9_000, &*one)] {
+        let got: HashSet<_> = stream(&network, client, ssrc)
+            .into_iter()
+            .map(|it| it.payload)
+            .collect();
+        // All but the start, before a keyframe came, and what is under way.
+        let missing = camera
+            .written
+            .iter()
+            .filter(|it| !got.contains(*it))
+            .count();
+        assert!(missing < 60, "{missing} of {}", camera.written.len());
+        assert!(got.len() > 900, "{}", got.len());
+    }
+    assert_eq!(network.engine.counters().panics, 0);
 }

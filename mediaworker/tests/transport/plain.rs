@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant, SystemTime};
 
-use mediaworker::engine::Dropped;
+use mediaworker::engine::{AnnouncedAddress, Dropped, Engine, EngineConfig};
 use mediaworker::transport::plain::OwnPorts;
 use mediaworker::transport::{Protocol, Tuple};
-use proto::{ConnectPlainTransportRequest, CreatePlainTransportRequest, ProduceRequest};
+use proto::{
+    ConnectPlainTransportRequest, CreatePlainTransportRequest, CreateRouterRequest, ProduceRequest,
+};
 use rtcp_types::{
     Compound, Nack, Packet, PayloadFeedback, Pli, ReceiverReport, ReportBlock, RtcpPacketWriter,
     RtcpPacketWriterExt, SenderReport, TransportFeedback,
@@ -56,6 +58,50 @@ fn create(network: &mut Network, id: &str, ports: OwnPorts, comedia: bool) {
     assert_eq!(made.address, "10.0.0.1");
     assert_eq!(made.port, u32::from(ports.rtp));
     assert_eq!(made.rtcp_port, ports.rtcp.map(Into::into));
+}
+
+/// All addresses are told, and statistics show the one that the remote uses.
+#[test]
+fn a_remote_may_be_of_either_ip_version() {
+    let both = ["192.0.2.1", "2001:db8::1"];
+    let mut engine = Engine::new(EngineConfig {
+        announced: both.map(|it| AnnouncedAddress(it.into())).to_vec(),
+        udp_port: 40_000,
+        tcp: false,
+    })
+    .unwrap();
+    let router = CreateRouterRequest {
+        router_id: "room".into(),
+        ..CreateRouterRequest::default()
+    };
+    engine.create_router(&router).unwrap();
+    for (ip, canonical, local) in [
+        ("192.0.2.7", "192.0.2.7", both[0]),
+        ("::ffff:192.0.2.8", "192.0.2.8", both[0]),
+        ("2001:db8::7", "2001:db8::7", both[1]),
+    ] {
+        let request = CreatePlainTransportRequest {
+            router_id: "room".into(),
+            transport_id: ip.into(),
+            rtcp_mux: true,
+            ..CreatePlainTransportRequest::default()
+        };
+        let made = engine.create_plain_transport(&request, MUXED).unwrap();
+        assert_eq!(made.address, both[0]);
+        assert_eq!(made.addresses, both);
+        let request = ConnectPlainTransportRequest {
+            transport_id: ip.into(),
+            address: Some(ip.into()),
+            port: Some(5000),
+            ..ConnectPlainTransportRequest::default()
+        };
+        let now = Instant::now();
+        engine.connect_plain_transport(now, &request).unwrap();
+        let stats = engine.transport_stats(now, ip).unwrap();
+        let tuple = stats.plain.unwrap().tuple.unwrap();
+        let got = (tuple.local_address.as_str(), tuple.remote_address.as_str());
+        assert_eq!(got, (local, canonical));
+    }
 }
 
 /// Video as the published script sends it, with retransmissions if `rtx`.
@@ -627,6 +673,60 @@ fn connect_request(port: u32, rtcp_port: Option<u32>) -> ConnectPlainTransportRe
         rtcp_port,
         srtp: None,
     }
+}
+
+/// It shows, and changes nothing else: anybody can make it up.
+#[test]
+fn it_is_noted_where_nobody_receives() {
+    let (mut network, mut audio, mut video) = recording_room(SPLIT, false);
+    let to = connect_request(6000, Some(6001));
+    let now = network.now;
+    network.engine.connect_plain_transport(now, &to).unwrap();
+    record(&mut network, "a", "mic", 5000, None);
+    let mut heard = Heard::default();
+    let mut go_on = |network: &mut Network, seconds: u64| {
+        let sources = &mut [&mut audio, &mut video];
+        run(network, sources, Duration::from_secs(seconds));
+        heard.listen(network);
+        let stats = network.engine.consumer_stats(network.now, "a").unwrap();
+        (stats.outbound.unwrap().score, heard.of(5000))
+    };
+    let (score, before) = go_on(&mut network, 1);
+    assert_eq!(score, 10);
+    let fail = |network: &mut Network, port, to| {
+        network.engine.unreachable(network.now, port, to);
+        network.engine.counters().unreachable
+    };
+    // Another address, another port, and reports that nobody takes.
+    for (port, to) in [
+        (SPLIT.rtp, address(6001)),
+        (SPLIT.rtp + 9, address(6000)),
+        (SPLIT.rtp + 1, address(6001)),
+    ] {
+        assert_eq!(fail(&mut network, port, to), 0, "{port} {to}");
+    }
+    assert_eq!(go_on(&mut network, 1).0, 10);
+    for count in 1..=2 {
+        assert_eq!(fail(&mut network, SPLIT.rtp, address(6000)), count);
+    }
+    let told = |network: &Network| {
+        let mut scores = network.events.iter().rev().filter_map(|event| match event {
+            proto::event::Event::ConsumerScore(it) => it.score.as_ref(),
+            _ => None,
+        });
+        scores.next().map(|score| score.score)
+    };
+    let (score, after) = go_on(&mut network, 2);
+    assert_eq!((score, told(&network)), (0, Some(0)));
+    assert!(after > before + 90, "it is sent on: {}", after - before);
+
+    // A sign of life ends it, and so does time.
+    let report = ReceiverReport::builder(1);
+    send_rtcp(&mut network, SPLIT, &report);
+    assert_eq!((go_on(&mut network, 2).0, told(&network)), (10, Some(10)));
+    fail(&mut network, SPLIT.rtp, address(6000));
+    assert_eq!(go_on(&mut network, 1).0, 0);
+    assert_eq!(go_on(&mut network, 15).0, 10);
 }
 
 #[test]

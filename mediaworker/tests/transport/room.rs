@@ -20,7 +20,7 @@ pub const TRANSPORT_CC: &str =
 pub const AUDIO_LEVEL: &str = "urn:ietf:params:rtp-hdrext:ssrc-audio-level";
 pub const ORIENTATION: &str = "urn:3gpp:video-orientation";
 
-fn extension(id: u32, uri: &str) -> HeaderExtension {
+pub fn extension(id: u32, uri: &str) -> HeaderExtension {
     HeaderExtension {
         id,
         uri: uri.into(),
@@ -165,6 +165,8 @@ pub fn consume(
 pub struct Source {
     pub client: usize,
     pub ssrc: u32,
+    /// Payload type.
+    pub pt: u8,
     kind: MediaKind,
     next: Instant,
     sequence: u64,
@@ -190,6 +192,7 @@ impl Source {
         Self {
             client,
             ssrc,
+            pt: if kind.is_audio() { 111 } else { 96 },
             kind,
             next: network.now,
             // Close to the wrap-around of both.
@@ -270,7 +273,7 @@ impl Source {
         payload.extend_from_slice(&(self.written.len() as u32).to_be_bytes());
         payload.resize(len, 0x5A);
         let packet = Packet {
-            pt: if self.kind.is_audio() { 111 } else { 96 },
+            pt: self.pt,
             sequence: self.sequence,
             timestamp: self.timestamp,
             marker,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use mediaworker::transport::dependency_descriptor;
+use mediaworker::transport::extensions::DEPENDENCY_DESCRIPTOR;
 use proto::event::Event;
 use test_peer::{Packet, PeerConfig, ReceivedRtp};
 
@@ -248,14 +248,12 @@ fn layers_of_av1_are_read_from_its_dependency_descriptor() {
             request.codecs[0].mime_type = "video/AV1".into();
             request.header_extensions.push(proto::HeaderExtension {
                 id: 12,
-                uri: dependency_descriptor::URI.into(),
+                uri: DEPENDENCY_DESCRIPTOR.into(),
             });
         }
     };
     let mut sender = PeerConfig::sending();
-    sender
-        .extensions
-        .push((12, dependency_descriptor::extension()));
+    sender.extensions.push((12, crate::descriptor::extension()));
     let (mut network, _, _) = call_with(23, av1, sender);
     let mut wanted = 0;
     prefer(&mut network, wanted);
@@ -283,7 +281,7 @@ fn layers_of_av1_are_read_from_its_dependency_descriptor() {
         let peer = &mut network.clients[0].peer;
         peer.write_with(2000, &packet, now, |values| {
             use test_peer::str0m::rtp::ExtensionSerializer;
-            assert!(dependency_descriptor::Serializer.parse_value(&descriptor, values));
+            assert!(crate::descriptor::Serializer.parse_value(&descriptor, values));
         });
         network.run_for(FRAME);
         if number % 50 == 49 {

@@ -84,6 +84,8 @@ pub(super) struct NewestTransportMade {
     transport_id: String,
     /// Of plain transports: where to send to.
     ip: Option<String>,
+    /// All announced addresses, any of which will do; `ip` is the first.
+    ips: Option<Vec<String>>,
     port: Option<u16>,
     /// Without `rtcpMux`.
     rtcp_port: Option<u16>,

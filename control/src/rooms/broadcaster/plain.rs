@@ -66,7 +66,9 @@ impl Room {
                 return Err(error.into());
             }
         };
-        let mut answer = json!({ "id": id, "ip": created.address, "port": created.port });
+        let mut answer = json!({
+            "id": id, "ip": created.address, "ips": created.addresses, "port": created.port,
+        });
         if let Value::Object(fields) = &mut answer {
             if let Some(port) = created.rtcp_port {
                 fields.insert("rtcpPort".into(), port.into());

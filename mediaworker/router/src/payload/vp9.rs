@@ -1,4 +1,8 @@
 //! VP9 payload descriptor, RFC 9628 section 4.2.
+//!
+//! ffmpeg writes none but the marks of first and last packets: to its descriptors, every picture
+//! is a keyframe. Where pictures are not numbered, as there, the header of the frame itself is
+//! looked at; whoever encrypts frames is a browser, which numbers them.
 
 use super::{Descriptor, Field};
 use crate::layers::Layers;
@@ -44,11 +48,30 @@ pub(super) fn describe(payload: &[u8]) -> Option<Descriptor> {
     }
     if has(0x02) {
         described.spatial_layers = Some((rest.first()? >> 5) + 1);
+    } else if described.begins_frame && described.picture_id.is_none() {
+        described.inter_picture |= is_inter_frame(*rest.first()?);
     }
     // A keyframe of spatial layers begins with the lowest one; the others are not inter-picture
     // predicted either, but need it.
     described.key_frame_start = described.begins_frame && !inter_picture && spatial == 0;
     Some(described)
+}
+
+/// Whether a frame that begins with this octet is one that needs others: `frame_type` of the
+/// uncompressed header, or a frame that is only shown again (VP9 bitstream specification, section
+/// 6.2).
+fn is_inter_frame(first: u8) -> bool {
+    const FRAME_MARKER: u8 = 0b10;
+    if first >> 6 != FRAME_MARKER {
+        // It is no such header.
+        return false;
+    }
+    // Profile 3 has a reserved bit in front.
+    let (show_existing, frame_type) = match (first >> 4) & 0x03 {
+        0x03 => (0x04, 0x02),
+        _ => (0x08, 0x04),
+    };
+    first & (show_existing | frame_type) != 0
 }
 
 #[cfg(test)]
@@ -61,7 +84,7 @@ mod tests {
 
     #[test]
     fn descriptors() {
-        let cases: [(&[u8], Option<bool>); 10] = [
+        let cases: [(&[u8], Option<bool>); 18] = [
             // Chrome, profile 0, no SVC: I with 15 bits, B, E or V set.
             (&[0x8a, 0x80, 0x01, 0x00], Some(true)),
             (&[0x8c, 0x80, 0x01, 0x82], Some(true)),
@@ -72,10 +95,21 @@ mod tests {
             // Layers: spatial 0 and 1 of the same key picture.
             (&[0xa8, 0x80, 0x01, 0x00, 0x00], Some(true)),
             (&[0xa8, 0x80, 0x01, 0x03, 0x00], Some(false)),
-            // 7-bit picture id and layers; no picture id.
+            // 7-bit picture id and layers.
             (&[0xa8, 0x05, 0x02, 0x00], Some(false)),
-            (&[0x08], Some(true)),
             (&[0xa8, 0x85], None),
+            // What follows the number is not looked at: it may be encrypted.
+            (&[0x88, 0x05, 0x86], Some(true)),
+            // ffmpeg: keyframe, another one, and what follows; a keyframe of profile 3 and
+            // another frame of it, a frame that is shown again, and no frame of VP9.
+            (&[0x08, 0x82, 0x49], Some(true)),
+            (&[0x08, 0x86, 0x00], Some(false)),
+            (&[0x00, 0x82], Some(false)),
+            (&[0x08, 0xb1], Some(true)),
+            (&[0x08, 0xb2], Some(false)),
+            (&[0x08, 0x88], Some(false)),
+            (&[0x08, 0x06], Some(true)),
+            (&[0x08], None),
         ];
         for (payload, expected) in cases {
             assert_eq!(is_key_frame_start(payload), expected, "{payload:02x?}");

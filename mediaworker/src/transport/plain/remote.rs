@@ -106,7 +106,8 @@ impl Remote {
         let Some(address) = address else {
             return invalid("ip: is missing");
         };
-        let Some(ip) = address.parse::<IpAddr>().ok().filter(is_one_host) else {
+        let parsed = address.parse::<IpAddr>().map(|ip| ip.to_canonical());
+        let Some(ip) = parsed.ok().filter(is_one_host) else {
             return invalid(&format!("ip: {address:?} is not the address of a host"));
         };
         let rtp = tuple(ip, self.ports.rtp, number("port", port)?);
@@ -185,8 +186,12 @@ fn number(field: &str, port: Option<u32>) -> Result<u16, TransportError> {
 }
 
 fn is_one_host(ip: &IpAddr) -> bool {
-    let is_broadcast = *ip == IpAddr::V4(Ipv4Addr::BROADCAST);
-    !(ip.is_unspecified() || ip.is_multicast() || is_broadcast)
+    let is_special = match ip {
+        IpAddr::V4(v4) => v4.is_broadcast(),
+        // Which link that is on, the address does not say.
+        IpAddr::V6(v6) => v6.is_unicast_link_local(),
+    };
+    !(ip.is_unspecified() || ip.is_multicast() || is_special)
 }
 
 /// The kernel picks our own address.
@@ -252,6 +257,14 @@ mod tests {
             (remote(MUXED, false), None, Some(1), None, "ip: is missing"),
             (remote(MUXED, false), Some("x"), Some(1), None, "ip: \"x\""),
             (remote(MUXED, false), Some("0.0.0.0"), Some(1), None, "ip: "),
+            (remote(MUXED, false), Some("fe80::1"), Some(1), None, "ip: "),
+            (
+                remote(MUXED, false),
+                Some("::ffff:255.255.255.255"),
+                Some(1),
+                None,
+                "ip: ",
+            ),
             (
                 remote(MUXED, false),
                 Some("224.0.0.1"),
@@ -315,5 +328,9 @@ mod tests {
         assert!(split.admits(Channel::Rtp, from("1.2.3.4:5")));
         assert!(split.admits(Channel::Rtcp, from("1.2.3.4:6")));
         assert!(!split.admits(Channel::Rtcp, from("1.2.3.4:5")));
+        let mut mapped = remote(MUXED, false);
+        let given = mapped.check(Some("::ffff:1.2.3.4"), Some(5), None).unwrap();
+        mapped.set(given.unwrap());
+        assert!(mapped.admits(Channel::Rtp, from("1.2.3.4:5")));
     }
 }

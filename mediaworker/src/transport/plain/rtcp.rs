@@ -2,18 +2,17 @@
 //! the remote's packets, and how ours are written. Every packet of ours is a whole
 //! compound one, as a remote that knows no reduced-size RTCP (RFC 5506) wants it.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use rtcp_types::{
-    Bye, Compound, Fir, Nack, Packet, PayloadFeedback, Pli, ReceiverReport, ReportBlock,
-    RtcpPacketWriter, RtcpPacketWriterExt, RtcpParseError, Sdes, SdesChunk, SdesItem, SenderReport,
-    TransportFeedback,
+    Bye, Compound, Fir, Nack, Packet, Pli, ReceiverReport, ReportBlock, RtcpPacketWriter,
+    RtcpPacketWriterExt, RtcpParseError, Sdes, SdesChunk, SdesItem, SenderReport,
 };
+
+use crate::transport::rtcp::asking::{Block, Request, append_name, append_report, append_request};
 
 /// Seconds between the NTP epoch and 1970.
 const NTP_OFFSET: u64 = 2_208_988_800;
-/// Most report blocks of one packet: the count has five bits.
-pub const MAX_BLOCKS: usize = 31;
 /// Most that the remote's packets are heeded for in one datagram. It would take more
 /// of them than a datagram has room for to exceed this.
 const MAX_HEARD: usize = 512;
@@ -116,79 +115,15 @@ fn block(block: ReportBlock<'_>) -> Heard {
     }
 }
 
-/// How a stream of the remote arrives.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Block {
-    /// Stream.
-    pub ssrc: u32,
-    /// Share lost since the last report, in 256ths.
-    pub fraction_lost: u8,
-    /// Packets lost in all.
-    pub lost: u64,
-    /// Highest sequence number, extended.
-    pub highest: u32,
-    /// Units of the RTP clock.
-    pub jitter: u32,
-    /// Middle of the wall clock of its last sender report; 0 without one.
-    pub last_report: u32,
-    /// Time since that came.
-    pub delay: Duration,
-}
-
-/// What is asked of the remote.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Request {
-    /// Packets again.
-    Nack {
-        /// Stream.
-        ssrc: u32,
-        /// Which.
-        sequences: Vec<u16>,
-    },
-    /// A keyframe, by a Picture Loss Indication.
-    Pli {
-        /// Stream.
-        ssrc: u32,
-    },
-    /// A keyframe, by a Full Intra Request with this number.
-    Fir {
-        /// Stream.
-        ssrc: u32,
-        /// One more than in the last one.
-        number: u8,
-    },
-}
-
 /// A receiver report with what is asked for; `from` and `name` are ours.
 pub fn receiver_report(from: u32, name: &str, blocks: &[Block], ask: &[Request]) -> Vec<u8> {
-    let mut report = ReceiverReport::builder(from);
-    for one in blocks.iter().take(MAX_BLOCKS) {
-        report = report.add_report_block(written(one));
-    }
-    let mut compound = Compound::builder()
-        .add_packet(report)
-        .add_packet(description(from, name));
+    let mut compound = Vec::with_capacity(64);
+    append_report(&mut compound, from, blocks);
+    append_name(&mut compound, from, name);
     for request in ask {
-        compound = match request {
-            Request::Nack { ssrc, sequences } => {
-                let each = sequences.iter().copied();
-                let nack = each.fold(Nack::builder(), |nack, it| nack.add_rtp_sequence(it));
-                let feedback = TransportFeedback::builder_owned(nack);
-                compound.add_packet(feedback.sender_ssrc(from).media_ssrc(*ssrc))
-            }
-            Request::Pli { ssrc } => {
-                let feedback = PayloadFeedback::builder_owned(Pli::builder());
-                compound.add_packet(feedback.sender_ssrc(from).media_ssrc(*ssrc))
-            }
-            // RFC 5104 §4.3.1.2: the stream is named within.
-            Request::Fir { ssrc, number } => {
-                let fir = Fir::builder().add_ssrc(*ssrc, *number);
-                let feedback = PayloadFeedback::builder_owned(fir);
-                compound.add_packet(feedback.sender_ssrc(from).media_ssrc(0))
-            }
-        };
+        append_request(&mut compound, from, request);
     }
-    bytes(&compound)
+    compound
 }
 
 /// What a sender report says.
@@ -228,19 +163,6 @@ pub fn goodbye(ssrc: u32, name: &str) -> Vec<u8> {
     bytes(&compound)
 }
 
-fn written(block: &Block) -> rtcp_types::ReportBlockBuilder {
-    // The sum has 24 bits with a sign.
-    let lost = u32::try_from(block.lost.min(0x7F_FFFF)).unwrap_or(0);
-    let delay = block.delay.as_micros().saturating_mul(65_536) / 1_000_000;
-    ReportBlock::builder(block.ssrc)
-        .fraction_lost(block.fraction_lost)
-        .cumulative_lost(lost)
-        .extended_sequence_number(block.highest)
-        .interarrival_jitter(block.jitter)
-        .last_sender_report_timestamp(block.last_report)
-        .delay_since_last_sender_report_timestamp(u32::try_from(delay).unwrap_or(u32::MAX))
-}
-
 fn description(ssrc: u32, name: &str) -> rtcp_types::SdesBuilder<'_> {
     let item = SdesItem::builder(SdesItem::CNAME, name);
     Sdes::builder().add_chunk(SdesChunk::builder(ssrc).add_item(item))
@@ -261,26 +183,13 @@ pub fn ntp(wall: SystemTime) -> u64 {
     ((since.as_secs() + NTP_OFFSET) << 32) | fraction
 }
 
-/// The wall clock of an NTP time; `None` for 0, with which a sender says that it has
-/// none. Seconds start anew in 2036 (RFC 4330 §3).
-pub fn wall(ntp: u64) -> Option<SystemTime> {
-    if ntp == 0 {
-        return None;
-    }
-    let era = if ntp >> 63 == 1 { 0 } else { 1 << 32 };
-    let seconds = ((ntp >> 32) + era).checked_sub(NTP_OFFSET)?;
-    let nanos = ((ntp & 0xFFFF_FFFF) * 1_000_000_000) >> 32;
-    UNIX_EPOCH.checked_add(Duration::new(seconds, u32::try_from(nanos).ok()?))
-}
-
-/// The middle 32 bits of an NTP time, as report blocks name sender reports.
-pub fn middle(ntp: u64) -> u32 {
-    u32::try_from((ntp >> 16) & 0xFFFF_FFFF).unwrap_or(0)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::transport::rtcp::asking::MAX_BLOCKS;
+    use crate::transport::rtcp::middle;
 
     #[test]
     fn what_is_written_is_heard() {
@@ -299,11 +208,7 @@ mod tests {
             timestamp: 9,
         };
         assert_eq!(heard, [sender]);
-        assert_eq!(wall(info.ntp), Some(now));
         assert_eq!(read(&goodbye(7, "name")).unwrap(), []);
-        assert_eq!(wall(0), None);
-        let later = UNIX_EPOCH + Duration::from_secs(2_500_000_000);
-        assert_eq!(wall(ntp(later)), Some(later));
 
         let block = Block {
             ssrc: 5,

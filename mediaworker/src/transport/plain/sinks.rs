@@ -7,10 +7,11 @@ use router::{ConsumerKey, Forward, Payload};
 use rtp_types::RtpPacketBuilder;
 
 use super::rtcp::{self, SenderInfo};
+use crate::transport::media::PayloadType;
 use crate::transport::packet::MediaPacket;
+use crate::transport::rtcp::middle;
 use crate::transport::send::history::History;
 use crate::transport::send::{ConsumerSpec, PlainReport, Sending};
-use crate::transport::slots::PayloadType;
 use crate::transport::stats::Feedback;
 
 /// Time between two sender reports of a stream. The first leaves before the first
@@ -332,7 +333,7 @@ pub fn round_trip(now: SystemTime, last_report: u32, delay: u32) -> Option<Durat
     if last_report == 0 {
         return None;
     }
-    let now = rtcp::middle(rtcp::ntp(now));
+    let now = middle(rtcp::ntp(now));
     let units = now.wrapping_sub(last_report).wrapping_sub(delay);
     let time = Duration::from_micros(u64::from(units) * 1_000_000 / 65_536);
     (time <= MAX_ROUND_TRIP).then_some(time)
@@ -349,7 +350,7 @@ mod tests {
     #[test]
     fn a_round_trip_is_what_the_remote_did_not_wait() {
         let now = SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_000);
-        let sent = rtcp::middle(rtcp::ntp(now - Duration::from_millis(1500)));
+        let sent = middle(rtcp::ntp(now - Duration::from_millis(1500)));
         let trip = round_trip(now, sent, 65_536).unwrap();
         assert!((499..=500).contains(&trip.as_millis()), "{trip:?}");
         assert_eq!(round_trip(now, 0, 0), None);

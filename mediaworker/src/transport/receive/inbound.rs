@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use router::score::{Interval, StreamScore};
 use str0m::media::MediaKind;
 
-use super::Arriving;
+use super::stream::Place;
 use crate::transport::packet::MediaPacket;
 use crate::transport::stats::{Feedback, Meter, StreamStats, Totals};
 
@@ -66,23 +66,22 @@ impl Inbound {
         }
     }
 
-    /// Takes note of a packet. `new_source`: it has another SSRC than those
-    /// before.
-    pub fn receive(&mut self, packet: &MediaPacket, arriving: Arriving, new_source: bool) {
+    /// Takes note of a packet of so many octets.
+    pub fn receive(&mut self, packet: &MediaPacket, len: usize, place: Place) {
         let now = packet.arrived;
-        if new_source {
+        if place.new_source {
             self.expected_before = self.expected();
             self.range = None;
             self.jitter = Jitter::default();
         }
         self.ssrc = packet.ssrc;
-        self.meter.add(now, arriving.len);
+        self.meter.add(now, len);
         self.packets += 1;
         self.score.touch(now);
         let sequence = packet.sequence;
         let (first, highest) = self.range.unwrap_or((sequence, sequence));
         self.range = Some((first, highest.max(sequence)));
-        if arriving.repair {
+        if place.again {
             self.repaired += 1;
         } else {
             self.by_themselves += 1;
@@ -95,21 +94,12 @@ impl Inbound {
         self.discarded += 1;
     }
 
-    /// Takes in what str0m counts of it, which is all but the packets that NACKs
-    /// name.
+    /// Takes in what the client was asked for until now.
     pub fn set_feedback(&mut self, feedback: Feedback) {
-        self.feedback = Feedback {
-            nack_packets: self.feedback.nack_packets,
-            ..feedback
-        };
+        self.feedback = feedback;
     }
 
-    /// The client is asked for one of its packets again.
-    pub fn nacked(&mut self) {
-        self.feedback.nack_packets += 1;
-    }
-
-    /// A sender report came: an interval ends.
+    /// A receiver report is written: an interval ends.
     pub fn end_interval(&mut self, now: Instant) {
         let counts = (self.expected(), self.by_themselves, self.repaired);
         let expected = counts.0.saturating_sub(self.counted.0);

@@ -4,10 +4,6 @@
 
 use std::time::{Duration, Instant};
 
-use str0m::Rtc;
-use str0m::bwe::Bitrate;
-use str0m::rtp::Ssrc;
-
 /// Time between two reminders, while video flows. Clients forget what is not
 /// repeated.
 const REPEAT: Duration = Duration::from_millis(1500);
@@ -31,18 +27,14 @@ impl IncomingLimit {
         self.bitrate
     }
 
-    /// A packet of video came: reminds the client if it is time.
-    pub(super) fn remind(&mut self, now: Instant, rtc: &mut Rtc, ssrc: Ssrc) {
-        let Some(bitrate) = self.bitrate else {
-            return;
-        };
+    /// A packet of video came: what the client has to be reminded of now, if it is time.
+    pub(super) fn remind(&mut self, now: Instant) -> Option<u64> {
+        let bitrate = self.bitrate?;
         let is_recent = |last| now.saturating_duration_since(last) < REPEAT;
         if self.reminded.is_some_and(is_recent) {
-            return;
+            return None;
         }
-        if let Some(rx) = rtc.direct_api().stream_rx(&ssrc) {
-            rx.request_remb(Bitrate::bps(bitrate));
-            self.reminded = Some(now);
-        }
+        self.reminded = Some(now);
+        Some(bitrate)
     }
 }

@@ -323,7 +323,8 @@ impl Sending {
         self.seal_rtcp(rtcp::write_goodbyes(&ssrcs))
     }
 
-    fn seal_rtcp(&mut self, mut packets: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
+    /// Protects RTCP packets. Those that cannot be are left out.
+    pub fn seal_rtcp(&mut self, mut packets: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
         match &mut self.sealer {
             Some(sealer) => packets.retain_mut(|packet| sealer.seal_rtcp(packet)),
             None => packets.clear(),

@@ -2,14 +2,12 @@
 //! (RFC 8285) and payload.
 
 use std::sync::Arc;
-use std::time::{Instant, UNIX_EPOCH};
+use std::time::Instant;
 
 use router::Payload;
-use str0m::media::Frequency;
-use str0m::rtp::ExtensionValues;
 
-use crate::transport::dependency_descriptor::DependencyDescriptor;
 use crate::transport::extensions::{Ids, Written};
+use crate::transport::packet::Extensions;
 use crate::transport::rtcp;
 use crate::transport::sealing::MAX_TAG;
 
@@ -60,7 +58,7 @@ pub struct Copied {
     fields: [u8; MAX_COPIED],
     len: u8,
     /// The descriptor, and the frame number that it carries instead of its own.
-    descriptor: Option<(Arc<DependencyDescriptor>, Option<u16>)>,
+    descriptor: Option<(Arc<[u8]>, Option<u16>)>,
 }
 
 impl Copied {
@@ -72,56 +70,37 @@ impl Copied {
     };
 
     /// What a consumer's packet has of a producer's.
-    pub fn of(
-        written: Written,
-        ids: &Ids,
-        values: &ExtensionValues,
-        frame_number: Option<u16>,
-    ) -> Self {
+    pub fn of(written: Written, ids: &Ids, values: &Extensions, frame_number: Option<u16>) -> Self {
         let mut copied = Self::NONE;
-        if written.audio_level
-            && let (Some(level), Some(voice)) = (values.audio_level, values.voice_activity)
-        {
-            let octet = (u8::from(voice) << 7) | (level.unsigned_abs() & 0x7f);
-            copied.push(ids.audio_level, &[octet]);
-        }
-        if written.video_orientation
-            && let Some(orientation) = values.video_orientation
-        {
-            copied.push(ids.video_orientation, &[orientation as u8]);
-        }
-        if written.transmission_offset
-            && let Some(offset) = values.tx_time_offs
-        {
-            // 24 bits (RFC 5450).
-            let [_, octets @ ..] = offset.to_be_bytes();
-            copied.push(ids.transmission_offset, &octets);
-        }
+        let mut copy = |wanted: bool, id: u8, value: Option<&[u8]>| {
+            if let Some(value) = value.filter(|_| wanted) {
+                copied.push(id, value);
+            }
+        };
+        let level = values.audio_level.as_ref().map(std::slice::from_ref);
+        let orientation = values.video_orientation.as_ref().map(std::slice::from_ref);
+        copy(written.audio_level, ids.audio_level, level);
+        copy(
+            written.video_orientation,
+            ids.video_orientation,
+            orientation,
+        );
+        let offset = values.transmission_offset.as_ref().map(<[u8; 3]>::as_slice);
+        copy(written.transmission_offset, ids.transmission_offset, offset);
+        let delay = values.playout_delay.as_ref().map(<[u8; 3]>::as_slice);
+        copy(written.playout_delay, ids.playout_delay, delay);
         if written.abs_capture_time
-            && let Some(time) = &values.abs_capture_time
+            && let Some(captured) = values.capture_time
         {
-            let captured = time.capture_time.duration_since(UNIX_EPOCH);
-            let captured = rtcp::ntp(captured.unwrap_or_default()).to_be_bytes();
-            match time.clock_offset {
+            match values.clock_offset {
                 None => copied.push(ids.abs_capture_time, &captured),
                 Some(offset) => {
-                    let both = [captured, offset.to_be_bytes()];
-                    copied.push(ids.abs_capture_time, both.as_flattened());
+                    copied.push(ids.abs_capture_time, [captured, offset].as_flattened());
                 }
             }
         }
-        if written.playout_delay
-            && let (Some(min), Some(max)) = (values.play_delay_min, values.play_delay_max)
-        {
-            // Twelve bits each, hundredths of a second.
-            let units = |time: str0m::media::MediaTime| {
-                u32::try_from(time.rebase(Frequency::HUNDREDTHS).numer() & 0xfff).unwrap_or(0)
-            };
-            let [_, octets @ ..] = ((units(min) << 12) | units(max)).to_be_bytes();
-            copied.push(ids.playout_delay, &octets);
-        }
         if written.dependency_descriptor {
-            let descriptor = values.user_values.get_arc::<DependencyDescriptor>();
+            let descriptor = values.dependency_descriptor.clone();
             copied.descriptor = descriptor.map(|it| (it, frame_number));
         }
         copied
@@ -228,7 +207,7 @@ fn write_extensions(to: &mut Vec<u8>, header: &Header<'_>, ids: &Ids, copied: &C
     let start = to.len();
     let descriptor = copied.descriptor.as_ref();
     let two_byte = ids.highest() > MAX_ONE_BYTE_ID
-        || descriptor.is_some_and(|(it, _)| it.octets().len() > MAX_ONE_BYTE_LEN);
+        || descriptor.is_some_and(|(it, _)| it.len() > MAX_ONE_BYTE_LEN);
     to.extend_from_slice(if two_byte {
         &[0x10, 0, 0, 0]
     } else {
@@ -260,7 +239,7 @@ fn write_extensions(to: &mut Vec<u8>, header: &Header<'_>, ids: &Ids, copied: &C
         put(id, value);
     }
     if let Some((descriptor, _)) = descriptor {
-        put(ids.dependency_descriptor, descriptor.octets());
+        put(ids.dependency_descriptor, descriptor);
     }
     let len = to.len() - first;
     if len == 0 {
@@ -269,7 +248,7 @@ fn write_extensions(to: &mut Vec<u8>, header: &Header<'_>, ids: &Ids, copied: &C
     }
     if let Some((descriptor, Some(number))) = descriptor {
         // It is the last one, if it was put; its number is behind the first octet.
-        let place = to.len().checked_sub(descriptor.octets().len());
+        let place = to.len().checked_sub(descriptor.len());
         let place = place.filter(|_| ids.dependency_descriptor != 0);
         if let Some(place) = place.and_then(|place| to.get_mut(place + 1..place + 3)) {
             place.copy_from_slice(&number.to_be_bytes());
@@ -299,7 +278,6 @@ mod tests {
     use super::*;
     use crate::transport::extensions as uris;
     use crate::transport::guard;
-    use str0m::rtp::VideoOrientation;
 
     fn ids(shift: u32) -> Ids {
         let all = [
@@ -311,7 +289,7 @@ mod tests {
             uris::ABS_CAPTURE_TIME,
             uris::PLAYOUT_DELAY,
             uris::TRANSMISSION_OFFSET,
-            crate::transport::dependency_descriptor::URI,
+            uris::DEPENDENCY_DESCRIPTOR,
         ];
         let list: Vec<_> = (1 + shift..).zip(all.map(str::to_owned)).collect();
         Ids::of(&list)
@@ -330,17 +308,14 @@ mod tests {
         }
     }
 
-    fn values() -> ExtensionValues {
-        let mut values = ExtensionValues {
-            audio_level: Some(-37),
-            voice_activity: Some(true),
-            video_orientation: Some(VideoOrientation::Deg90),
-            tx_time_offs: Some(0x0001_0203),
+    fn values() -> Extensions {
+        Extensions {
+            audio_level: Some(0x80 | 37),
+            video_orientation: Some(3),
+            transmission_offset: Some([1, 2, 3]),
+            dependency_descriptor: Some(Arc::from(&[0xc1, 2, 3, 4][..])),
             ..Default::default()
-        };
-        let descriptor = DependencyDescriptor::new(&[0xc1, 2, 3, 4]).unwrap();
-        values.user_values.set(descriptor);
-        values
+        }
     }
 
     fn all() -> Written {
@@ -350,7 +325,7 @@ mod tests {
                 uris::AUDIO_LEVEL,
                 uris::VIDEO_ORIENTATION,
                 uris::TRANSMISSION_OFFSET,
-                crate::transport::dependency_descriptor::URI,
+                uris::DEPENDENCY_DESCRIPTOR,
             ]
             .into_iter(),
         )
@@ -374,8 +349,12 @@ mod tests {
                 assert_eq!(&packet[len..], b"payload");
                 assert_eq!(guard::ssrc(&packet), Some(7));
                 assert_eq!(guard::sequence(&packet), Some(0x2345));
-                assert_eq!(guard::payload_type(&packet), Some(101));
-                let extension = |index| guard::extension(&packet, id(index));
+                assert_eq!(packet[1] & 0x7f, 101);
+                let extension = |index| {
+                    let mut fields = uris::fields(&packet);
+                    let found = fields.find(|(found, _)| *found == id(index));
+                    found.map(|(_, value)| value)
+                };
                 assert_eq!(extension(1), Some(&b"video"[..]));
                 assert_eq!(extension(2), Some(&abs_send_time(now)[..]));
                 assert_eq!(extension(3), Some(&[0xff, 0xfe][..]));

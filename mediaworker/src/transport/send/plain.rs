@@ -56,6 +56,11 @@ impl Sending {
         }
     }
 
+    /// Nobody is where packets are sent to, or somebody is again: the scores show it.
+    pub fn set_unreachable(&mut self, unreachable: bool) {
+        self.unreachable = unreachable;
+    }
+
     fn outbound(&mut self, slot: u32) -> Option<&mut Outbound> {
         let place = self.slots.get_mut(usize::try_from(slot).ok()?)?;
         place.as_mut().map(|stream| &mut stream.outbound)

@@ -205,7 +205,7 @@ fn the_remote_of_a_handshake_is_opened() {
             assert_eq!(opened, plain);
             assert_eq!(opener.rtcp(&mut packet), None, "it came before");
             // However many SSRCs it has had.
-            for ssrc in 100..100 + MAX_STREAMS as u32 + 1 {
+            for ssrc in 100..100 + MAX_RTCP_STREAMS as u32 + 1 {
                 let mut packet = [&[0x80, 201, 0, 1][..], &ssrc.to_be_bytes()].concat();
                 assert!(sealer.seal_rtcp(&mut packet));
                 assert_eq!(opener.rtcp(&mut packet), Some(()));

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use str0m::config::{DtlsCert, Fingerprint as Str0mFingerprint};
 use str0m::ice::{StunMessage, TransId};
@@ -10,9 +10,8 @@ use str0m::net::{Protocol as Str0mProtocol, Receive};
 use str0m::rtp::ExtensionMap;
 use str0m::{Candidate, IceCreds, Input, Rtc};
 
-use super::Role;
-use crate::transport::receive::RemoteIce;
-use crate::transport::{crypto, data, extensions, ice, slots};
+use crate::transport::data::RemoteIce;
+use crate::transport::{crypto, data, ice};
 
 /// The pair of addresses that str0m sees (RFC 5737 documentation range).
 const VIRTUAL_LOCAL: SocketAddr = SocketAddr::new(
@@ -28,11 +27,8 @@ const VIRTUAL_REMOTE: SocketAddr = SocketAddr::new(
 const VIRTUAL_UFRAG: &str = "virtual";
 const VIRTUAL_PASSWORD: &str = "virtual-pair-inside-the-process";
 
-/// How often str0m tells what it counts of a producing client's media.
-const STATS_INTERVAL: Duration = Duration::from_secs(1);
-
-/// Builds the `Rtc` for a role.
-pub(super) fn build(now: Instant, role: Role, cert: &DtlsCert) -> Rtc {
+/// Builds the `Rtc`. It has no media: what passes is opened, protected and written by us.
+pub(super) fn build(now: Instant, cert: &DtlsCert) -> Rtc {
     let mut config = Rtc::builder()
         .set_rtp_mode(true)
         .set_ice_lite(true)
@@ -42,20 +38,9 @@ pub(super) fn build(now: Instant, role: Role, cert: &DtlsCert) -> Rtc {
         .set_local_ice_credentials(virtual_credentials())
         .set_sctp_max_message_size(data::MAX_RECEIVED_MESSAGE)
         .set_sctp_max_buffered_amount(data::MAX_TRANSPORT_BACKLOG)
-        .set_stats_interval(Some(STATS_INTERVAL));
-    match role {
-        Role::Producing => {
-            slots::receiving_codecs(config.codec_config());
-            config = config.set_extension_map(extensions::receiving_map());
-        }
-        Role::Consuming => {
-            // It has no media: what consumers get is written by us.
-            config.codec_config().clear();
-            config = config
-                .set_extension_map(ExtensionMap::empty())
-                .set_stats_interval(None);
-        }
-    }
+        .set_extension_map(ExtensionMap::empty())
+        .set_stats_interval(None);
+    config.codec_config().clear();
     let mut rtc = config.build(now);
     connect_virtual_pair(&mut rtc, now);
     // str0m wants one to compare with; we compare ourselves.

@@ -4,12 +4,12 @@ use std::time::Instant;
 
 use router::ProducerKey;
 
-use super::{Output, Role, WebRtcTransport};
+use super::{Output, WebRtcTransport};
 use crate::transport::guard::Resend;
-use crate::transport::receive::Receiving;
+use crate::transport::receive::{Arrival, Receiving};
+use crate::transport::rtcp::asking::write_feedback;
 use crate::transport::rtcp::{self, Heard};
 use crate::transport::send::{Asked, Departure, Sending};
-use crate::transport::srtcp;
 use crate::transport::stats::Traffic;
 use crate::transport::{ConnectionKey, PacketKind, Tuple};
 
@@ -131,17 +131,6 @@ impl WebRtcTransport {
         self.traffic.sent.add(now, sent);
     }
 
-    /// Counts an RTP packet that str0m has been given.
-    pub(super) fn count_arrival(&mut self, now: Instant, rtp: &[u8]) {
-        let meter = if self.receiving.arriving().repair {
-            &mut self.traffic.rtx_received
-        } else {
-            &mut self.traffic.rtp_received
-        };
-        meter.add(now, rtp.len());
-        self.receiving.arrived(rtp);
-    }
-
     /// A producer is paused, or not any more.
     pub fn set_producer_paused(&mut self, now: Instant, producer: ProducerKey, paused: bool) {
         self.receiving.set_paused(now, producer, paused);
@@ -152,14 +141,8 @@ impl WebRtcTransport {
         match PacketKind::of(&datagram) {
             // str0m's own checks are for the pair of addresses that is not real.
             Some(PacketKind::Stun) => {}
-            Some(PacketKind::Rtcp) if self.role == Some(Role::Producing) => {
-                for (ssrc, _) in srtcp::heard(&datagram).nacks {
-                    self.receiving.nacked(ssrc);
-                }
-                self.leave(now, datagram, out);
-            }
             Some(PacketKind::Dtls) => self.leave(now, datagram, out),
-            // It has no streams to send, and numbers of packets are not used twice.
+            // It has no streams, and numbers of packets are not used twice.
             Some(PacketKind::Rtp | PacketKind::Rtcp) | None => {}
         }
     }
@@ -174,14 +157,58 @@ impl WebRtcTransport {
         }
     }
 
-    /// Sends the reports that are due.
+    /// Sends the reports that are due, and asks for what is missing.
     pub(super) fn report(&mut self, now: Instant, out: &mut Output) {
         for report in self.sending.reports(now) {
             self.leave(now, report, out);
         }
+        if !self.receiving.is_due(now) {
+            return;
+        }
+        let can_ask = self.is_connected();
+        let (blocks, ask) = self.receiving.due(now, can_ask);
+        let packets = write_feedback(now, self.ssrc, &blocks, &ask);
+        for packet in self.sending.seal_rtcp(packets) {
+            self.leave(now, packet, out);
+        }
     }
 
-    /// Opens the RTCP of a client that consumes, and does what it asks for.
+    /// Opens an RTP packet of the client, and finds out whose it is.
+    pub(super) fn take_rtp(&mut self, now: Instant, rtp: &[u8], out: &mut Output) {
+        let Some(opener) = self.opener.as_mut() else {
+            out.dropped += 1;
+            return;
+        };
+        let mut clear = std::mem::take(&mut out.clear);
+        clear.clear();
+        clear.extend_from_slice(rtp);
+        let arrival = match opener.rtp(&mut clear) {
+            Some(()) => self.receiving.receive(now, &clear, rtp.len()),
+            None => {
+                self.receiving.discard(rtp);
+                Arrival::Refused
+            }
+        };
+        out.clear = clear;
+        match arrival {
+            Arrival::Media { received, again } => {
+                let meter = if again {
+                    &mut self.traffic.rtx_received
+                } else {
+                    &mut self.traffic.rtp_received
+                };
+                meter.add(now, rtp.len());
+                out.received.push(received);
+            }
+            Arrival::Padding => {}
+            Arrival::Refused | Arrival::Unparsable => out.dropped += 1,
+        }
+        if self.receiving.is_abused() {
+            out.failed = Some("changes its SSRCs too often".into());
+        }
+    }
+
+    /// Opens RTCP of the client, and does what it asks for.
     pub(super) fn take_rtcp(&mut self, now: Instant, rtcp: &[u8], out: &mut Output) {
         let mut packet = rtcp.to_vec();
         let opener = self.opener.as_mut();
@@ -191,6 +218,7 @@ impl WebRtcTransport {
         }
         let mut heard = Heard::default();
         rtcp::read(&packet, &mut heard);
+        self.receiving.handle(now, self.ssrc, &heard);
         if self.handle_heard(now, heard, out) {
             self.send_queued(now, out);
         }

@@ -1,11 +1,8 @@
-//! The dependency descriptor header extension (AV1 RTP payload format 1.0, appendix A), which str0m
-//! does not know. Its bytes are passed on as they are; the router reads them.
+//! The dependency descriptor header extension (AV1 RTP payload format 1.0, appendix A) for
+//! clients that are str0m, which does not know it.
 
-use str0m::rtp::{Extension, ExtensionSerializer, ExtensionValues};
-
-/// URI of the extension.
-pub const URI: &str =
-    "https://aomediacodec.github.io/av1-rtp-spec/#dependency-descriptor-rtp-header-extension";
+use mediaworker::transport::extensions::DEPENDENCY_DESCRIPTOR;
+use test_peer::str0m::rtp::{Extension, ExtensionSerializer, ExtensionValues};
 
 /// Bytes of the fields that every descriptor begins with.
 const LEAST: usize = 3;
@@ -30,16 +27,11 @@ impl DependencyDescriptor {
         let found = values.user_values.get::<Self>()?;
         Some(&found.0)
     }
-
-    /// Its octets.
-    pub fn octets(&self) -> &[u8] {
-        &self.0
-    }
 }
 
 /// The extension as str0m takes it.
 pub fn extension() -> Extension {
-    Extension::with_serializer(URI, Serializer)
+    Extension::with_serializer(DEPENDENCY_DESCRIPTOR, Serializer)
 }
 
 /// Takes the bytes from a packet and writes them into one.
@@ -81,29 +73,5 @@ impl ExtensionSerializer for Serializer {
     fn requires_two_byte_form(&self, values: &ExtensionValues) -> bool {
         let bytes = DependencyDescriptor::of(values);
         bytes.is_some_and(|bytes| bytes.len() > MOST_IN_ONE_BYTE_FORM)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn bytes_pass() {
-        let mut values = ExtensionValues::default();
-        for len in [0, 2, 256] {
-            assert!(!Serializer.parse_value(&vec![7; len], &mut values));
-        }
-        assert_eq!(DependencyDescriptor::of(&values), None);
-        assert!(Serializer.parse_value(&[0xc1, 2, 3, 4], &mut values));
-        let descriptor = DependencyDescriptor::of(&values);
-        assert_eq!(descriptor, Some(&[0xc1, 2, 3, 4][..]));
-        let mut buffer = [0; 8];
-        assert_eq!(Serializer.write_to(&mut buffer, &values), 4);
-        assert_eq!(buffer[..4], [0xc1, 2, 3, 4]);
-        assert_eq!(Serializer.write_to(&mut buffer[..3], &values), 0);
-        assert!(!Serializer.requires_two_byte_form(&values));
-        assert!(Serializer.parse_value(&[1; 17], &mut values));
-        assert!(Serializer.requires_two_byte_form(&values));
     }
 }
