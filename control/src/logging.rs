@@ -228,9 +228,20 @@ where
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex};
+    use std::sync::{Arc, LazyLock, Mutex};
+
+    use tracing::Dispatch;
+    use tracing::subscriber::NoSubscriber;
 
     use super::*;
+
+    /// Where there is one subscriber alone, tracing asks the thread that comes first to a
+    /// place in the code whether it listens, for all threads. Where there is another one,
+    /// it asks them all.
+    pub fn ask_all_threads() {
+        static ANOTHER: LazyLock<Dispatch> = LazyLock::new(|| Dispatch::new(NoSubscriber::new()));
+        LazyLock::force(&ANOTHER);
+    }
 
     #[derive(Clone, Default)]
     struct Memory(Arc<Mutex<Vec<u8>>>);
@@ -251,6 +262,7 @@ mod tests {
     }
 
     fn limited(filter: &str, format: LogFormat, limit: &Limit, work: impl FnOnce()) -> String {
+        ask_all_threads();
         let memory = Memory::default();
         let writer = memory.clone();
         let log = subscriber(filter, format, false, limit.clone(), move || writer.clone());
@@ -310,6 +322,7 @@ mod tests {
             counted,
             _writer: writer,
         };
+        ask_all_threads();
         let memory = Memory::default();
         let to = memory.clone();
         let subscriber = subscriber("info", LogFormat::Text, false, limit, move || to.clone());

@@ -248,13 +248,16 @@ impl Drain<'_> {
 }
 
 /// Waits for a signal or an admin that ends the server, and then for calls to end
-/// or another signal; or for its listener's end.
+/// or another signal; or for its listener's end. A SIGTERM after an admin's wish is no
+/// second signal: what started the server ends it while it drains already, as the
+/// `preStop` of a pod that asks for that.
 async fn until_over(
     signals: &mut Signals,
     server: &mut Server,
     drain: &mut Drain<'_>,
 ) -> Result<(), Failure> {
     let peers = || drain.rooms.joined_peers();
+    let mut signals_before = 1;
     tokio::select! {
         signal = signals.recv() => match signal {
             // Somebody sits in front of it and wants it to end.
@@ -264,21 +267,31 @@ async fn until_over(
             }
             EndSignal::Terminate => info!(signal = "SIGTERM", peers = peers(), "ending"),
         },
-        () = drain.asked.cancelled() => info!(peers = peers(), "ending, as an administrator wants"),
+        () = drain.asked.cancelled() => {
+            info!(peers = peers(), "ending, as an administrator wants");
+            signals_before = 0;
+        }
         ended = ended(server) => {
             error!("the listener has ended");
             return ended;
         }
     }
-    tokio::select! {
-        () = drain.run() => Ok(()),
-        _ = signals.recv() => {
-            info!("ending without waiting for calls");
-            Ok(())
-        }
-        ended = ended(server) => {
-            error!("the listener has ended");
-            ended
+    let mut draining = std::pin::pin!(drain.run());
+    loop {
+        tokio::select! {
+            () = &mut draining => return Ok(()),
+            signal = signals.recv() => {
+                if signal == EndSignal::Interrupt || signals_before > 0 {
+                    info!("ending without waiting for calls");
+                    return Ok(());
+                }
+                info!(peers = peers(), signal = "SIGTERM", "calls may end, as before");
+                signals_before += 1;
+            }
+            ended = ended(server) => {
+                error!("the listener has ended");
+                return ended;
+            }
         }
     }
 }

@@ -162,6 +162,30 @@ async fn a_second_signal_ends_many_calls_at_once() {
     }
 }
 
+/// What started the server ends it after somebody has asked it to drain.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signal_after_an_admins_drain_is_the_first_one() {
+    let mut server = Options::new()
+        .env("MEDIASOUP_NUM_WORKERS", 1)
+        .env("DRAIN_TIMEOUT", 60)
+        .start();
+    let mut call = Call::start(&server, "room").await;
+    let drain = server.url("/admin/drain");
+    assert_eq!(https::request("POST", &drain, &[], "").0, 200);
+    server.wait_for_line("no new rooms are taken");
+    server.signal(Signal::SIGTERM);
+    server.wait_for_line("as before");
+    call.flows(10);
+    call.is_served().await;
+    call.lost_nothing();
+    let begin = Instant::now();
+    server.signal(Signal::SIGTERM);
+    call.closed().await;
+    let status = server.wait_for_end(DEADLINE);
+    assert_eq!(status.and_then(|it| it.code()), Some(0), "{status:?}");
+    assert!(begin.elapsed() < Duration::from_secs(30));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_drains_and_calls_on_the_other_notice_nothing() {
     let (server, calls) = busy_server(PATIENCE).await;

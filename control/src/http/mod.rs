@@ -156,27 +156,25 @@ fn admin() -> OpenApiRouter<AppState> {
     )
 )]
 async fn health(State(state): State<AppState>) -> Response {
-    match state.rooms.health() {
-        Ok(()) => {
-            let mut body = json!({ "status": "ok" });
-            let states = state.workers.states();
-            for (name, bad) in [
-                ("failedWorkers", WorkerState::Failed),
-                ("stuckWorkers", WorkerState::Stuck),
-            ] {
-                let all = states.iter().enumerate();
-                let those: Vec<usize> = all.filter(|(_, it)| **it == bad).map(|(n, _)| n).collect();
-                if let (false, Value::Object(fields)) = (those.is_empty(), &mut body) {
-                    fields.insert(name.into(), those.into());
-                }
-            }
-            Json(body).into_response()
-        }
-        Err(error) => {
-            let body = json!({ "status": "unavailable", "error": error.to_string() });
-            (StatusCode::SERVICE_UNAVAILABLE, Json(body)).into_response()
+    let (status, mut body) = match state.rooms.health() {
+        Ok(()) => (StatusCode::OK, json!({ "status": "ok" })),
+        Err(error) => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            json!({ "status": "unavailable", "error": error.to_string() }),
+        ),
+    };
+    let states = state.workers.states();
+    for (name, bad) in [
+        ("failedWorkers", WorkerState::Failed),
+        ("stuckWorkers", WorkerState::Stuck),
+    ] {
+        let all = states.iter().enumerate();
+        let those: Vec<usize> = all.filter(|(_, it)| **it == bad).map(|(n, _)| n).collect();
+        if let (false, Value::Object(fields)) = (those.is_empty(), &mut body) {
+            fields.insert(name.into(), those.into());
         }
     }
+    (status, Json(body)).into_response()
 }
 
 /// As `/health`.

@@ -88,11 +88,16 @@ pub(super) struct Healthy {
 
 /// The server takes no rooms.
 #[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
 pub(super) struct Unavailable {
     /// Always `unavailable`.
     status: String,
     /// Why.
     error: String,
+    /// Media workers that were taken out because they kept ending.
+    failed_workers: Option<Vec<u32>>,
+    /// Media workers that did not answer when they were asked last.
+    stuck_workers: Option<Vec<u32>>,
 }
 
 /// The configuration, and live details for who may see them.

@@ -223,6 +223,7 @@ mod tests {
     fn lost_lines_are_counted_and_told_when_somebody_reads_again() {
         let reader = Reader::default();
         let (mut queue, _guard) = Queue::start(reader.clone());
+        super::super::tests::ask_all_threads();
         let log = tracing_subscriber::fmt()
             .with_ansi(false)
             .with_writer(queue.clone())

@@ -206,11 +206,11 @@ impl Rooms {
     /// # Errors
     /// [`Error::UnknownRoom`].
     pub fn close(&self, room: &RoomId) -> Result<(), Error> {
-        let Some(handle) = self.take(room) else {
-            return Err(Error::UnknownRoom(room.to_string()));
-        };
+        let handle = self.take(room)?;
         info!(%room, "room closed by an administrator");
-        handle.stop(Stop::Removed);
+        if let Some(handle) = handle {
+            handle.stop(Stop::Removed);
+        }
         Ok(())
     }
 

@@ -122,7 +122,8 @@ impl Room {
                 }
                 result => {
                     let error = result.map(|result| result.error);
-                    debug!(room = %self.id, consumer = prepared.consumer_id, ?error, "no consumer");
+                    let (peer, consumer) = (self.told(prepared.session), &prepared.consumer_id);
+                    debug!(room = %self.id, peer, consumer, ?error, "no consumer");
                     self.take_back(prepared.session, &prepared.consumer_id);
                 }
             }
@@ -161,7 +162,10 @@ impl Room {
         };
         let negotiated = negotiate(ids, &consumable, &capabilities, &options);
         let (spec, rtp_parameters) = negotiated
-            .inspect_err(|error| warn!(room = %self.id, %error, "cannot negotiate a consumer"))
+            .inspect_err(|error| {
+                let (peer, producer) = (&peer.id, &wanted.producer_id);
+                warn!(room = %self.id, %peer, producer, %error, "cannot negotiate a consumer");
+            })
             .ok()?;
         offer.insert("id".into(), consumer_id.clone().into());
         offer.insert("transportId".into(), spec.transport_id.clone().into());
@@ -241,10 +245,12 @@ impl Room {
             Ok(()) if paused_by_client => {}
             Ok(()) => self.resume_accepted(session, consumer_id).await,
             Err(Refusal::TimedOut) => {
-                debug!(room = %self.id, consumer = consumer_id, "newConsumer not answered");
+                let (peer, consumer) = (self.told(session), consumer_id);
+                debug!(room = %self.id, peer, consumer, "newConsumer not answered");
             }
             Err(Refusal::Rejected(reason)) => {
-                debug!(room = %self.id, consumer = consumer_id, reason, "newConsumer rejected");
+                let (peer, consumer) = (self.told(session), consumer_id);
+                debug!(room = %self.id, peer, consumer, reason, "newConsumer rejected");
                 self.take_back(session, consumer_id);
                 let consumer_id = consumer_id.to_owned();
                 let request = proto::CloseConsumerRequest { consumer_id };
@@ -267,7 +273,10 @@ impl Room {
                     peer.connection.notify(&notification);
                 }
             }
-            Err(error) => warn!(room = %self.id, %error, "cannot resume a consumer"),
+            Err(error) => {
+                let (peer, consumer) = (self.told(session), consumer_id);
+                warn!(room = %self.id, peer, consumer, %error, "cannot resume a consumer");
+            }
         }
     }
 }

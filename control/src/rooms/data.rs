@@ -188,7 +188,10 @@ impl Room {
         };
         let entered = self.enter_data_consumer(&wanted, &transport_id);
         let spec = entered
-            .inspect_err(|error| debug!(room = %self.id, ?session, %error, "no data consumer"))
+            .inspect_err(|error| {
+                let peer = self.told(session);
+                debug!(room = %self.id, peer, %error, "no data consumer");
+            })
             .ok()?;
         let producer = self.data_producer(wanted.sender, &wanted.data_producer_id)?;
         let peer_id = peer_id.as_ref().map(|id| id.as_str());

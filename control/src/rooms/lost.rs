@@ -58,7 +58,8 @@ impl Lost {
         }
     }
 
-    /// Keeps a room in mind that is lost now.
+    /// Keeps a room in mind that is lost now. Old ones are not forgotten by that: a
+    /// worker may have thousands of rooms.
     pub fn note(&mut self, id: &RoomId, room: &RoomHandle) -> Again {
         let now = Instant::now();
         let theirs = self.patience.peers_make_rooms && *room.options == RoomOptions::default();
@@ -76,12 +77,9 @@ impl Lost {
             }),
             had_peers,
         };
-        if had_peers || !theirs {
-            self.forget_old(now);
-            if self.rooms.len() < MAX_LOST {
-                let counted = had_peers.then(|| Counted::new(&self.calls));
-                self.rooms.insert(id.clone(), (again.clone(), counted));
-            }
+        if (had_peers || !theirs) && self.rooms.len() < MAX_LOST {
+            let counted = had_peers.then(|| Counted::new(&self.calls));
+            self.rooms.insert(id.clone(), (again.clone(), counted));
         }
         again
     }

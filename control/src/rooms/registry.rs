@@ -236,12 +236,22 @@ impl Rooms {
             .collect()
     }
 
-    /// Takes a room out, so that nobody finds it any more.
-    pub(super) fn take(&self, id: &RoomId) -> Option<RoomHandle> {
+    /// Takes a room out, so that nobody finds it any more, nor comes back to it where it
+    /// was lost; answers its handle, if it was not.
+    ///
+    /// # Errors
+    /// [`Error::UnknownRoom`].
+    pub(super) fn take(&self, id: &RoomId) -> Result<Option<RoomHandle>, Error> {
         let mut table = self.table();
-        let router_id = table.rooms.get(id)?.router_id.clone();
+        let was_lost = table.lost.get(id).is_some();
         table.lost.forget(id);
-        table.remove(&router_id).map(|(_, room)| room)
+        let router_id = table.rooms.get(id).map(|room| room.router_id.clone());
+        let room = router_id.and_then(|router_id| table.remove(&router_id));
+        match room {
+            Some((_, room)) => Ok(Some(room)),
+            None if was_lost => Ok(None),
+            None => Err(Error::UnknownRoom(id.to_string())),
+        }
     }
 
     /// Takes a seat in a room for a peer, creating the room if there is none. A

@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep_until};
+use tracing::field::DisplayValue;
 use tracing::{Instrument, debug, info, warn};
 
 use super::admin::{REMOVED, Vitals};
@@ -368,6 +369,12 @@ impl Room {
         }
     }
 
+    /// The id of whose session this is, as a field of the log.
+    pub fn told(&self, session: SessionId) -> Option<DisplayValue<&PeerId>> {
+        let peer = self.peers.get(&session);
+        peer.map(|peer| tracing::field::display(&peer.id))
+    }
+
     /// Closes a peer's socket and removes the peer.
     pub async fn close_peer(&mut self, session: SessionId, close: Close) {
         if let Some(peer) = self.peers.get(&session) {
@@ -419,9 +426,10 @@ impl Room {
     }
 
     async fn close_transport(&self, transport_id: String) {
+        let transport = transport_id.clone();
         let request = proto::CloseTransportRequest { transport_id };
         if let Err(error) = self.worker.client.close_transport(request).await {
-            debug!(room = %self.id, %error, "cannot close a transport");
+            debug!(room = %self.id, transport, %error, "cannot close a transport");
         }
     }
 

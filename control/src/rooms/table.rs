@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use tokio::time::Instant;
+
 use super::ids::RoomId;
 use super::lost::{Again, Lost};
 use super::mailbox::RoomHandle;
@@ -56,6 +58,11 @@ impl Table {
 
     /// As [`Table::remove`]; who comes back in time finds the room as it was.
     pub fn lose(&mut self, router_id: &str) -> Option<(RoomId, RoomHandle, Again)> {
+        self.lost.forget_old(Instant::now());
+        self.lose_one(router_id)
+    }
+
+    fn lose_one(&mut self, router_id: &str) -> Option<(RoomId, RoomHandle, Again)> {
         let (id, room) = self.remove(router_id)?;
         let again = self.lost.note(&id, &room);
         Some((id, room, again))
@@ -66,7 +73,8 @@ impl Table {
         self.usage.remove(&worker);
         let rooms = self.rooms.values().filter(|room| room.worker_id == worker);
         let routers: Vec<String> = rooms.map(|room| room.router_id.clone()).collect();
-        let lose = |router_id: String| self.lose(&router_id);
+        self.lost.forget_old(Instant::now());
+        let lose = |router_id: String| self.lose_one(&router_id);
         routers.into_iter().filter_map(lose).collect()
     }
 

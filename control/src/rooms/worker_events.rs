@@ -63,14 +63,16 @@ impl Room {
     async fn on_transport_state(&mut self, state: &TransportStateChanged) {
         let (ice, dtls) = (state.ice_state(), state.dtls_state());
         let transport = state.transport_id.as_str();
-        debug!(room = %self.id, transport, ?ice, ?dtls, "transport state");
         let lost =
             ice == IceState::Disconnected || matches!(dtls, DtlsState::Failed | DtlsState::Closed);
-        let Some(session) = self.owner_of_transport(transport).filter(|_| lost) else {
+        let owner = self.owner_of_transport(transport);
+        let peer = owner.and_then(|session| self.told(session));
+        debug!(room = %self.id, peer, transport, ?ice, ?dtls, "transport state");
+        let Some(session) = owner.filter(|_| lost) else {
             return;
         };
         if self.ends_with_its_transports(session) {
-            info!(room = %self.id, transport, ?ice, ?dtls, "peer lost with its transport");
+            info!(room = %self.id, peer, transport, ?ice, ?dtls, "peer lost with its transport");
             self.close_peer(session, Close::MEDIA_LOST).await;
         }
     }
@@ -81,11 +83,14 @@ impl Room {
         let Some(session) = self.owner_of_transport(transport_id) else {
             return;
         };
-        debug!(room = %self.id, transport = transport_id, reason, "transport closed by the worker");
+        let (peer, transport) = (self.told(session), transport_id);
+        debug!(room = %self.id, peer, transport, reason, "transport closed by the worker");
         let ends = self.ends_with_its_transports(session);
+        if ends {
+            info!(room = %self.id, peer, transport, reason, "peer lost with its transport");
+        }
         self.forget_transport(session, transport_id);
         if ends {
-            info!(room = %self.id, transport = transport_id, reason, "peer lost with its transport");
             return self.close_peer(session, Close::MEDIA_LOST).await;
         }
         self.receive(session).await;

@@ -1,6 +1,7 @@
 //! What operators rely on: rooms outlive their workers, limits refuse in words,
 //! and what drains lets calls end.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -395,6 +396,22 @@ async fn a_room_that_is_closed_after_it_moved_is_closed() {
         .upgrade("/?roomId=room&peerId=alice", Some("protoo"))
         .await;
     assert_eq!(refused.err().unwrap().status, 404);
+    // Nor one that went nowhere.
+    second.behave();
+    server.post("/rooms/other", "").await;
+    server.pool.kill_workers().await;
+    wait_until("it is lost", async || {
+        server.get("/rooms/other").await.status == 404
+    })
+    .await;
+    let close = async || server.http("DELETE", "/admin/rooms/other", &[], b"").await;
+    assert_eq!(close().await.status, 200);
+    assert_eq!(close().await.status, 404);
+    server.pool.start_worker().await;
+    let refused = server
+        .upgrade("/?roomId=other&peerId=alice", Some("protoo"))
+        .await;
+    assert_eq!(refused.err().unwrap().status, 404);
 }
 
 #[tokio::test]
@@ -459,6 +476,13 @@ async fn health_names_workers_that_were_taken_out() {
         let answer = server.get(path).await;
         assert_eq!((answer.status, answer.body), (200, want.clone()));
     }
+    // Also where that is why there is none.
+    server.pool.kill_workers().await;
+    let answer = server.get("/health").await;
+    let want = json!({
+        "status": "unavailable", "error": "no live media worker", "failedWorkers": [1],
+    });
+    assert_eq!((answer.status, answer.body), (503, want));
 }
 
 /// A worker that did not answer once may have been busy: that takes no server out of
@@ -749,4 +773,74 @@ async fn dashboard_and_document_ask_for_metrics_that_there_are() {
         }
     }
     assert!(asked > 20, "{asked}");
+}
+
+thread_local! {
+    /// What was logged by this thread, which is that of one test.
+    static LOGGED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+struct Log;
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        LOGGED.with_borrow_mut(|log| log.extend_from_slice(bytes));
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Whether there is a line with all of these.
+fn is_logged(parts: &[&str]) -> bool {
+    let text = LOGGED.with_borrow(|log| String::from_utf8(log.clone()).unwrap());
+    let has_all = |line: &str| parts.iter().all(|part| line.contains(part));
+    text.lines().any(has_all)
+}
+
+/// Whoever looks for a peer in the log finds what happened to it.
+#[tokio::test]
+async fn lines_name_the_room_the_peer_and_the_transport() {
+    // One for all threads: what one thread alone listens to is not heard where another
+    // comes first to the place in the code.
+    tracing_subscriber::fmt()
+        .with_ansi(false)
+        .with_max_level(tracing::Level::DEBUG)
+        .with_writer(|| Log)
+        .init();
+    let server = TestServer::start().await;
+    let (mut alice, send, _) = caller(&server, "alice").await;
+    alice.refused("produce", json!({})).await;
+    let state = proto::TransportStateChanged {
+        transport_id: send.clone(),
+        ..Default::default()
+    };
+    server.worker_says(Event::TransportState(state)).await;
+    let closed = proto::TransportClosed {
+        transport_id: send.clone(),
+        reason: "it had to be".into(),
+    };
+    server.worker_says(Event::TransportClosed(closed)).await;
+    let transport = format!("transport=\"{send}\"");
+    for parts in [
+        &["peer joined", "INFO", "room=room", "peer=alice"][..],
+        &[
+            "request refused",
+            "room=room",
+            "peer=alice",
+            "method=\"produce\"",
+        ],
+        &["transport state", "room=room", "peer=alice", &transport],
+        &[
+            "transport closed",
+            "room=room",
+            "peer=alice",
+            &transport,
+            "it had to be",
+        ],
+    ] {
+        wait_until(&format!("{parts:?}"), async || is_logged(parts)).await;
+    }
 }

@@ -123,7 +123,8 @@ pub(super) async fn serve(
     let (result, then) = match served {
         Ok(reply) => (Ok(reply.data), reply.then),
         Err(error) => {
-            debug!(room = %room.id, ?session, %error, "request refused");
+            let peer = room.told(session);
+            debug!(room = %room.id, peer, ?session, method, %error, "request refused");
             (Err(error), Then::Nothing)
         }
     };
