@@ -53,7 +53,7 @@ pub(super) fn describe(payload: &[u8]) -> Option<Descriptor> {
     }
     // A keyframe of spatial layers begins with the lowest one; the others are not inter-picture
     // predicted either, but need it.
-    described.key_frame_start = described.begins_frame && !inter_picture && spatial == 0;
+    described.key_frame_start = described.begins_frame && !described.inter_picture && spatial == 0;
     Some(described)
 }
 
@@ -155,7 +155,7 @@ mod tests {
         assert_eq!(flexible.spatial_layers, Some(2));
         assert_eq!(describe(&[0xfa, 0x05, 0x24, 0x03, 0x03, 0x03, 0x38]), None);
         // Layers without numbers.
-        let unnumbered = describe(&[0x28, 0x36, 0x00]).unwrap();
+        let unnumbered = describe(&[0x28, 0x36, 0x00, 0x82]).unwrap();
         assert_eq!((unnumbered.layers, unnumbered.opens), Default::default());
     }
 }

@@ -1,3 +1,5 @@
+//! Packets in the clear, written octet by octet, against the producers that they belong to.
+
 use std::time::{Duration, Instant};
 
 use router::{Codec, ProducerKey, StreamLayers};
