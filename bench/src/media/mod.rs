@@ -9,7 +9,6 @@ mod rtp;
 mod sending;
 mod session;
 mod srtp;
-mod transport_cc;
 mod udp;
 mod window;
 

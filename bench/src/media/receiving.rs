@@ -4,11 +4,12 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
+use congestion::Untold;
+
 use super::payload::Stamp;
 use super::rtcp::{self, MAX_BLOCKS, ReportBlock};
 use super::rtp::{self, Header};
 use super::srtp::Keys;
-use super::transport_cc::Arrivals;
 use super::window::Window;
 
 /// Missing packets that are kept count of for each stream; in a larger gap the
@@ -161,7 +162,8 @@ pub struct Receiving {
     /// SSRC of retransmissions to that of the stream.
     rtx: HashMap<u32, u32>,
     transport_cc: Option<u8>,
-    arrivals: Arrivals,
+    /// What transport-wide feedback is to be about.
+    untold: Untold,
     /// A packet is decrypted when the next random number is below this.
     sample: u32,
     random: u32,
@@ -175,7 +177,7 @@ impl Receiving {
             streams: HashMap::new(),
             rtx: HashMap::new(),
             transport_cc: None,
-            arrivals: Arrivals::default(),
+            untold: Untold::default(),
             sample,
             random: rand::random::<u32>() | 1,
         }
@@ -244,7 +246,8 @@ impl Receiving {
             return false;
         };
         if let Some(sequence) = header.transport_sequence {
-            self.arrivals.record(sequence, at);
+            let micros = i64::try_from(at / 1_000).unwrap_or(i64::MAX);
+            self.untold.record(micros, sequence);
         }
         if let Some(&ssrc) = self.rtx.get(&header.ssrc) {
             window.received += 1;
@@ -355,11 +358,8 @@ impl Receiving {
 
     /// Writes transport-wide feedback, if there is any to give.
     pub fn write_feedback(&mut self, sender: u32, to: &mut Vec<u8>) {
-        if !self.arrivals.pending() {
-            return;
-        }
         let media = self.streams.keys().next().copied().unwrap_or(0);
-        if let Some(body) = self.arrivals.report() {
+        if let Some(body) = self.untold.tell() {
             rtcp::write_transport_feedback(to, sender, media, &body);
         }
     }

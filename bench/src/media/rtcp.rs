@@ -341,4 +341,22 @@ mod tests {
         assert!(!is_rtcp(&[0x80, 0x80 | 101]));
         assert!(!is_rtcp(&[0x80]));
     }
+
+    #[test]
+    fn others_read_transport_wide_feedback() {
+        let mut untold = congestion::Untold::default();
+        let numbers = (0..60u16).filter(|n| ![3, 4, 20, 41].contains(n));
+        for number in numbers {
+            let at = 1_000_000 + i64::from(number % 7) * 100_000;
+            untold.record(at, number.wrapping_add(65_500));
+        }
+        let mut packet = Vec::new();
+        let body = untold.tell().unwrap();
+        write_transport_feedback(&mut packet, 1, 2, &body);
+        let Ok(Rtcp::Twcc(read)) = Rtcp::try_from(packet.as_slice()) else {
+            panic!("str0m does not read {packet:?}");
+        };
+        assert_eq!((read.base_seq, read.status_count), (65_500, 60));
+        assert_eq!((read.reference_time, read.delta.len()), (15, 56));
+    }
 }

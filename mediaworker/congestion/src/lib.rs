@@ -37,7 +37,7 @@ use feedback::{Feedback, Status};
 use loss::Loss;
 use probe::Probes;
 use rate::Rate;
-pub use recorder::Recorder;
+pub use recorder::{Recorder, Untold};
 use register::{Fate, Register};
 use trend::{Trend, Usage};
 

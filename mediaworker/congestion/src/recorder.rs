@@ -47,58 +47,39 @@ impl Status {
     }
 }
 
-/// The packets of one sender that have arrived and are still to be told of.
+/// The packets of one sender that have arrived and are still to be told of. A
+/// [`Recorder`] knows when to tell as well.
 #[derive(Debug, Default)]
-pub struct Recorder {
-    /// The first packet; times are counted from then.
-    start: Option<Instant>,
+pub struct Untold {
     /// Highest number so far.
     highest: Option<u64>,
     /// First number of the next message.
     next: Option<u64>,
-    /// Number, and microseconds since the start.
+    /// Number, and microseconds.
     pending: Vec<(u64, i64)>,
-    /// When the next message is due.
-    due: Option<Instant>,
     /// Messages so far, modulo 256.
     count: u8,
 }
 
-impl Recorder {
-    /// Takes note of an authentic packet with this number.
-    pub fn record(&mut self, now: Instant, number: u16) {
-        let start = *self.start.get_or_insert(now);
+impl Untold {
+    /// Takes note of an authentic packet with this number. `at`: microseconds of any
+    /// clock that does not go back.
+    pub fn record(&mut self, at: i64, number: u16) {
         let highest = self.highest.unwrap_or(FIRST + u64::from(number));
         let number = extend(highest, number);
         self.highest = Some(highest.max(number));
         if self.pending.len() < MAX_ARRIVALS {
-            let passed = now.saturating_duration_since(start).as_micros();
-            let passed = i64::try_from(passed).unwrap_or(i64::MAX);
-            self.pending.push((number, passed));
-        }
-        if self.pending.len() >= MANY {
-            self.due = Some(now);
-        } else if self.due.is_none() {
-            self.due = Some(now + INTERVAL);
+            self.pending.push((number, at));
         }
     }
 
-    /// When [`Recorder::message`] has something to say.
-    pub fn due(&self) -> Option<Instant> {
-        self.due
+    /// There is nothing to tell.
+    pub fn is_empty(&self) -> bool {
+        self.pending.is_empty()
     }
 
-    /// The next message, if it is due: what follows the two SSRCs.
-    pub fn message(&mut self, now: Instant) -> Option<Vec<u8>> {
-        if self.due.is_none_or(|at| at > now) {
-            return None;
-        }
-        let message = self.tell();
-        self.due = (!self.pending.is_empty()).then_some(now);
-        message
-    }
-
-    fn tell(&mut self) -> Option<Vec<u8>> {
+    /// The next message: what follows the two SSRCs. It may leave some for another one.
+    pub fn tell(&mut self) -> Option<Vec<u8>> {
         self.pending.sort_unstable();
         self.pending.dedup_by_key(|(number, _)| *number);
         let &(first, at) = self.pending.first()?;
@@ -132,6 +113,46 @@ impl Recorder {
         let message = encode(base, reference, self.count, &statuses);
         self.count = self.count.wrapping_add(1);
         Some(message)
+    }
+}
+
+/// The same, with the times at which messages are due.
+#[derive(Debug, Default)]
+pub struct Recorder {
+    /// The first packet; times are counted from then.
+    start: Option<Instant>,
+    untold: Untold,
+    /// When the next message is due.
+    due: Option<Instant>,
+}
+
+impl Recorder {
+    /// Takes note of an authentic packet with this number.
+    pub fn record(&mut self, now: Instant, number: u16) {
+        let start = *self.start.get_or_insert(now);
+        let passed = now.saturating_duration_since(start).as_micros();
+        let passed = i64::try_from(passed).unwrap_or(i64::MAX);
+        self.untold.record(passed, number);
+        if self.untold.pending.len() >= MANY {
+            self.due = Some(now);
+        } else if self.due.is_none() {
+            self.due = Some(now + INTERVAL);
+        }
+    }
+
+    /// When [`Recorder::message`] has something to say.
+    pub fn due(&self) -> Option<Instant> {
+        self.due
+    }
+
+    /// The next message, if it is due: what follows the two SSRCs.
+    pub fn message(&mut self, now: Instant) -> Option<Vec<u8>> {
+        if self.due.is_none_or(|at| at > now) {
+            return None;
+        }
+        let message = self.untold.tell();
+        self.due = (!self.untold.is_empty()).then_some(now);
+        message
     }
 }
 
@@ -247,6 +268,50 @@ mod tests {
         recorder.record(ms(start, 430), 2);
         let message = recorder.message(ms(start, 600)).unwrap();
         assert_eq!(told(&message), [(2, 366_000)]);
+    }
+
+    #[test]
+    fn runs_gaps_and_late_packets_are_told() {
+        const MS: i64 = 1_000;
+        let mut arrivals = Untold::default();
+        assert_eq!(arrivals.tell(), None);
+        for i in 0..10u16 {
+            arrivals.record((640 + i64::from(i.min(5))) * MS, 65_530 + i.min(5));
+        }
+        for i in 0..4u16 {
+            arrivals.record((646 + i64::from(i)) * MS, i);
+        }
+        let body = arrivals.tell().unwrap();
+        assert_eq!(body[..8], [0xFF, 0xFA, 0, 10, 0, 0, 10, 0]);
+        assert_eq!(body[8..10], [0x20, 10]);
+        assert_eq!(body[10..20], [0, 4, 4, 4, 4, 4, 4, 4, 4, 4]);
+        assert_eq!(body.len(), 20);
+        assert!(arrivals.is_empty());
+
+        let mut arrivals = Untold::default();
+        arrivals.record(64 * MS, 1);
+        arrivals.record(165 * MS, 4);
+        arrivals.record(166 * MS, 3);
+        let body = arrivals.tell().unwrap();
+        assert_eq!(body[..8], [0, 1, 0, 4, 0, 0, 1, 0]);
+        // Small, lost, large, large (backwards).
+        assert_eq!(body[8..10], [0b1101_0010, 0b1000_0000]);
+        assert_eq!(body[10], 0);
+        assert_eq!(body[11..13], 408i16.to_be_bytes());
+        assert_eq!(body[13..15], (-4i16).to_be_bytes());
+        // The next report goes on from there, with what is missing.
+        arrivals.record(170 * MS, 6);
+        let body = arrivals.tell().unwrap();
+        assert_eq!(body[..4], [0, 5, 0, 2]);
+        assert_eq!(body[7], 1);
+
+        let mut arrivals = Untold::default();
+        arrivals.record(0, 1);
+        arrivals.record(20_000 * MS, 2);
+        assert_eq!(arrivals.tell().unwrap()[..4], [0, 1, 0, 1]);
+        assert!(!arrivals.is_empty());
+        assert_eq!(arrivals.tell().unwrap()[..4], [0, 2, 0, 1]);
+        assert!(arrivals.is_empty());
     }
 
     #[test]

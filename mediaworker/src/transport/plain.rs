@@ -300,12 +300,7 @@ impl PlainTransport {
             Arrival::Padding | Arrival::Refused => return Taken::Refused,
             Arrival::Unparsable => return Taken::Unparsable,
         };
-        let meter = if again {
-            &mut self.traffic.rtx_received
-        } else {
-            &mut self.traffic.rtp_received
-        };
-        meter.add(now, len);
+        self.traffic.media_received(now, len, again);
         out.received.push(received);
         self.wake_at(self.receiving.next_timeout());
         Taken::Used

@@ -100,6 +100,18 @@ pub struct Traffic {
     pub probation_sent: Meter,
 }
 
+impl Traffic {
+    /// Counts an RTP packet of a producer. `again`: it was sent again.
+    pub fn media_received(&mut self, now: Instant, len: usize, again: bool) {
+        let meter = if again {
+            &mut self.rtx_received
+        } else {
+            &mut self.rtp_received
+        };
+        meter.add(now, len);
+    }
+}
+
 /// What is counted of a stream's feedback.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Feedback {

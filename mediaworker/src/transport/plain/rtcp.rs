@@ -9,10 +9,9 @@ use rtcp_types::{
     RtcpPacketWriterExt, RtcpParseError, Sdes, SdesChunk, SdesItem, SenderReport,
 };
 
+use crate::transport::rtcp;
 use crate::transport::rtcp::asking::{Block, Request, append_name, append_report, append_request};
 
-/// Seconds between the NTP epoch and 1970.
-const NTP_OFFSET: u64 = 2_208_988_800;
 /// Most that the remote's packets are heeded for in one datagram. It would take more
 /// of them than a datagram has room for to exceed this.
 const MAX_HEARD: usize = 512;
@@ -178,9 +177,7 @@ fn bytes(compound: &rtcp_types::CompoundBuilder<'_>) -> Vec<u8> {
 
 /// NTP format of a wall clock.
 pub fn ntp(wall: SystemTime) -> u64 {
-    let since = wall.duration_since(UNIX_EPOCH).unwrap_or_default();
-    let fraction = (u64::from(since.subsec_nanos()) << 32) / 1_000_000_000;
-    ((since.as_secs() + NTP_OFFSET) << 32) | fraction
+    rtcp::ntp(wall.duration_since(UNIX_EPOCH).unwrap_or_default())
 }
 
 #[cfg(test)]

@@ -192,12 +192,7 @@ impl WebRtcTransport {
         out.clear = clear;
         match arrival {
             Arrival::Media { received, again } => {
-                let meter = if again {
-                    &mut self.traffic.rtx_received
-                } else {
-                    &mut self.traffic.rtp_received
-                };
-                meter.add(now, rtp.len());
+                self.traffic.media_received(now, rtp.len(), again);
                 out.received.push(received);
             }
             Arrival::Padding => {}
