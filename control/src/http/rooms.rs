@@ -136,9 +136,7 @@ pub(super) async fn capabilities(
     room: RoomPath,
 ) -> Result<Json<Value>, Error> {
     let room = room_id(room)?;
-    if !state.rooms.contains(&room) {
-        return Err(Error::UnknownRoom(room.to_string()));
-    }
+    state.rooms.check(&room)?;
     Ok(Json(state.rooms.router_rtp_capabilities().clone()))
 }
 

@@ -422,7 +422,7 @@ macro_rules! errors {
 
 errors! {
     /// Of a path that names a room that has to exist.
-    RoomErrors: 400 404;
+    RoomErrors: 400 404 503;
     /// Of the check before an upgrade.
     AdmissionErrors: 400 403 404 500 503;
     /// Of making a room by GET.
@@ -434,9 +434,9 @@ errors! {
     /// Of what is for admins alone.
     ForAdmins: 401 403;
     /// As [`ForAdmins`], about a room.
-    AdminRoomErrors: 400 401 403 404;
+    AdminRoomErrors: 400 401 403 404 503;
     /// As [`ForAdmins`], about a member of a room.
-    AdminPeerErrors: 400 401 403 404;
+    AdminPeerErrors: 400 401 403 404 503;
     /// Of a name that is reserved.
     ReservedErrors: 400;
     /// Of a broadcaster's requests without a body.
@@ -444,7 +444,7 @@ errors! {
     /// Of a broadcaster's requests with a body.
     BroadcasterBodyErrors: 400 401 403 404 408 409 413 500 503;
     /// Of a broadcaster that goes.
-    DeleteErrors: 400 401 403 404;
+    DeleteErrors: 400 401 403 404 503;
 }
 
 /// One status with what it means.

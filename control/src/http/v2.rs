@@ -106,9 +106,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
 )]
 async fn capabilities(State(state): State<AppState>, room: RoomPath) -> Answer {
     let room = room_id(room)?;
-    if !state.rooms.contains(&room) {
-        return Err(Error::UnknownRoom(room.to_string()).into());
-    }
+    state.rooms.check(&room)?;
     let capabilities = state.rooms.router_rtp_capabilities();
     Ok(Json(json!({ "routerRtpCapabilities": capabilities })).into_response())
 }

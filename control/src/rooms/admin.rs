@@ -189,15 +189,14 @@ impl Rooms {
     /// Everything that may be shown of a room.
     ///
     /// # Errors
-    /// [`Error::UnknownRoom`].
+    /// As [`Rooms::check`].
     pub async fn describe(&self, room: &RoomId) -> Result<Value, Error> {
-        let unknown = || Error::UnknownRoom(room.to_string());
-        let inbox = self.inbox(room).ok_or_else(unknown)?;
+        let inbox = self.inbox(room)?;
         let (reply, answer) = oneshot::channel();
         let request = AdminRequest::Describe(reply);
         // A room that ends meanwhile takes the answer with it.
         let _ = inbox.send(Command::Admin(request, Cause::now())).await;
-        answer.await.map_err(|_| unknown())
+        answer.await.map_err(|_| self.missing(room))
     }
 
     /// Closes a room for good: its peers are put out and do not come back by
@@ -217,15 +216,14 @@ impl Rooms {
     /// Puts a peer or a broadcaster out of its room.
     ///
     /// # Errors
-    /// [`Error::UnknownRoom`] or [`Error::UnknownEntity`].
+    /// [`Error::UnknownEntity`], or as [`Rooms::check`].
     pub async fn remove_peer(&self, room: &RoomId, peer: PeerId) -> Result<(), Error> {
-        let unknown = || Error::UnknownRoom(room.to_string());
-        let inbox = self.inbox(room).ok_or_else(unknown)?;
+        let inbox = self.inbox(room)?;
         let (reply, answer) = oneshot::channel();
         let request = AdminRequest::RemovePeer(peer, reply);
         // A room that ends meanwhile takes the answer with it.
         let _ = inbox.send(Command::Admin(request, Cause::now())).await;
-        answer.await.unwrap_or_else(|_| Err(unknown()))
+        answer.await.unwrap_or_else(|_| Err(self.missing(room)))
     }
 }
 

@@ -121,7 +121,7 @@ impl Rooms {
     /// Serves a broadcaster of a room; the answer is that of the HTTP API.
     ///
     /// # Errors
-    /// [`Error::UnknownRoom`], [`Error::UnknownEntity`], [`Error::BadField`] or
+    /// [`Error::UnknownEntity`], [`Error::BadField`], as [`Rooms::check`], or
     /// whatever keeps the room from doing it.
     pub async fn broadcaster(
         &self,
@@ -129,8 +129,7 @@ impl Rooms {
         broadcaster: &str,
         request: BroadcasterRequest,
     ) -> Result<Value, Error> {
-        let unknown = || Error::UnknownRoom(room.to_string());
-        let inbox = self.inbox(room).ok_or_else(unknown)?;
+        let inbox = self.inbox(room)?;
         let (reply, answer) = oneshot::channel();
         let asked = Asked {
             broadcaster: broadcaster.to_owned(),
@@ -139,7 +138,7 @@ impl Rooms {
         };
         // A room that ends meanwhile takes the answer with it.
         let _ = inbox.send(Command::Broadcaster(asked, Cause::now())).await;
-        answer.await.unwrap_or_else(|_| Err(unknown()))
+        answer.await.unwrap_or_else(|_| Err(self.missing(room)))
     }
 }
 

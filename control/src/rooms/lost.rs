@@ -77,7 +77,7 @@ impl Lost {
             }),
             had_peers,
         };
-        if (had_peers || !theirs) && self.rooms.len() < MAX_LOST {
+        if self.rooms.len() < MAX_LOST {
             let counted = had_peers.then(|| Counted::new(&self.calls));
             self.rooms.insert(id.clone(), (again.clone(), counted));
         }
@@ -88,6 +88,13 @@ impl Lost {
     pub fn get(&self, id: &RoomId) -> Option<&Again> {
         let (again, _) = self.rooms.get(id)?;
         (again.waits_until > Instant::now()).then_some(again)
+    }
+
+    /// All whose time is not over.
+    pub fn all(&self) -> impl Iterator<Item = (&RoomId, &Again)> {
+        let now = Instant::now();
+        let all = self.rooms.iter().map(|(id, (again, _))| (id, again));
+        all.filter(move |(_, again)| again.waits_until > now)
     }
 
     /// The room is there again, or is not to be.

@@ -13,7 +13,7 @@ use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout};
 use tokio_util::task::TaskTracker;
-use tracing::{error, warn};
+use tracing::{error, info, warn};
 use url::Url;
 
 use self::taking::NO_WORKER;
@@ -217,14 +217,29 @@ impl Rooms {
     }
 
     /// Whether there is such a room.
-    pub fn contains(&self, id: &RoomId) -> bool {
-        self.table().rooms.contains_key(id)
+    ///
+    /// # Errors
+    /// [`Error::UnknownRoom`], or [`Error::Unavailable`] while a room that was lost is
+    /// not there again.
+    pub fn check(&self, id: &RoomId) -> Result<(), Error> {
+        self.inbox(id).map(drop)
     }
 
-    /// The way to a room's task, if there is such a room.
-    pub(super) fn inbox(&self, id: &RoomId) -> Option<mpsc::Sender<Command>> {
+    /// The way to a room's task.
+    ///
+    /// # Errors
+    /// As [`Rooms::check`].
+    pub(super) fn inbox(&self, id: &RoomId) -> Result<mpsc::Sender<Command>, Error> {
         let table = self.table();
-        table.rooms.get(id).map(|room| room.inbox.clone())
+        match table.rooms.get(id) {
+            Some(room) => Ok(room.inbox.clone()),
+            None => Err(taking::missing(&table, id)),
+        }
+    }
+
+    /// Why a room does not answer that was there a moment ago.
+    pub(super) fn missing(&self, id: &RoomId) -> Error {
+        taking::missing(&self.table(), id)
     }
 
     /// What is known of every room without asking it, in no order.
@@ -475,6 +490,7 @@ impl Rooms {
 
     fn notice(&self, notice: Notice) {
         match notice {
+            Notice::Ready(_) => self.worker_ready(),
             Notice::Event(_, event) => self.event(event),
             Notice::Died(worker) => self.worker_gone(worker, true),
             Notice::Replaced(worker) => self.worker_gone(worker, false),
@@ -498,12 +514,35 @@ impl Rooms {
         }
     }
 
+    /// Puts rooms on workers that were lost while there was none to take them.
+    fn worker_ready(&self) {
+        let mut table = self.table();
+        let nowhere = table.nowhere();
+        if nowhere.is_empty() {
+            return;
+        }
+        let placed = self.place_again(&mut table, &nowhere);
+        info!(
+            rooms = nowhere.len(),
+            placed, "rooms that were lost are on media workers again"
+        );
+    }
+
+    /// Puts rooms that were lost on workers; answers how many found one.
+    fn place_again(&self, table: &mut Table, lost: &[(RoomId, Again)]) -> usize {
+        let placed = lost.iter().filter(|(id, again)| {
+            let made = Made::Again(again.clone());
+            self.insert(table, id, made).is_ok()
+        });
+        placed.count()
+    }
+
     /// Puts the rooms of a worker on others, as far as there are any, and closes
     /// the old ones: clients that come back at once find theirs.
     fn worker_gone(&self, worker: WorkerId, crashed: bool) {
         // What it refused counts no more.
         *self.refusal() = None;
-        let (lost, placed) = {
+        let (rooms, placed) = {
             let mut table = self.table();
             let lost = table.lose_worker(worker);
             if crashed {
@@ -517,23 +556,21 @@ impl Rooms {
                     );
                 }
             }
-            let mut placed = 0;
-            for (id, _, again) in &lost {
-                // Its peers would make it anew otherwise, as soon as there is a worker.
-                let made = Made::Again(again.clone());
-                placed += usize::from(self.insert(&mut table, id, made).is_ok());
-            }
-            (lost, placed)
+            let (lost, rooms): (Vec<_>, Vec<_>) = lost
+                .into_iter()
+                .map(|(id, room, again)| ((id, again), room))
+                .unzip();
+            (rooms, self.place_again(&mut table, &lost))
         };
-        if !lost.is_empty() {
+        if !rooms.is_empty() {
             warn!(
                 ?worker,
-                rooms = lost.len(),
+                rooms = rooms.len(),
                 placed,
                 "media worker is gone, its rooms go to others"
             );
         }
-        for (_, room, _) in lost {
+        for room in rooms {
             self.inner.metrics.rooms_lost.inc();
             room.stop(Stop::WorkerDied);
         }

@@ -78,6 +78,15 @@ impl Table {
         routers.into_iter().filter_map(lose).collect()
     }
 
+    /// The rooms that were lost and are on no worker.
+    pub fn nowhere(&self) -> Vec<(RoomId, Again)> {
+        let all = self.lost.all();
+        let nowhere = all.filter(|(id, _)| !self.rooms.contains_key(*id));
+        nowhere
+            .map(|(id, again)| (id.clone(), again.clone()))
+            .collect()
+    }
+
     /// What the rooms of a worker hold, for another of them.
     pub fn usage(&mut self, worker: WorkerId) -> Arc<Usage> {
         self.usage.entry(worker).or_default().clone()

@@ -40,6 +40,8 @@ pub struct Worker {
 /// What the workers tell the rooms.
 #[derive(Debug)]
 pub enum Notice {
+    /// There is another worker, which takes rooms.
+    Ready(WorkerId),
     /// Something a worker said by itself.
     Event(WorkerId, proto::Event),
     /// The worker is gone; every router on it is lost.

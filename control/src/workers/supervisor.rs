@@ -470,8 +470,9 @@ impl Shared {
         }
     }
 
-    /// Forwards events until their stream ends.
+    /// Tells of the worker, and forwards its events until their stream ends.
     async fn forward(&self, id: WorkerId, mut events: Streaming<proto::Event>) {
+        let _ = self.notices.send(Notice::Ready(id)).await;
         while let Ok(Some(event)) = events.message().await {
             // An error means that nobody wants to know any more; the worker
             // is still to be watched.

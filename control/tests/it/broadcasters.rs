@@ -525,10 +525,15 @@ async fn a_worker_that_fails() {
     tokio::time::timeout(Duration::from_secs(10), gone)
         .await
         .unwrap();
-    // With the worker, the room goes.
+    // With the worker, the room goes. When it is there again, the broadcaster is not.
     server.pool.kill_workers().await;
     let answer = server.post(&path, r#"{"type":"webrtc"}"#).await;
-    assert_eq!(answer.status, 404);
+    assert_eq!(answer.status, 503);
+    server.pool.start_worker().await;
+    let gone = async { while server.post(&path, r#"{"type":"webrtc"}"#).await.status != 404 {} };
+    tokio::time::timeout(Duration::from_secs(10), gone)
+        .await
+        .unwrap();
 }
 
 /// Defects seed 16 and f: a broadcaster's chat reaches everybody, and is tagged.

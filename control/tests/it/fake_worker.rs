@@ -433,7 +433,13 @@ impl FakePool {
 
     /// Starts a worker and connects to it.
     pub async fn start_worker(&self) -> FakeWorker {
+        self.start_worker_that(|_| {}).await
+    }
+
+    /// Another worker, which behaves like that from the start.
+    pub async fn start_worker_that(&self, behaves: impl FnOnce(&FakeWorker)) -> FakeWorker {
         let fake = FakeWorker::new();
+        behaves(&fake);
         let (client, server) = tokio::io::duplex(1 << 16);
         let incoming = stream::iter([Ok::<_, std::io::Error>(server)]).chain(stream::pending());
         let service = MediaWorkerServer::new(fake.clone());
@@ -460,6 +466,7 @@ impl FakePool {
             client: WorkerClient::new(channel),
         };
         self.workers.lock().unwrap().push((worker, fake.clone()));
+        self.notices.send(Notice::Ready(id)).await.unwrap();
         fake
     }
 

@@ -86,6 +86,43 @@ async fn rooms_move_to_another_worker_before_their_peers_hear_of_it() {
     assert_eq!(told[2], event("alice", "peer-joined", ""));
 }
 
+/// Where there was no other worker, rooms wait for the next one, whoever comes back.
+#[tokio::test]
+async fn rooms_are_there_again_with_the_only_worker() {
+    let server = with(|config| config.room_auto_create = false).await;
+    server.post("/rooms/mine", r#"{"maxPeerCount":2}"#).await;
+    server.post("/rooms/waiting", "").await;
+    let mut alice = server.connect("mine", "alice").await;
+    alice.join("Alice").await;
+    server.pool.kill_workers().await;
+    assert_eq!(alice.close_code().await, 1012);
+    for path in ["/rooms/mine", "/v2/rooms/waiting"] {
+        let answer = server.get(path).await;
+        assert_eq!(answer.status, 503, "{path}: {answer:?}");
+    }
+    let describe = async || server.get("/admin/rooms/mine").await;
+    assert!(describe().await.error().contains("lost"));
+    assert_eq!(server.get("/rooms/other").await.status, 404);
+    let worker = server.pool.start_worker().await;
+    for path in ["/rooms/mine", "/v2/rooms/waiting"] {
+        wait_until(path, async || server.get(path).await.status == 200).await;
+    }
+    wait_until("each has a router", async || {
+        worker.count("CreateRouter") == 2
+    })
+    .await;
+    let _alice = server.connect("mine", "alice").await;
+    let _bob = server.connect("mine", "bob").await;
+    assert_eq!(describe().await.status, 200);
+    let path = "/?roomId=mine&peerId=carol";
+    let refused = server.upgrade(path, Some("protoo")).await;
+    assert_eq!(refused.err().unwrap().error(), "room is full");
+    // A further worker changes nothing.
+    server.pool.start_worker().await;
+    server.post("/rooms/new", "").await;
+    assert_eq!(worker.count("CreateRouter"), 3);
+}
+
 /// A room that moved and that nobody comes back to does not stay.
 #[tokio::test]
 async fn a_room_that_moved_waits_for_its_peers_for_a_while() {
@@ -126,9 +163,9 @@ async fn a_room_that_moved_expires_when_it_would_have() {
     pool.kill_worker(0).await;
     router_on(&second).await;
     tokio::time::sleep_until(made + life - Duration::from_secs(1)).await;
-    assert!(rooms.contains(&id));
+    assert!(rooms.check(&id).is_ok());
     tokio::time::sleep_until(made + life + Duration::from_secs(1)).await;
-    assert!(!rooms.contains(&id));
+    assert!(rooms.check(&id).is_err());
 }
 
 #[tokio::test]
@@ -349,7 +386,7 @@ async fn a_call_that_loses_the_only_worker_during_a_drain_goes_on() {
     assert_eq!(server.get(path).await.status, 200);
     let other = "/rooms/other/admission?peerId=alice";
     assert_eq!(server.get(other).await.status, 503);
-    assert_eq!(server.post("/rooms/room", "").await.status, 503);
+    assert_eq!(server.post("/rooms/other", "").await.status, 503);
     let mut alice = server.connect("room", "alice").await;
     alice.join("Alice").await;
     assert!(!watch.was_idle());
@@ -401,7 +438,7 @@ async fn a_room_that_is_closed_after_it_moved_is_closed() {
     server.post("/rooms/other", "").await;
     server.pool.kill_workers().await;
     wait_until("it is lost", async || {
-        server.get("/rooms/other").await.status == 404
+        server.get("/rooms/other").await.status == 503
     })
     .await;
     let close = async || server.http("DELETE", "/admin/rooms/other", &[], b"").await;

@@ -7,7 +7,7 @@ use serde_json::json;
 use tonic::{Code, Status};
 
 use crate::client::{Client, produce_data};
-use crate::fake_worker::Call;
+use crate::fake_worker::{Call, FakeWorker};
 use crate::server::{TestServer, config};
 
 async fn caller(server: &TestServer, peer: &str) -> (Client, String) {
@@ -172,7 +172,7 @@ async fn a_room_that_panics_leaves_nothing_behind() {
     assert_eq!(server.post("/rooms/room", "").await.status, 200);
     let mut alice = server.connect("room", "alice").await;
     assert_eq!(alice.close_code().await, 1012);
-    assert_eq!(server.get("/rooms/room").await.status, 404);
+    assert_eq!(server.get("/rooms/room").await.status, 503);
     assert_eq!(server.post("/rooms/room", "").await.status, 200);
     let closed = |call: &Call| match call {
         Call::CloseRouter(request) => Some(request.router_id.clone()),
@@ -197,8 +197,9 @@ async fn the_limits_of_a_room_outlive_its_worker() {
     for _ in 0..2 {
         server.pool.kill_workers().await;
         assert_eq!(alice.close_code().await, 1012);
-        let worker = server.pool.start_worker().await;
-        worker.refuse("CreateRouter", Status::resource_exhausted("full"));
+        let full = Status::resource_exhausted("full");
+        let refuses = |worker: &FakeWorker| worker.refuse("CreateRouter", full);
+        let worker = server.pool.start_worker_that(refuses).await;
         let path = "/?roomId=room&peerId=alice";
         let refused = server.upgrade(path, Some("protoo")).await;
         assert_eq!(refused.err().unwrap().status, 503);

@@ -193,18 +193,19 @@ fn ready_workers_are_listed_and_speak() {
             );
         }
 
-        let mut from = BTreeSet::new();
+        let (mut from, mut ready) = (BTreeSet::new(), BTreeSet::new());
         while from.len() < 2 {
             match next(&mut notices).await {
                 Notice::Event(id, event) => {
                     assert_eq!(event.router_id, "hello");
                     from.insert(id);
                 }
+                Notice::Ready(id) => assert!(ready.insert(id)),
                 died => panic!("{died:?}"),
             }
         }
         let live: BTreeSet<WorkerId> = workers.live().iter().map(|w| w.id).collect();
-        assert_eq!(live, from);
+        assert_eq!((&live, &live), (&from, &ready));
         let picked = [0; 2].map(|_| workers.pick(&|_| true).unwrap().id);
         assert_eq!(BTreeSet::from(picked), from);
         workers.shutdown().await;
@@ -285,7 +286,10 @@ fn a_worker_that_does_not_answer_is_skipped() {
         // It has the fewest rooms now.
         assert_eq!(workers.pick(&|_| true).unwrap().id, before[0]);
         while let Ok(notice) = notices.try_recv() {
-            assert!(matches!(notice, Notice::Event(..)), "{notice:?}");
+            assert!(
+                matches!(notice, Notice::Event(..) | Notice::Ready(_)),
+                "{notice:?}"
+            );
         }
         workers.shutdown().await;
     });
@@ -349,7 +353,7 @@ fn a_worker_is_replaced_on_request() {
             match next(&mut notices).await {
                 Notice::Replaced(id) => break id,
                 Notice::Died(id) => panic!("{id:?} died"),
-                Notice::Event(..) => {}
+                Notice::Event(..) | Notice::Ready(_) => {}
             }
         };
         assert_eq!(replaced, before[0]);
@@ -443,7 +447,7 @@ fn a_full_queue_of_notices_does_not_hide_a_death() {
     run(async {
         let (sender, mut notices) = mpsc::channel(1);
         let workers = start(plan(Mode::Good, 3), sender).await.unwrap();
-        // Nobody reads: the first event fills the queue, the others wait.
+        // Nobody reads: the first notice fills the queue, the others wait.
         until("a notice waits", || notices.len() == 1).await;
         for pid in pids(&workers) {
             kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
@@ -477,7 +481,10 @@ async fn shut_down(mode: Mode) -> Duration {
     assert_eq!(children(), BTreeMap::new());
     assert!(!directory.exists());
     while let Ok(notice) = notices.try_recv() {
-        assert!(matches!(notice, Notice::Event(..)), "{notice:?}");
+        assert!(
+            matches!(notice, Notice::Event(..) | Notice::Ready(_)),
+            "{notice:?}"
+        );
     }
     took
 }

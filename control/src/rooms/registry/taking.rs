@@ -25,7 +25,16 @@ const TOO_MANY_ROOMS: Error = Error::Unavailable("too many rooms (MAX_ROOMS)");
 const QUARANTINED: Error = Error::Unavailable(
     "the room was there each time when media workers crashed, it is kept out for some minutes",
 );
+const LOST: Error = Error::Unavailable("the room was lost and is not there again yet");
 const SHUTTING_DOWN: Error = Error::Unavailable("the server is shutting down");
+
+/// Why a room is not there.
+pub(super) fn missing(table: &Table, id: &RoomId) -> Error {
+    match table.lost.get(id) {
+        Some(_) => LOST,
+        None => Error::UnknownRoom(id.to_string()),
+    }
+}
 
 impl Rooms {
     /// Whether new rooms are taken, as far as is known.
