@@ -7,6 +7,7 @@
 //! nothing.
 
 pub mod floor;
+pub mod idle;
 mod media;
 pub mod options;
 mod process;
@@ -22,8 +23,10 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::floor::{Floor, Place};
+use crate::idle::{Idle, Size, Start};
 use crate::options::Command;
 use crate::report::Report;
+use crate::scenarios::Churn;
 
 /// For each figure when the floor is all that is measured.
 const FLOOR_TIME: Duration = Duration::from_secs(1);
@@ -34,6 +37,10 @@ const FLOOR_TIME: Duration = Duration::from_secs(1);
 pub enum Outcome {
     /// Of a scenario.
     Report(Box<Report>),
+    /// Of clients that send nothing.
+    Idle(Idle),
+    /// Of starting.
+    Start(Start),
     /// Of the floor alone.
     Floor(Floor),
 }
@@ -43,7 +50,7 @@ impl Outcome {
     pub fn valid(&self) -> bool {
         match self {
             Self::Report(report) => report.valid(),
-            Self::Floor(_) => true,
+            Self::Idle(_) | Self::Start(_) | Self::Floor(_) => true,
         }
     }
 }
@@ -52,6 +59,8 @@ impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Report(report) => report.fmt(f),
+            Self::Idle(idle) => idle.fmt(f),
+            Self::Start(start) => start.fmt(f),
             Self::Floor(floor) => floor.fmt(f),
         }
     }
@@ -75,42 +84,73 @@ pub fn run(command: &Command) -> Result<Outcome, String> {
         };
         return floor::measure(place).map(Outcome::Floor);
     }
+    if let Command::Start {
+        times,
+        server_binary,
+        server_core,
+        ..
+    } = command
+    {
+        return idle::start(*times, server_binary.as_deref(), *server_core).map(Outcome::Start);
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| error.to_string())?;
+    let report = |found: Result<Report, String>| found.map(|it| Outcome::Report(Box::new(it)));
     let scenario = async {
         match command {
             Command::Meeting {
                 rooms,
                 peers,
                 options,
-            } => scenarios::meeting(options, *rooms, *peers).await,
+            } => report(scenarios::meeting(options, *rooms, *peers).await),
             Command::Broadcast { viewers, options } => {
-                scenarios::broadcast(options, *viewers).await
+                report(scenarios::broadcast(options, *viewers).await)
             }
             Command::Churn {
                 rooms,
                 peers,
                 rate,
+                silent,
                 options,
-            } => scenarios::churn(options, *rooms, *peers, *rate).await,
+            } => {
+                let churn = Churn {
+                    rooms: *rooms,
+                    peers: *peers,
+                    rate: *rate,
+                    silent: *silent,
+                };
+                report(scenarios::churn(options, churn).await)
+            }
             Command::Ramp {
                 step,
                 limit,
                 options,
-            } => scenarios::ramp(options, *step, *limit).await,
-            Command::Floor { .. } => Err("the floor is no scenario".into()),
+            } => report(scenarios::ramp(options, *step, *limit).await),
+            Command::Idle {
+                transports,
+                viewers,
+                senders,
+                options,
+            } => {
+                let size = Size {
+                    transports: *transports,
+                    viewers: *viewers,
+                    senders: *senders,
+                };
+                idle::idle(options, size).await.map(Outcome::Idle)
+            }
+            Command::Start { .. } | Command::Floor { .. } => Err("this is no scenario".into()),
         }
     };
-    let report = runtime.block_on(async {
+    runtime.block_on(async {
         tokio::select! {
-            report = scenario => report,
+            outcome = scenario => outcome,
             // A server that was started for the run ends with it.
             () = interrupted() => Err("interrupted".into()),
         }
-    })?;
-    Ok(Outcome::Report(Box::new(report)))
+    })
 }
 
 /// Waits for SIGINT or SIGTERM; forever, where they cannot be listened to.

@@ -56,6 +56,9 @@ pub enum Command {
         /// Joins, and as many leaves, each second
         #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1_000))]
         rate: u32,
+        /// Producers are there, but send nothing: what is measured is joining
+        #[arg(long)]
+        silent: bool,
         /// Server, traffic and measurement
         #[command(flatten)]
         options: Options,
@@ -72,6 +75,36 @@ pub enum Command {
         /// Server, traffic and measurement
         #[command(flatten)]
         options: Options,
+    },
+    /// Memory of transports and consumers on which nothing is sent
+    Idle {
+        /// Transports that are connected and have neither producers nor consumers
+        #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+        transports: u32,
+        /// Peers that receive what all senders have
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+        viewers: u32,
+        /// Peers with producers that send nothing
+        #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+        senders: u32,
+        /// Server and kinds of media
+        #[command(flatten)]
+        options: Options,
+    },
+    /// Time from the start of our own server until it is ready
+    Start {
+        /// How often
+        #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+        times: u32,
+        /// Its binary; webrtc-server beside this program when absent
+        #[arg(long, value_name = "FILE")]
+        server_binary: Option<PathBuf>,
+        /// Core that it has, all of it
+        #[arg(long, value_name = "CORE", default_value_t = 0)]
+        server_core: usize,
+        /// Also write the figures to a file as JSON; `-` is standard output
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
     },
     /// The cheapest forwarder on this machine, without any server
     Floor {
@@ -94,8 +127,9 @@ impl Command {
             Self::Meeting { options, .. }
             | Self::Broadcast { options, .. }
             | Self::Churn { options, .. }
+            | Self::Idle { options, .. }
             | Self::Ramp { options, .. } => options.json.as_ref(),
-            Self::Floor { json, .. } => json.as_ref(),
+            Self::Start { json, .. } | Self::Floor { json, .. } => json.as_ref(),
         }
     }
 }
@@ -194,6 +228,11 @@ impl Options {
         }
     }
 
+    /// True where the server's processes are not known.
+    pub fn no_memory(&self) -> bool {
+        !self.start && self.pid.is_none()
+    }
+
     /// Streams of each sender, as others receive them.
     pub fn producers(&self) -> u32 {
         match self.video {
@@ -220,7 +259,11 @@ mod tests {
             ("meeting --start --rooms 4 --peers 4", true),
             ("broadcast --viewers 20 --server wss://h:1 --pid 7", true),
             ("ramp --start --step 10 --video simulcast", true),
-            ("churn --start --rate 100", true),
+            ("churn --start --rate 100 --silent", true),
+            ("idle --start --viewers 10 --senders 3", true),
+            ("idle --viewers 10", false),
+            ("start --times 3", true),
+            ("start --times 0", false),
             ("floor", true),
             ("meeting", false),
             ("meeting --start --server wss://h:1", false),

@@ -15,7 +15,7 @@ use crate::report::{
     Generator, Load, Memory, Percentiles, Ratios, Report, ServerCpu, Spent, Traffic,
 };
 use crate::server::Started;
-use crate::signaling::{Milestone, Peer, Plan, Server, Shared};
+use crate::signaling::{Milestone, Peer, Plan, Sends, Server, Shared};
 
 /// Longest time until every announced stream flows.
 const FLOWING: Duration = Duration::from_secs(60);
@@ -140,7 +140,7 @@ impl Rig {
     }
 
     /// A plan for a client of this run.
-    pub fn plan(&self, room: &str, peer: String, sends: bool, receives: bool) -> Plan {
+    pub fn plan(&self, room: &str, peer: String, sends: Sends, receives: bool) -> Plan {
         Plan {
             room: room.to_owned(),
             peer,
@@ -215,6 +215,40 @@ impl Rig {
         }
         tokio::time::sleep(Duration::from_secs(self.options.settle)).await;
         Ok(())
+    }
+
+    /// The same for clients whose producers are silent: waits until all consumers are
+    /// announced, and as many transports are up.
+    ///
+    /// # Errors
+    /// As of [`Rig::settle`].
+    pub async fn settle_silent(&self, consumers: u32, transports: u32) -> Result<(), String> {
+        let expected = usize::try_from(consumers).unwrap_or(usize::MAX);
+        let deadline = Instant::now() + FLOWING;
+        loop {
+            let announced = self.shared.consumers.load(Ordering::Relaxed);
+            let connected = self.with_fared(|fared| match fared.reasons.first() {
+                Some(reason) => Err(format!("{} clients failed; first {reason}", fared.failed)),
+                None => Ok(fared.connected.count()),
+            })?;
+            if announced >= expected && connected >= u64::from(transports) {
+                break;
+            }
+            if Instant::now() > deadline {
+                return Err(format!(
+                    "after {FLOWING:?}, {announced} of {expected} consumers are announced, and \
+                     {connected} of {transports} transports up"
+                ));
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+        tokio::time::sleep(Duration::from_secs(self.options.settle)).await;
+        Ok(())
+    }
+
+    /// What control plane and workers have used so far, where that is known.
+    pub fn usage(&self) -> Option<(Usage, Usage)> {
+        self.processes.as_ref().map(Processes::usage)
     }
 
     /// Measures while `meanwhile` runs.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::options::Options;
 use crate::report::{Joins, Load, MAX_GENERATOR, Report, Step};
 use crate::rig::{Fared, Measured, Rig};
-use crate::signaling::{Peer, Plan};
+use crate::signaling::{Peer, Plan, Sends};
 
 /// A ramp ends above this share of lost packets.
 const MAX_LOSS: f64 = 0.01;
@@ -22,22 +22,27 @@ const MAX_LATENCY: f64 = 100.0;
 /// What failed before anything could be measured.
 pub async fn meeting(options: &Options, rooms: u32, peers: u32) -> Result<Report, String> {
     let mut rig = Rig::new(options)?;
-    let plans = meeting_plans(&rig, rooms, peers);
+    let plans = meeting_plans(&rig, rooms, peers, Sends::Media);
     rig.fill(plans).await;
-    let load = Load {
-        peers: rooms * peers,
-        transports: 2 * rooms * peers,
-        consumers: rooms * peers * (peers - 1) * options.producers(),
-    };
+    let load = meeting_load(options, rooms, peers);
     let name = format!("meeting {rooms} x {peers}, {}", traffic(options));
     run(rig, name, load, options).await
 }
 
-fn meeting_plans(rig: &Rig, rooms: u32, peers: u32) -> Vec<Plan> {
+fn meeting_load(options: &Options, rooms: u32, peers: u32) -> Load {
+    Load {
+        peers: rooms * peers,
+        transports: 2 * rooms * peers,
+        consumers: rooms * peers * (peers - 1) * options.producers(),
+        silent: false,
+    }
+}
+
+fn meeting_plans(rig: &Rig, rooms: u32, peers: u32, sends: Sends) -> Vec<Plan> {
     // Rooms fill up together.
     let places = (0..peers).flat_map(|peer| (0..rooms).map(move |room| (peer, room)));
     places
-        .map(|(peer, room)| rig.plan(&rig.room_name(room), format!("p{peer}"), true, true))
+        .map(|(peer, room)| rig.plan(&rig.room_name(room), format!("p{peer}"), sends, true))
         .collect()
 }
 
@@ -48,9 +53,9 @@ fn meeting_plans(rig: &Rig, rooms: u32, peers: u32) -> Vec<Plan> {
 pub async fn broadcast(options: &Options, viewers: u32) -> Result<Report, String> {
     let mut rig = Rig::new(options)?;
     let room = rig.room_name(0);
-    let sender = rig.plan(&room, "sender".into(), true, false);
+    let sender = rig.plan(&room, "sender".into(), Sends::Media, false);
     rig.fill(vec![sender]).await;
-    let plans = (0..viewers).map(|i| rig.plan(&room, format!("v{i}"), false, true));
+    let plans = (0..viewers).map(|i| rig.plan(&room, format!("v{i}"), Sends::Nothing, true));
     let plans = plans.collect();
     rig.fill(plans).await;
     let name = format!("broadcast 1 to {viewers}, {}", traffic(options));
@@ -62,6 +67,7 @@ fn broadcast_load(options: &Options, viewers: u32) -> Load {
         peers: viewers + 1,
         transports: viewers + 1,
         consumers: viewers * options.producers(),
+        silent: false,
     }
 }
 
@@ -74,20 +80,43 @@ async fn run(rig: Rig, name: String, load: Load, options: &Options) -> Result<Re
     rig.report(name, load, measured).await
 }
 
+/// What churn is made of.
+#[derive(Debug, Clone, Copy)]
+pub struct Churn {
+    /// Rooms.
+    pub rooms: u32,
+    /// Peers of each room.
+    pub peers: u32,
+    /// Joins, and as many leaves, each second.
+    pub rate: u32,
+    /// Producers send nothing.
+    pub silent: bool,
+}
+
 /// Meetings in which the oldest peer leaves whenever a new one joins.
 ///
 /// # Errors
 /// What failed before anything could be measured.
-pub async fn churn(options: &Options, rooms: u32, peers: u32, rate: u32) -> Result<Report, String> {
+pub async fn churn(options: &Options, churn: Churn) -> Result<Report, String> {
+    let Churn {
+        rooms,
+        peers,
+        rate,
+        silent,
+    } = churn;
+    let sends = if silent { Sends::Silence } else { Sends::Media };
     let mut rig = Rig::new(options)?;
-    let plans = meeting_plans(&rig, rooms, peers);
+    let plans = meeting_plans(&rig, rooms, peers, sends);
     rig.fill(plans).await;
     let load = Load {
-        peers: rooms * peers,
-        transports: 2 * rooms * peers,
-        consumers: rooms * peers * (peers - 1) * options.producers(),
+        silent,
+        ..meeting_load(options, rooms, peers)
     };
-    if let Err(error) = rig.settle(load.consumers).await {
+    let settled = match silent {
+        true => rig.settle_silent(load.consumers, load.transports).await,
+        false => rig.settle(load.consumers).await,
+    };
+    if let Err(error) = settled {
         rig.abandon().await;
         return Err(error);
     }
@@ -105,7 +134,7 @@ pub async fn churn(options: &Options, rooms: u32, peers: u32, rate: u32) -> Resu
                 if let Some(oldest) = living.pop_front() {
                     tokio::spawn(oldest.leave());
                 }
-                let plan = rig.plan(&rig.room_name(room), format!("c{number}"), true, true);
+                let plan = rig.plan(&rig.room_name(room), format!("c{number}"), sends, true);
                 living.push_back(rig.start(plan));
             }
             // The last second is as long as the others.
@@ -116,8 +145,9 @@ pub async fn churn(options: &Options, rooms: u32, peers: u32, rate: u32) -> Resu
     let seconds = measured.elapsed.as_secs_f64();
     rig.keep(living.into());
     let name = format!(
-        "churn {rooms} x {peers}, {rate} joins/s, {}",
-        traffic(options)
+        "churn {rooms} x {peers}, {rate} joins/s, {}{}",
+        traffic(options),
+        if silent { ", silent" } else { "" }
     );
     let mut report = rig.report(name, load, measured).await?;
     report.joins = Some(Joins {
@@ -135,7 +165,7 @@ pub async fn churn(options: &Options, rooms: u32, peers: u32, rate: u32) -> Resu
 pub async fn ramp(options: &Options, step: u32, limit: u32) -> Result<Report, String> {
     let mut rig = Rig::new(options)?;
     let room = rig.room_name(0);
-    let sender = rig.plan(&room, "sender".into(), true, false);
+    let sender = rig.plan(&room, "sender".into(), Sends::Media, false);
     rig.fill(vec![sender]).await;
     let mut steps = Vec::new();
     let mut best: Option<(u32, Measured, Fared)> = None;
@@ -143,7 +173,7 @@ pub async fn ramp(options: &Options, step: u32, limit: u32) -> Result<Report, St
     let mut ended = format!("the limit of {limit} viewers");
     while viewers < limit {
         let next = (viewers + step).min(limit);
-        let plans = (viewers..next).map(|i| rig.plan(&room, format!("v{i}"), false, true));
+        let plans = (viewers..next).map(|i| rig.plan(&room, format!("v{i}"), Sends::Nothing, true));
         let plans = plans.collect();
         let consumers = next * options.producers();
         let grown = async {

@@ -27,6 +27,7 @@ const SHOWN: usize = 20;
 pub struct Started {
     child: Child,
     url: String,
+    ready: Duration,
     _directory: TempDir,
 }
 
@@ -37,6 +38,9 @@ impl Started {
     /// What failed, with what the server has printed.
     pub fn start(binary: Option<&Path>, core: Option<usize>) -> Result<Self, String> {
         let binary = binary.map_or_else(beside, |path| Ok(path.to_owned()))?;
+        let text = |error: std::io::Error| format!("{}: {error}", binary.display());
+        // It runs in another directory.
+        let binary = binary.canonicalize().map_err(text)?;
         let text = |error: std::io::Error| format!("{}: {error}", binary.display());
         let directory = TempDir::new().map_err(text)?;
         let listener = TcpListener::bind("127.0.0.1:0").map_err(text)?;
@@ -58,6 +62,7 @@ impl Started {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
+        let begun = Instant::now();
         // A child inherits the cores of the thread that starts it.
         let mut child = process::pinned(core, || command.spawn().map_err(text))?;
         let (lines, output) = mpsc::channel();
@@ -67,19 +72,26 @@ impl Started {
         if let Some(stderr) = child.stderr.take() {
             forward(stderr, lines);
         }
-        let started = Self {
+        let mut started = Self {
             child,
             url: format!("wss://127.0.0.1:{port}"),
+            ready: Duration::ZERO,
             _directory: directory,
         };
         wait_until_ready(&output)
             .map_err(|seen| format!("{} did not become ready:\n{seen}", binary.display()))?;
+        started.ready = begun.elapsed();
         Ok(started)
     }
 
     /// Where it listens.
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    /// How long it took from its start until it said that it, and its worker, were ready.
+    pub fn ready(&self) -> Duration {
+        self.ready
     }
 
     /// Its control plane.

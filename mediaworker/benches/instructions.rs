@@ -31,8 +31,10 @@ fn main() {
         "broadcast" => Room::new(Shape::BROADCAST).measure(TIME),
         "meeting" => Room::new(Shape::MEETING).measure(TIME),
         "audio" => Room::new(Shape::AUDIO).measure(TIME),
+        "streams2" => Room::new(Shape::TWO_STREAMS).measure(TIME),
+        "streams60" => Room::new(Shape::SIXTY_STREAMS).measure(TIME),
         _ => {
-            println!("scenarios: router, broadcast, meeting, audio");
+            println!("scenarios: router, broadcast, meeting, audio, streams2, streams60");
             return;
         }
     };

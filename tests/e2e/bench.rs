@@ -33,7 +33,9 @@ fn measure(server: &Server, scenario: &[&str]) -> Report {
     let cli = Cli::try_parse_from(line).unwrap();
     match bench::run(&cli.command).unwrap() {
         Outcome::Report(report) => *report,
-        Outcome::Floor(_) => panic!("a scenario has a report"),
+        Outcome::Idle(_) | Outcome::Start(_) | Outcome::Floor(_) => {
+            panic!("a scenario has a report")
+        }
     }
 }
 

@@ -8,5 +8,5 @@ mod parameters;
 mod peer;
 mod protoo;
 
-pub use peer::{Milestone, Peer, Plan, Shared, Video};
+pub use peer::{Milestone, Peer, Plan, Sends, Shared, Video};
 pub use protoo::Server;

@@ -27,6 +27,19 @@ pub enum Video {
     Layers(Vec<u32>),
 }
 
+/// What a client sends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sends {
+    /// Nothing: it has no transport for that.
+    Nothing,
+    /// Nothing, on a transport that is connected.
+    Connected,
+    /// It has producers, but they are silent.
+    Silence,
+    /// Audio and video.
+    Media,
+}
+
 /// What a client does.
 #[derive(Debug, Clone)]
 pub struct Plan {
@@ -34,8 +47,8 @@ pub struct Plan {
     pub room: String,
     /// Its peer id.
     pub peer: String,
-    /// Sends audio and video.
-    pub sends: bool,
+    /// What it sends.
+    pub sends: Sends,
     /// Takes what others send.
     pub receives: bool,
     /// What video it sends.
@@ -234,7 +247,7 @@ impl Client<'_> {
     async fn join(&mut self, plan: &Plan, joined: &mut Counted<'_>) -> Result<(), String> {
         let capabilities = self.request("getRouterRtpCapabilities", json!({})).await?;
         let mut send = None;
-        if plan.sends {
+        if plan.sends != Sends::Nothing {
             send = Some(self.create_transport(true).await?);
         }
         if plan.receives {
@@ -256,7 +269,9 @@ impl Client<'_> {
         if let Some(transport) = send {
             let id = self.shared.media.new_id();
             self.connect(id, &transport).await?;
-            self.produce(id, &transport, plan).await?;
+            if plan.sends != Sends::Connected {
+                self.produce(id, &transport, plan).await?;
+            }
         }
         Ok(())
     }
@@ -337,7 +352,8 @@ impl Client<'_> {
                 .collect();
             self.request("produce", parameters::produced(&name, &streams))
                 .await?;
-            for stream in streams {
+            let sent = streams.into_iter().filter(|_| plan.sends == Sends::Media);
+            for stream in sent {
                 self.shared.media.tell(Command::Send(id, stream));
             }
         }

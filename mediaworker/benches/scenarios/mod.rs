@@ -38,6 +38,17 @@ impl Shape {
         viewers: 0,
         video: false,
     };
+    /// Four viewers with 2 streams each, and with 60 each, of the same kinds and with as
+    /// many packets in a tick.
+    pub const TWO_STREAMS: Self = Self {
+        senders: 1,
+        viewers: 4,
+        video: true,
+    };
+    pub const SIXTY_STREAMS: Self = Self {
+        senders: 30,
+        ..Self::TWO_STREAMS
+    };
 }
 
 /// A room with everybody in it, and media flowing.
