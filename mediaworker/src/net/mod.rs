@@ -1,5 +1,6 @@
 //! Sockets.
 
+mod batches;
 pub mod frames;
 pub mod own;
 pub mod tcp;

@@ -4,15 +4,17 @@
 //! asked, or the client drops the answer: the local address of every datagram is
 //! kept (IP_PKTINFO) and written back.
 
+use std::cell::Cell;
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::ops::RangeInclusive;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Instant;
 
-use quinn_udp::{BATCH_SIZE, RecvMeta, Transmit, UdpSockRef, UdpSocketState};
+use quinn_udp::{BATCH_SIZE, RecvMeta, UdpSockRef, UdpSocketState};
 use socket2::{Domain, SockRef, Socket, Type};
 
+use super::batches::Batches;
 use super::own::OwnSockets;
 use super::tcp::TcpSockets;
 use crate::transport::{Protocol, Tuple};
@@ -21,8 +23,6 @@ use crate::transport::{Protocol, Tuple};
 const SOCKET_BUFFER: usize = 8 << 20;
 /// Largest thing that one receive can yield: an aggregate of datagrams.
 const RECEIVE_BUFFER: usize = 65_535;
-/// Largest aggregate that is handed to the kernel, bytes.
-const MAX_SEGMENTED: usize = 60_000;
 /// Receive calls for one tick and socket. What is left makes the next tick come
 /// at once; in between, what is due is sent.
 const MAX_RECEIVE_CALLS: usize = 4;
@@ -47,6 +47,9 @@ pub(super) struct MediaSocket {
     pub(super) socket: UdpSocket,
     state: UdpSocketState,
     local: SocketAddr,
+    /// Datagrams of one segmented send; 1 where the kernel or a device does not know
+    /// such sends.
+    max_segments: Cell<usize>,
 }
 
 /// Room for what one receive yields.
@@ -96,6 +99,18 @@ impl MediaSocket {
         }
     }
 
+    /// Most datagrams of one segmented send.
+    pub(super) fn max_segments(&self) -> usize {
+        self.max_segments.get()
+    }
+
+    /// A device cannot do segmented sends: there are none from now on.
+    pub(super) fn stop_segmenting(&self) {
+        if self.max_segments.replace(1) > 1 {
+            tracing::warn!(local = %self.local, "segmented sends (UDP_SEGMENT) fail; datagrams leave one by one");
+        }
+    }
+
     pub(super) fn is_for(&self, remote: SocketAddr) -> bool {
         self.local.is_ipv4() == remote.is_ipv4()
     }
@@ -110,7 +125,7 @@ pub struct MediaSockets {
     own: OwnSockets,
     tcp: TcpSockets,
     buffers: Buffers,
-    segments: Vec<u8>,
+    batches: Batches,
     counters: NetCounters,
 }
 
@@ -165,7 +180,7 @@ impl MediaSockets {
             own: OwnSockets::new(listen_ip, ports, port)?,
             tcp,
             buffers: buffers(),
-            segments: Vec::with_capacity(MAX_SEGMENTED),
+            batches: Batches::new(),
             counters: NetCounters::default(),
         })
     }
@@ -226,8 +241,8 @@ impl MediaSockets {
         self.own.receive(buffers, counters, &mut sink);
     }
 
-    /// Hands datagrams to the kernel, runs of the same size to the same address
-    /// in one call; and writes what is for connections.
+    /// Hands datagrams to the kernel, many in one call; and writes what is for
+    /// connections.
     pub fn send(&mut self, now: Instant, datagrams: &mut Vec<(Tuple, Vec<u8>)>) {
         let mut rest = datagrams.as_slice();
         while let Some((tuple, first)) = rest.first() {
@@ -248,32 +263,7 @@ impl MediaSockets {
                 self.counters.send_errors += 1;
                 continue;
             };
-            let run = run_length(rest, socket.state.max_gso_segments());
-            let (now, later) = rest.split_at_checked(run).unwrap_or((rest, &[]));
-            rest = later;
-            if let [_] = now {
-                let sent = transmit(socket, tuple, first, None).is_ok();
-                self.counters.count(1, first.len(), sent);
-                continue;
-            }
-            self.segments.clear();
-            for (_, datagram) in now {
-                self.segments.extend_from_slice(datagram);
-            }
-            match transmit(socket, tuple, &self.segments, Some(first.len())) {
-                Ok(()) => self.counters.count(now.len(), self.segments.len(), true),
-                // No room: one by one there is none either.
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.counters.count(now.len(), 0, false);
-                }
-                // The device may not know segmentation.
-                Err(_) => {
-                    for (_, datagram) in now {
-                        let sent = transmit(socket, tuple, datagram, None).is_ok();
-                        self.counters.count(1, datagram.len(), sent);
-                    }
-                }
-            }
+            rest = self.batches.send(socket, rest, &mut self.counters);
         }
         datagrams.clear();
         self.tcp.flush(now);
@@ -286,7 +276,7 @@ impl NetCounters {
         self.bytes_received += octets(len);
     }
 
-    fn count(&mut self, datagrams: usize, bytes: usize, sent: bool) {
+    pub(super) fn count(&mut self, datagrams: usize, bytes: usize, sent: bool) {
         let datagrams = u64::try_from(datagrams).unwrap_or(u64::MAX);
         if sent {
             self.sent += datagrams;
@@ -299,45 +289,6 @@ impl NetCounters {
 
 fn octets(len: usize) -> u64 {
     u64::try_from(len).unwrap_or(u64::MAX)
-}
-
-/// How many datagrams from the front can leave as one segmented send: the same
-/// way, the same size, only the last may be shorter.
-fn run_length(datagrams: &[(Tuple, Vec<u8>)], max_segments: usize) -> usize {
-    let Some((tuple, first)) = datagrams.first() else {
-        return 0;
-    };
-    let mut run = 1;
-    let mut bytes = first.len();
-    for (next_tuple, next) in datagrams.iter().skip(1) {
-        bytes += next.len();
-        let fits = run < max_segments && bytes <= MAX_SEGMENTED;
-        if !fits || next_tuple != tuple || next.len() > first.len() {
-            break;
-        }
-        run += 1;
-        if next.len() < first.len() {
-            break;
-        }
-    }
-    run
-}
-
-fn transmit(
-    socket: &MediaSocket,
-    tuple: &Tuple,
-    contents: &[u8],
-    segment: Option<usize>,
-) -> io::Result<()> {
-    let transmit = Transmit {
-        destination: tuple.remote,
-        ecn: None,
-        contents,
-        segment_size: segment,
-        src_ip: Some(tuple.local),
-    };
-    let socket_ref = UdpSockRef::from(&socket.socket);
-    socket.state.try_send(socket_ref, &transmit)
 }
 
 /// Binds a port; `::` gets a socket for each IP version. `buffer`: what the kernel is
@@ -368,6 +319,7 @@ fn bind_one(local: SocketAddr, buffer: usize) -> io::Result<MediaSocket> {
     let socket: UdpSocket = socket.into();
     let state = UdpSocketState::new(UdpSockRef::from(&socket))?;
     Ok(MediaSocket {
+        max_segments: Cell::new(state.max_gso_segments()),
         socket,
         state,
         local,
@@ -407,25 +359,6 @@ mod tests {
     }
 
     #[test]
-    fn runs_are_of_one_way_and_size_and_end_with_a_shorter_one() {
-        for (sizes, max, expected) in [
-            (&[(1, 10)][..], 64, 1),
-            (&[(1, 10), (1, 10), (1, 10)], 64, 3),
-            (&[(1, 10), (1, 10), (1, 10)], 2, 2),
-            (&[(1, 10), (1, 4), (1, 4)], 64, 2),
-            (&[(1, 10), (1, 11)], 64, 1),
-            (&[(1, 10), (2, 10)], 64, 1),
-            (&[(1, 40_000), (1, 40_000)], 64, 1),
-        ] {
-            let datagrams: Vec<_> = sizes
-                .iter()
-                .map(|&(port, len)| (tuple(port), vec![0; len]))
-                .collect();
-            assert_eq!(run_length(&datagrams, max), expected, "{sizes:?}");
-        }
-    }
-
-    #[test]
     fn datagrams_travel_whole_and_in_order() {
         let mut sockets = MediaSockets::bind([127, 0, 0, 1].into(), 42_100..=42_199).unwrap();
         let client = UdpSocket::bind("127.0.0.1:0").unwrap();
@@ -461,6 +394,73 @@ mod tests {
             });
         }
         assert_eq!(seen, [10, 20, 30]);
+    }
+
+    #[test]
+    fn many_receivers_get_theirs_with_one_call_and_bad_ones_do_not_stop_it() {
+        for ip in [
+            IpAddr::from([127, 0, 0, 1]),
+            IpAddr::from(Ipv6Addr::LOCALHOST),
+        ] {
+            let mut sockets = MediaSockets::bind(ip, 42_400..=42_499).unwrap();
+            let clients: Vec<UdpSocket> =
+                (0..70).map(|_| UdpSocket::bind((ip, 0)).unwrap()).collect();
+            let mut datagrams = Vec::new();
+            for (number, client) in (0u8..).zip(&clients) {
+                let timeout = Some(Duration::from_secs(5));
+                client.set_read_timeout(timeout).unwrap();
+                let way = Tuple {
+                    remote: client.local_addr().unwrap(),
+                    local: ip,
+                    protocol: Protocol::Udp,
+                };
+                // Runs of one, two and three datagrams, of sizes of their own.
+                for part in 0..=number % 3 {
+                    let len = 100 + usize::from(number % 5) - usize::from(part / 2);
+                    datagrams.push((way, vec![number; len]));
+                }
+                // Longer than any datagram can be.
+                if number == 30 {
+                    datagrams.push((way, vec![number; 70_000]));
+                }
+            }
+            let expected = datagrams.len() - 1;
+            sockets.send(Instant::now(), &mut datagrams);
+            assert!(datagrams.is_empty());
+            for (number, client) in (0u8..).zip(&clients) {
+                for part in 0..=number % 3 {
+                    let mut buffer = [0; 2_000];
+                    let (got, from) = client.recv_from(&mut buffer).unwrap();
+                    let len = 100 + usize::from(number % 5) - usize::from(part / 2);
+                    assert_eq!((got, buffer[0]), (len, number));
+                    assert_eq!(from, SocketAddr::new(ip, sockets.port()));
+                }
+            }
+            let counters = sockets.counters();
+            assert_eq!(counters.sent, u64::try_from(expected).unwrap());
+            assert_eq!(counters.send_errors, 1);
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_segmented_leaves_one_by_one() {
+        let mut sockets = MediaSockets::bind([127, 0, 0, 1].into(), 42_500..=42_599).unwrap();
+        let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let timeout = Some(Duration::from_secs(5));
+        client.set_read_timeout(timeout).unwrap();
+        let way = tuple(client.local_addr().unwrap().port());
+        // The kernel takes 64 or 128 segments, and refuses more.
+        sockets.sockets[0].max_segments.set(1_000);
+        let mut datagrams: Vec<_> = (0..200).map(|i| (way, vec![i; 10])).collect();
+        sockets.send(Instant::now(), &mut datagrams);
+        for number in 0..200 {
+            let mut buffer = [0; 100];
+            let got = client.recv(&mut buffer).unwrap();
+            assert_eq!((got, buffer[0]), (10, number));
+        }
+        assert_eq!(sockets.counters().sent, 200);
+        assert_eq!(sockets.counters().send_errors, 0);
+        assert_eq!(sockets.sockets[0].max_segments(), 1, "not tried again");
     }
 
     #[test]
