@@ -43,7 +43,7 @@ async fn other_codecs_are_routed_where_they_are_chosen() {
     let config = |pcmu, av1| PeerConfig {
         codecs: codecs(pcmu, av1),
         extensions: Vec::new(),
-        certificate: None,
+        ..PeerConfig::sending()
     };
     // What the client has, and what the router has.
     a.send = Media::start(&config(0, 45));

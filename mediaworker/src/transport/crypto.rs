@@ -6,7 +6,8 @@
 //! that the remote presents is kept, and the transport compares it itself,
 //! with any of the five hashes, before it lets anything through. The SRTP keys are
 //! kept, for media are protected and opened by us. SCTP passes
-//! through the same wrapper, where `sctp.rs` looks at it.
+//! through the same wrapper, where `sctp.rs` looks at it. Which version of DTLS it speaks is
+//! decided below it (`dtls.rs`).
 
 use std::cell::{Cell, RefCell};
 use std::sync::LazyLock;
@@ -17,6 +18,7 @@ use str0m::config::{DtlsCert, DtlsVersion};
 use str0m::crypto::dtls::{DtlsImplError, DtlsInstance, DtlsOutput, DtlsProvider, ProtocolVersion};
 use str0m::crypto::{CryptoError, CryptoProvider, from_feature_flags};
 
+use super::dtls::EitherVersion;
 use super::sctp::SctpGuard;
 use super::sealing::KeyMaterial;
 
@@ -190,9 +192,12 @@ impl DtlsProvider for CapturingProvider {
         version: DtlsVersion,
         mtu: Option<usize>,
     ) -> Result<Box<dyn DtlsInstance>, CryptoError> {
-        let inner = from_feature_flags()
-            .dtls_provider
-            .new_dtls(cert, now, version, mtu)?;
+        let inner: Box<dyn DtlsInstance> = match version {
+            DtlsVersion::Auto => Box::new(EitherVersion::new(cert, now, mtu)?),
+            one => from_feature_flags()
+                .dtls_provider
+                .new_dtls(cert, now, one, mtu)?,
+        };
         Ok(Box::new(CapturingInstance {
             inner,
             sctp: SctpGuard::new(SCTP_STREAMS.get()),
@@ -249,7 +254,8 @@ impl DtlsInstance for CapturingInstance {
             Some(packet) => self
                 .inner
                 .send_application_data(&packet)
-                .map(|_| data.len()),
+                // All of it or nothing.
+                .map(|sent| if sent == 0 { 0 } else { data.len() }),
             None => self.inner.send_application_data(data),
         };
         SCTP_ESTABLISHED.set(self.sctp.is_established());

@@ -86,7 +86,7 @@ fn call(sent: Sent, descriptor: bool) -> Network {
             rtx: None,
         }],
         extensions: vec![(id, descriptor::extension())],
-        certificate: None,
+        ..PeerConfig::sending()
     };
     let a = network.add_client(&config(sent.pt, OWN_ID));
     let b = network.add_client(&config(sent.router_pt, ROUTER_ID));

@@ -32,3 +32,4 @@ mod stats;
 mod tcp;
 mod temporal;
 mod throttle;
+mod versions;

@@ -66,6 +66,8 @@ pub struct Client {
     pub over: Protocol,
     /// Nothing goes to it or comes from it.
     pub cut: bool,
+    /// What becomes of a datagram that it sends; without it, that one.
+    pub on_its_way: Option<OnItsWay>,
     /// Octets that have reached it.
     pub reached: usize,
     /// How fast it can be reached; without it, at once.
@@ -74,6 +76,8 @@ pub struct Client {
     /// it can receive.
     pub transport_cc: bool,
 }
+
+type OnItsWay = Box<dyn FnMut(Vec<u8>) -> Vec<Vec<u8>>>;
 
 /// A link of a limited rate with a queue in front of it, which drops what does not
 /// fit (as tbf does).
@@ -192,6 +196,7 @@ impl Network {
                 false => Protocol::Udp,
             },
             cut: false,
+            on_its_way: None,
             reached: 0,
             downlink: None,
             transport_cc: true,
@@ -343,7 +348,14 @@ impl Network {
             client.peer.advance(now);
             let (from, over, cut) = (client.address, client.over, client.cut);
             while let Some(datagram) = self.clients[id].peer.poll_datagram() {
-                if !cut {
+                if cut {
+                    continue;
+                }
+                let datagrams = match &mut self.clients[id].on_its_way {
+                    Some(change) => change(datagram),
+                    None => vec![datagram],
+                };
+                for datagram in datagrams {
                     self.send(To::Server { from, over }, datagram);
                 }
             }

@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use str0m::config::{DtlsCert, Fingerprint};
+use str0m::config::{DtlsCert, DtlsVersion, Fingerprint};
 use str0m::crypto::CryptoProvider;
 use str0m::format::{Codec, CodecConfig, FormatParams};
 use str0m::media::{Frequency, KeyframeRequestKind, MediaKind, Mid};
@@ -45,6 +45,8 @@ pub struct PeerConfig {
     pub extensions: Vec<(u8, Extension)>,
     /// Its certificate; one of its own making when absent.
     pub certificate: Option<DtlsCert>,
+    /// Versions of DTLS that it speaks.
+    pub dtls: DtlsVersion,
 }
 
 impl PeerConfig {
@@ -73,6 +75,7 @@ impl PeerConfig {
                 (13, Extension::VideoOrientation),
             ],
             certificate: None,
+            dtls: DtlsVersion::Dtls12,
         }
     }
 
@@ -99,6 +102,7 @@ impl PeerConfig {
                 (11, Extension::VideoOrientation),
             ],
             certificate: None,
+            dtls: DtlsVersion::Dtls12,
         }
     }
 }
@@ -181,6 +185,7 @@ impl Peer {
         let mut builder = Rtc::builder()
             .set_crypto_provider(Arc::new(crypto))
             .set_rtp_mode(true)
+            .set_dtls_version(config.dtls)
             .set_sctp_max_message_size(1 << 20)
             .set_sctp_max_buffered_amount(4 << 20)
             .enable_raw_packets(true)
@@ -241,6 +246,13 @@ impl Peer {
             .map(|b| format!("{b:02X}"))
             .collect();
         octets.join(":")
+    }
+
+    /// The version of DTLS that was agreed on, once it is connected: 0xFEFD is 1.2,
+    /// 0xFEFC is 1.3.
+    pub fn dtls_version(&mut self) -> Option<u16> {
+        let version = self.rtc.direct_api().dtls_protocol_version();
+        version.map(|it| it.as_u16())
     }
 
     /// Starts ICE and DTLS towards the server. `active`: as DTLS client.

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use str0m::config::{DtlsCert, Fingerprint as Str0mFingerprint};
+use str0m::config::{DtlsCert, DtlsVersion, Fingerprint as Str0mFingerprint};
 use str0m::ice::{StunMessage, TransId};
 use str0m::net::{Protocol as Str0mProtocol, Receive};
 use str0m::rtp::ExtensionMap;
@@ -34,6 +34,7 @@ pub(super) fn build(now: Instant, cert: &DtlsCert) -> Rtc {
         .set_ice_lite(true)
         .set_crypto_provider(Arc::new(crypto::provider().clone()))
         .set_dtls_cert(cert.clone())
+        .set_dtls_version(DtlsVersion::Auto)
         .set_fingerprint_verification(false)
         .set_local_ice_credentials(virtual_credentials())
         .set_sctp_max_message_size(data::MAX_RECEIVED_MESSAGE)
