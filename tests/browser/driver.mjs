@@ -2,7 +2,7 @@
 // number of pages, commands on stdin, answers on stdout.
 //
 // Start: `node driver.mjs`. Environment: CHROMIUM (path, default
-// /usr/bin/chromium). The first line on stdout is `{"ready":true,"browser":"…"}`,
+// /usr/bin/chromium), CHROMIUM_FLAGS (a JSON array of more flags for it). The first line on stdout is `{"ready":true,"browser":"…"}`,
 // or `{"ready":false,"error":"…"}` and the process ends with status 1.
 //
 // Each line on stdin is one command, answered by one line on stdout:
@@ -237,7 +237,7 @@ try {
     executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
     headless: true,
     timeout: LAUNCH_TIMEOUT_MS,
-    args: FLAGS,
+    args: [...FLAGS, ...JSON.parse(process.env.CHROMIUM_FLAGS ?? '[]')],
     handleSIGTERM: false,
     handleSIGINT: false,
     handleSIGHUP: false,

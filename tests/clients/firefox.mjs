@@ -1,6 +1,6 @@
 // Drives pages of a headless Firefox over WebDriver BiDi, with the commands `open`,
 // `eval` and `console` of tests/browser/driver.mjs. Environment: FIREFOX (path,
-// default /usr/bin/firefox-esr).
+// default /usr/bin/firefox-esr), FIREFOX_PREFERENCES (a JSON object of more of them).
 
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -41,6 +41,7 @@ const browser = await puppeteer.launch({
     'browser.safebrowsing.downloads.remote.enabled': false,
     'services.settings.server': 'data:,#remote-settings-dummy/v1',
     'media.gmp-manager.updateEnabled': false,
+    ...JSON.parse(process.env.FIREFOX_PREFERENCES ?? '{}'),
   },
 });
 browser.on('disconnected', () => process.exit(1));

@@ -340,7 +340,13 @@ class Participant:
             "messages": self.messages,
             "notifications": self.notifications,
             "problems": self.problems,
+            "dtlsRoles": [self.dtls_role(t) for t in (self.send_transport, self.recv_transport)],
         }
+
+    def dtls_role(self, transport):
+        """The end of the handshake that it took, which aiortc tells nobody."""
+        roles = {it.sender.transport._role for it in transport.handler.pc.getTransceivers()}
+        return roles.pop() if len(roles) == 1 else sorted(roles)
 
     async def leave(self, _):
         await self.protoo.close()

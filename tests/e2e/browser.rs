@@ -45,6 +45,15 @@ impl Browser {
         }
     }
 
+    /// As [`Browser::start`], with more flags.
+    pub fn start_with(flags: &[&str]) -> Self {
+        let slot = BrowserSlots::take(1);
+        Self {
+            driver: chromium_with(flags),
+            _slot: Some(slot),
+        }
+    }
+
     /// As [`Browser::start`], while no other browser runs.
     pub fn start_alone() -> Self {
         let slot = BrowserSlots::take(2);
@@ -159,6 +168,13 @@ impl Browser {
 /// Starts the driver of Chromium.
 pub fn chromium() -> Driver {
     drive(Command::new("node"))
+}
+
+/// The same with more flags.
+pub fn chromium_with(flags: &[&str]) -> Driver {
+    let mut node = Command::new("node");
+    node.env("CHROMIUM_FLAGS", json!(flags).to_string());
+    drive(node)
 }
 
 /// The same in a network of its own.

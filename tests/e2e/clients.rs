@@ -52,7 +52,22 @@ fn page_url(version: &str) -> String {
 }
 
 /// A helper of `tests/clients`.
-fn program(interpreter: &Path, script: &str, server: &Server) -> SharedDriver {
+pub fn program(interpreter: &Path, script: &str, server: &Server) -> SharedDriver {
+    Rc::new(RefCell::new(Driver::start(command(
+        interpreter,
+        script,
+        server,
+    ))))
+}
+
+/// Firefox, with more preferences.
+pub fn firefox(server: &Server, preferences: &Value) -> SharedDriver {
+    let mut command = command(Path::new("node"), "firefox.mjs", server);
+    command.env("FIREFOX_PREFERENCES", preferences.to_string());
+    Rc::new(RefCell::new(Driver::start(command)))
+}
+
+fn command(interpreter: &Path, script: &str, server: &Server) -> Command {
     let certificate = server.dir().join("certs/fullchain.pem");
     let mut command = Command::new(interpreter);
     command
@@ -62,7 +77,7 @@ fn program(interpreter: &Path, script: &str, server: &Server) -> SharedDriver {
         .env("PYTHONDONTWRITEBYTECODE", "1")
         .env("NODE_EXTRA_CA_CERTS", &certificate)
         .env("SSL_CERT_FILE", &certificate);
-    Rc::new(RefCell::new(Driver::start(command)))
+    command
 }
 
 /// The interpreter of the virtual environment with the pinned packages.
@@ -96,7 +111,7 @@ impl Participant {
         page
     }
 
-    fn program(driver: SharedDriver, id: &'static str) -> Self {
+    pub fn program(driver: SharedDriver, id: &'static str) -> Self {
         Self {
             driver,
             is_page: false,
@@ -392,6 +407,8 @@ fn pymediasoup_calls_chromium() {
     python.call("sendMedia", json!({}));
     page.sees_and_hears(&python);
     python.sees_and_hears(&page);
+    // The server begins one of its handshakes, and answers the other.
+    assert_eq!(python.stats()["dtlsRoles"], json!(["server", "client"]));
     for participant in [&page, &python] {
         participant.open_data_channels();
     }
@@ -451,7 +468,7 @@ fn aiortc_in_node_echoes_chromium() {
 
 /// An address of this machine that is not loopback: Firefox sends nothing to a
 /// candidate on loopback.
-fn own_address() -> IpAddr {
+pub fn own_address() -> IpAddr {
     // Nothing is sent: the kernel says which address it would send from.
     let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
     socket

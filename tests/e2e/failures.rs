@@ -299,6 +299,9 @@ async fn the_configuration_tells_what_a_worker_does() {
         "unknown",
         "refusedChecks",
         "refused",
+        "tooLong",
+        "wrongStream",
+        "falseReports",
         "sendErrors",
     ] {
         assert!(number(&format!("/stats/droppedByReason/{reason}")) >= 0.0);

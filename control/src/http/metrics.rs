@@ -202,11 +202,14 @@ const COUNTERS: Counters = [
 type Reason<T> = (&'static str, fn(&T) -> u64);
 
 /// Why datagrams are dropped.
-const REASONS: [Reason<DroppedDatagrams>; 6] = [
+const REASONS: [Reason<DroppedDatagrams>; 9] = [
     ("unparsable", |it| it.unparsable),
     ("unknown", |it| it.unknown),
     ("refused_check", |it| it.refused_checks),
     ("refused", |it| it.refused),
+    ("too_long", |it| it.too_long),
+    ("wrong_stream", |it| it.wrong_stream),
+    ("false_report", |it| it.false_reports),
     ("slow_reader_video", |it| it.slow_video),
     ("slow_reader", |it| it.slow_full),
 ];

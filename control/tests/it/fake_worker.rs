@@ -365,6 +365,9 @@ fn dump() -> DumpResponse {
             refused: 3,
             slow_video: 4,
             slow_full: 0,
+            too_long: 5,
+            wrong_stream: 6,
+            false_reports: 7,
         }),
         tcp: Some(TcpConnections {
             open: 5,

@@ -575,6 +575,7 @@ async fn the_configuration_tells_of_each_worker() {
         stats["droppedByReason"],
         json!({
             "unparsable": 1, "unknown": 2, "refusedChecks": 0, "refused": 3,
+            "tooLong": 5, "wrongStream": 6, "falseReports": 7,
             "slowReaders": 4, "sendErrors": 0, "dataMessages": 0,
         })
     );

@@ -131,8 +131,15 @@ pub struct Dropped {
     /// Connectivity checks that were not authentic, or for an address that
     /// another transport holds.
     pub refused_checks: u64,
-    /// What its transport did not take, or could not send.
+    /// What its transport did not take, or could not send, for another reason than those
+    /// below.
     pub refused: u64,
+    /// RTP and RTCP that is longer than any network passes in one piece.
+    pub too_long: u64,
+    /// RTP of an SSRC, or with a payload type, that no producer has.
+    pub wrong_stream: u64,
+    /// RTCP to a plain transport about streams that are not there.
+    pub false_reports: u64,
     /// Video for a client that does not read its TCP connection fast enough.
     pub slow_video: u64,
 }
@@ -140,7 +147,9 @@ pub struct Dropped {
 impl Dropped {
     /// All of them.
     pub fn total(&self) -> u64 {
-        self.unparsable + self.unknown + self.refused_checks + self.refused + self.slow_video
+        let refused = self.refused_checks + self.refused + self.too_long;
+        let about_streams = self.wrong_stream + self.false_reports;
+        self.unparsable + self.unknown + refused + about_streams + self.slow_video
     }
 }
 

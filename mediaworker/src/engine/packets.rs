@@ -196,6 +196,8 @@ impl Engine {
     ) {
         self.send(now, key, &mut out.datagrams);
         self.counters.dropped.refused += std::mem::take(&mut out.dropped);
+        self.counters.dropped.too_long += std::mem::take(&mut out.too_long);
+        self.counters.dropped.wrong_stream += std::mem::take(&mut out.wrong_stream);
         self.counters.dropped.slow_video += std::mem::take(&mut out.slow_video);
         let mut touched = false;
         for received in out.received.drain(..) {

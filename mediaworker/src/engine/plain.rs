@@ -126,6 +126,9 @@ impl Engine {
             Taken::Used => {}
             Taken::Unparsable => dropped.unparsable += 1,
             Taken::Foreign => dropped.unknown += 1,
+            Taken::TooLong => dropped.too_long += 1,
+            Taken::WrongStream => dropped.wrong_stream += 1,
+            Taken::FalseReport => dropped.false_reports += 1,
             Taken::Refused => dropped.refused += 1,
         }
     }

@@ -62,8 +62,13 @@ pub enum Taken {
     Unparsable,
     /// It is not from the remote.
     Foreign,
-    /// It is of no use here: of no stream, not what the port is for, too long, or
-    /// it came before.
+    /// It is longer than any network passes in one piece.
+    TooLong,
+    /// It is of an SSRC, or has a payload type, that no producer has.
+    WrongStream,
+    /// It is RTCP about streams that are not there.
+    FalseReport,
+    /// It is of no use here: not what the port is for, not authentic, or it came before.
     Refused,
 }
 
@@ -229,7 +234,10 @@ impl PlainTransport {
             Channel::Rtp => kind == PacketKind::Rtp || self.remote.is_muxed(),
             Channel::Rtcp => kind == PacketKind::Rtcp,
         };
-        if datagram.len() > MAX_LEN || !is_expected {
+        if datagram.len() > MAX_LEN {
+            return Taken::TooLong;
+        }
+        if !is_expected {
             return Taken::Refused;
         }
         self.traffic.received.add(now, datagram.len());
@@ -297,6 +305,7 @@ impl PlainTransport {
         let len = datagram.len();
         let (received, again) = match self.receiving.receive(now, datagram, len) {
             Arrival::Media { received, again } => (received, again),
+            Arrival::Kept | Arrival::WrongType => return Taken::WrongStream,
             Arrival::Padding | Arrival::Refused => return Taken::Refused,
             Arrival::Unparsable => return Taken::Unparsable,
         };
@@ -311,7 +320,7 @@ impl PlainTransport {
         let mut taken = Taken::Used;
         for heard in all {
             if !self.heed(now, wall, heard, out) {
-                taken = Taken::Refused;
+                taken = Taken::FalseReport;
             }
         }
         self.send_queue(now, out);

@@ -151,6 +151,8 @@ pub struct Receiving {
     counted: bool,
     /// Packets that came before their producer was there.
     early: Vec<Early>,
+    /// How many of those no producer has come for since this was asked last.
+    unclaimed: u64,
     /// What the client is told of its packets, by transport-cc.
     recorder: Recorder,
     /// A stream of the client, as transport-cc wants to name one.

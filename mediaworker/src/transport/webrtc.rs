@@ -7,6 +7,7 @@
 
 mod advancing;
 mod building;
+mod held;
 mod passing;
 
 use std::rc::Rc;
@@ -30,6 +31,7 @@ use super::srtp::Opener;
 use super::stats::Traffic;
 use super::{ConnectionKey, PacketKind, TransportError, Tuple, sctp};
 use building::{build, feed, remote_ice};
+use held::Held;
 
 pub use super::media::RouterMedia;
 
@@ -77,8 +79,12 @@ pub struct Output {
     pub bandwidth_changed: bool,
     /// ICE or DTLS state is another now.
     pub state_changed: bool,
-    /// Packets or datagrams that were not taken in.
+    /// Packets or datagrams that were not taken in, for another reason than the next two.
     pub dropped: u64,
+    /// Packets that were longer than any network passes in one piece.
+    pub too_long: u64,
+    /// Packets of an SSRC, or with a payload type, that no producer has.
+    pub wrong_stream: u64,
     /// Packets of video that were not sent because the client's TCP connection is slow.
     pub slow_video: u64,
     /// The transport is dead: why.
@@ -105,6 +111,7 @@ pub struct WebRtcTransport {
     ssrc: u32,
     pub(super) data: DataChannels,
     early: Vec<Vec<u8>>,
+    held: Held,
     rtc_timeout: Option<Instant>,
     /// The handshake to start once ICE knows where the client is, and whether as
     /// DTLS client. A handshake that nobody can receive would only time out.
@@ -140,6 +147,7 @@ impl WebRtcTransport {
             ssrc: rand::random_range(1..=u32::MAX),
             data,
             early: Vec::new(),
+            held: Held::default(),
             rtc_timeout: None,
             pending: None,
             resends: ResendBudget::default(),
@@ -234,8 +242,12 @@ impl WebRtcTransport {
                 return;
             }
             PacketKind::Dtls => {}
-            PacketKind::Rtp | PacketKind::Rtcp if datagram.len() <= MAX_RTP_LEN => {}
-            _ => {
+            PacketKind::Rtp | PacketKind::Rtcp if datagram.len() > MAX_RTP_LEN => {
+                out.too_long += 1;
+                return;
+            }
+            PacketKind::Rtp | PacketKind::Rtcp => {}
+            PacketKind::Stun => {
                 out.dropped += 1;
                 return;
             }
@@ -452,6 +464,7 @@ impl WebRtcTransport {
         if crypto::take_sctp_established() {
             self.data.set_established();
         }
+        self.release(now, out);
     }
 
     /// True when ICE and DTLS let media flow.

@@ -15,6 +15,7 @@ mod connecting;
 mod data;
 mod data_limits;
 mod descriptor;
+mod early;
 mod handshakes;
 mod hostile;
 mod late;

@@ -466,6 +466,9 @@ fn what_is_not_the_senders_changes_nothing() {
             unparsable: before.unparsable + more.unparsable,
             unknown: before.unknown + more.unknown,
             refused: before.refused + more.refused,
+            too_long: before.too_long + more.too_long,
+            wrong_stream: before.wrong_stream + more.wrong_stream,
+            false_reports: before.false_reports + more.false_reports,
             ..before
         };
         assert_eq!(
@@ -487,6 +490,18 @@ fn what_is_not_the_senders_changes_nothing() {
         unknown: 1,
         ..Default::default()
     };
+    let too_long = Dropped {
+        too_long: 1,
+        ..Default::default()
+    };
+    let wrong_stream = Dropped {
+        wrong_stream: 1,
+        ..Default::default()
+    };
+    let false_report = Dropped {
+        false_reports: 1,
+        ..Default::default()
+    };
     let report = {
         let report = SenderReport::builder(2222);
         let mut bytes = vec![0; report.calculate_size().unwrap()];
@@ -499,9 +514,9 @@ fn what_is_not_the_senders_changes_nothing() {
         (vec![0; 20], unparsable),
         (vec![0x80; 5], unparsable),
         (vec![22; 60], unparsable),
-        (rtp(100, 2222, 10), refused),
-        (rtp(101, 2221, 10), refused),
-        (rtp(101, 2222, 65_000), refused),
+        (rtp(100, 2222, 10), wrong_stream),
+        (rtp(101, 2221, 10), wrong_stream),
+        (rtp(101, 2222, 65_000), too_long),
         // RTCP has its own port.
         (report.clone(), refused),
     ] {
@@ -563,7 +578,7 @@ fn what_is_not_the_senders_changes_nothing() {
         report.write_into(&mut bytes).unwrap();
         bytes
     };
-    check(&mut network, rtcp(address(6001)), &lie, refused);
+    check(&mut network, rtcp(address(6001)), &lie, false_report);
     check(&mut network, rtcp(address(6001)), &lie[..30], unparsable);
     // To a port that nobody has any more.
     check(

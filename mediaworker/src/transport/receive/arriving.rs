@@ -40,7 +40,11 @@ pub enum Arrival {
     },
     /// It has nothing in it; it only finds out what passes.
     Padding,
-    /// It is of no use: of no producer, not of its codec, or it came before.
+    /// No producer has its SSRC. It is kept for a while, for one that may come.
+    Kept,
+    /// Its payload type is not that of its producer.
+    WrongType,
+    /// It is of no use: it came before, or its producer is being removed.
     Refused,
     /// It is no RTP packet.
     Unparsable,
@@ -89,7 +93,7 @@ impl Receiving {
         }
         let Some(bound) = self.find(now, &packet, &said) else {
             self.keep_early(Early { told, ..arrived });
-            return Arrival::Refused;
+            return Arrival::Kept;
         };
         self.some_ssrc = packet.ssrc();
         self.deliver(now, bound, &packet, said.values, len)
@@ -198,7 +202,7 @@ impl Receiving {
             (true, Some((number, original))) if types.rtx == Some(pt) => {
                 (u16::from_be_bytes(*number), original)
             }
-            _ => return Arrival::Refused,
+            _ => return Arrival::WrongType,
         };
         let Some(ssrc) = stream.ssrc else {
             return Arrival::Refused;
@@ -265,8 +269,12 @@ impl Receiving {
     fn keep_early(&mut self, early: Early<&[u8]>) {
         let now = early.came;
         let is_fresh = |it: &Early| now.saturating_duration_since(it.came) < EARLY_FOR;
+        let before = self.early.len();
         self.early.retain(is_fresh);
-        if self.early.len() < MAX_EARLY {
+        self.unclaimed += (before - self.early.len()) as u64;
+        if self.early.len() >= MAX_EARLY {
+            self.unclaimed += 1;
+        } else {
             self.early.push(Early {
                 came: now,
                 rtp: early.rtp.into(),
@@ -276,11 +284,17 @@ impl Receiving {
         }
     }
 
+    /// How many packets no producer has come for since the last call.
+    pub fn take_unclaimed(&mut self) -> u64 {
+        std::mem::take(&mut self.unclaimed)
+    }
+
     /// What is kept of a producer that is there now.
     pub(super) fn take_early(&mut self, now: Instant) -> Vec<Received> {
         let mut taken = Vec::new();
         for early in std::mem::take(&mut self.early) {
             if now.saturating_duration_since(early.came) >= EARLY_FOR {
+                self.unclaimed += 1;
                 continue;
             }
             let arrived = Early {

@@ -176,7 +176,7 @@ impl WebRtcTransport {
     /// Opens an RTP packet of the client, and finds out whose it is.
     pub(super) fn take_rtp(&mut self, now: Instant, rtp: &[u8], out: &mut Output) {
         let Some(opener) = self.opener.as_mut() else {
-            out.dropped += 1;
+            out.dropped += u64::from(!self.hold(now, PacketKind::Rtp, rtp));
             return;
         };
         let mut clear = std::mem::take(&mut out.clear);
@@ -195,9 +195,11 @@ impl WebRtcTransport {
                 self.traffic.media_received(now, rtp.len(), again);
                 out.received.push(received);
             }
-            Arrival::Padding => {}
+            Arrival::Padding | Arrival::Kept => {}
+            Arrival::WrongType => out.wrong_stream += 1,
             Arrival::Refused | Arrival::Unparsable => out.dropped += 1,
         }
+        out.wrong_stream += self.receiving.take_unclaimed();
         if self.receiving.is_abused() {
             out.failed = Some("changes its SSRCs too often".into());
         }
@@ -206,8 +208,11 @@ impl WebRtcTransport {
     /// Opens RTCP of the client, and does what it asks for.
     pub(super) fn take_rtcp(&mut self, now: Instant, rtcp: &[u8], out: &mut Output) {
         let mut packet = rtcp.to_vec();
-        let opener = self.opener.as_mut();
-        if opener.and_then(|it| it.rtcp(&mut packet)).is_none() {
+        let Some(opener) = self.opener.as_mut() else {
+            out.dropped += u64::from(!self.hold(now, PacketKind::Rtcp, rtcp));
+            return;
+        };
+        if opener.rtcp(&mut packet).is_none() {
             out.dropped += 1;
             return;
         }
