@@ -113,6 +113,9 @@ pub struct Config {
     /// Time that a broadcaster may be without a transport
     /// (`ROOM_BROADCASTER_TIMEOUT`), 1 second to 1 day.
     pub room_broadcaster_timeout: Duration,
+    /// Silence after which a broadcaster's stream has the score 0
+    /// (`ROOM_BROADCASTER_SILENCE`), 1 second to 1 hour; `None`: what everybody's has.
+    pub room_broadcaster_silence: Option<Duration>,
     /// A peer's connection creates the room that it names (`ROOM_AUTO_CREATE`).
     pub room_auto_create: bool,
     /// Life of a room that was made over HTTP and that nobody joins
@@ -356,6 +359,9 @@ impl Config {
             room_broadcaster_timeout: sources.required(&s::ROOM_BROADCASTER_TIMEOUT, |raw| {
                 v::number(raw, 1..=s::MAX_SECONDS).map(Duration::from_secs)
             })?,
+            room_broadcaster_silence: sources.optional(&s::ROOM_BROADCASTER_SILENCE, |raw| {
+                v::number(raw, 1..=s::MAX_SILENCE_SECONDS).map(Duration::from_secs)
+            })?,
             room_auto_create: sources.required(&s::ROOM_AUTO_CREATE, v::boolean)?,
             room_empty_timeout: sources.required(&s::ROOM_EMPTY_TIMEOUT, |raw| {
                 v::number(raw, 1..=s::MAX_SECONDS).map(Duration::from_secs)
@@ -472,6 +478,7 @@ impl Config {
                 "maxPeers": self.room_max_peers,
                 "maxBroadcasters": self.room_max_broadcasters,
                 "broadcasterTimeoutSeconds": self.room_broadcaster_timeout.as_secs(),
+                "broadcasterSilenceSeconds": self.room_broadcaster_silence.map(|it| it.as_secs()),
                 "autoCreate": self.room_auto_create,
                 "emptyTimeoutSeconds": self.room_empty_timeout.as_secs(),
                 "joinTimeoutSeconds": self.room_join_timeout.as_secs(),
@@ -542,6 +549,7 @@ impl Default for Config {
             room_max_peers: 100,
             room_max_broadcasters: 16,
             room_broadcaster_timeout: Duration::from_secs(60),
+            room_broadcaster_silence: None,
             room_auto_create: true,
             room_empty_timeout: Duration::from_secs(300),
             webhook_secret: None,

@@ -36,6 +36,8 @@ pub const MAX_CONSUMER_REPLICAS: u8 = 100;
 pub const MAX_BITRATE: u64 = 1_000_000_000;
 /// Longest time that can be set, seconds.
 pub const MAX_SECONDS: u64 = 86_400;
+/// Longest silence of a broadcaster's stream that leaves its score alone, seconds.
+pub const MAX_SILENCE_SECONDS: u64 = 3_600;
 /// Longest life of a login for a TURN server, seconds.
 pub const MAX_TURN_SECONDS: u64 = 604_800;
 
@@ -318,6 +320,11 @@ settings! {
         help: "Seconds that a broadcaster may be without a transport; then it is removed",
         default: "60",
         allowed: "1 to 86400",
+    }
+    ROOM_BROADCASTER_SILENCE {
+        help: "Seconds without a packet after which a broadcaster's stream has the score 0",
+        unset: "as for everybody: 1.5 of video, 5 of audio",
+        allowed: "1 to 3600",
     }
     ROOM_EMPTY_TIMEOUT {
         help: "Seconds until a room that was made over HTTP and that nobody joined is closed",

@@ -88,6 +88,7 @@ pub fn produce_request(
         header_extensions: producer_header_extensions(producer.kind, rtp_parameters, router),
         encodings: producer_encodings(rtp_parameters),
         paused,
+        silence_ms: None,
     }
 }
 

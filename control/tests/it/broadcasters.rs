@@ -610,3 +610,27 @@ async fn messages_of_a_broadcaster() {
     let closed = alice.notified("dataConsumerClosed").await;
     assert_eq!(closed["dataConsumerId"], offer["id"]);
 }
+
+/// What the worker is told of the silence that a stream's score stands.
+#[tokio::test]
+async fn the_silence_of_broadcasters_is_a_setting() {
+    for silence in [None, Some(7)] {
+        let mut config = config();
+        config.room_broadcaster_silence = silence.map(Duration::from_secs);
+        let server = TestServer::start_with(config, Timings::default()).await;
+        let mut alice = server.connect("room", "alice").await;
+        alice.join("Alice").await;
+        create(&server, "film").await;
+        let transport = transport(&server, "film").await;
+        produce(&server, &transport, "audio").await;
+        let produced = |call: &Call| match call {
+            Call::Produce(request) => Some(request.silence_ms),
+            _ => None,
+        };
+        let told = server.worker.wait_for(produced).await;
+        assert_eq!(
+            told,
+            silence.map(|it: u64| u32::try_from(it * 1000).unwrap())
+        );
+    }
+}

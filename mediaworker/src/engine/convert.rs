@@ -1,6 +1,8 @@
 //! From the control plane's messages to what transports and routers take, every
 //! field checked.
 
+use std::time::Duration;
+
 use proto::{ConsumerSpec as ProtoConsumer, MediaKind as ProtoKind, ProduceRequest, RouterCodec};
 use router::{Codec, MAX_SPATIAL_LAYERS, MAX_TEMPORAL_LAYERS, SpatialDependency, StreamLayers};
 use str0m::media::MediaKind;
@@ -76,7 +78,13 @@ pub fn producer(request: &ProduceRequest) -> Result<ProducerSpec, TransportError
             })
         })
         .collect::<Result<_, TransportError>>()?;
+    if request.silence_ms == Some(0) {
+        let text = "silence_ms: must be more than 0";
+        return Err(TransportError::Invalid(text.into()));
+    }
+    let silence = request.silence_ms.map(u64::from);
     Ok(ProducerSpec {
+        silence: silence.map(Duration::from_millis),
         kind: media_kind(request.kind)?,
         mid: request.mid.clone(),
         codecs,

@@ -91,6 +91,8 @@ pub struct ProducerSpec {
     pub encodings: Vec<Encoding>,
     /// The layers within each encoding.
     pub layers: StreamLayers,
+    /// Silence after which an encoding counts as gone; else what its kind has.
+    pub silence: Option<Duration>,
 }
 
 /// A packet of a producer.

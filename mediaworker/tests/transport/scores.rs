@@ -4,8 +4,11 @@ use std::time::Duration;
 
 use proto::event::Event;
 
+use test_peer::PeerConfig;
+use test_peer::str0m::media::MediaKind;
+
 use crate::network::{Conditions, Network};
-use crate::room::{Source, call, run};
+use crate::room::{Source, call, call_with, produce_request, run};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -135,4 +138,39 @@ fn nobody_hears_of_what_is_closed() {
     network.run_for(10 * SECOND);
     let silence = proto::ActiveSpeaker::default();
     assert_eq!(network.events, [Event::ActiveSpeaker(silence)]);
+}
+
+/// As control asks for where a broadcaster's streams are allowed longer silences.
+#[test]
+fn how_long_a_producer_may_be_silent_can_be_said() {
+    let change = |request: &mut proto::ProduceRequest| request.silence_ms = Some(8_000);
+    let (mut network, mut audio, mut video) = call_with(6, change, PeerConfig::sending());
+    run(&mut network, &mut [&mut audio, &mut video], 3 * SECOND);
+    network.run_for(7 * SECOND);
+    for producer in ["mic", "cam"] {
+        assert_eq!(told(&network, producer), [10], "{producer}");
+    }
+    network.run_for(3 * SECOND);
+    for producer in ["mic", "cam"] {
+        assert_eq!(told(&network, producer), [10, 0], "{producer}");
+    }
+    let mut request = produce_request("send", "other", MediaKind::Audio, 9000);
+    request.silence_ms = Some(0);
+    let error = network.engine.produce(network.now, &request).unwrap_err();
+    assert!(error.to_string().contains("silence_ms"), "{error}");
+}
+
+/// Of one that has never sent anything, nobody hears anything good.
+#[test]
+fn a_producer_that_has_never_sent_has_no_score() {
+    let (mut network, mut audio, _) = call(7);
+    run(&mut network, &mut [&mut audio], 10 * SECOND);
+    assert!(told(&network, "cam").iter().all(|score| *score == 0));
+    let score = network.engine.resume_consumer(network.now, "v").unwrap();
+    assert_eq!(score.producer_score, 0);
+    let consumer = consumer_told(&network, "v");
+    assert!(
+        consumer.iter().all(|(_, producer)| *producer == 0),
+        "{consumer:?}"
+    );
 }

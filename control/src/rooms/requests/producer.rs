@@ -32,9 +32,14 @@ pub(super) async fn produce(
     let negotiated = negotiate(room, session, &transport_id, data)?;
     let app_data = app_data(room, session, data)?;
     let media = room.router.clone();
-    let request =
+    let mut request =
         ortc::worker::produce_request(&transport_id, &id, &negotiated, &media.capabilities, false);
+    let silence = room.config.room_broadcaster_silence;
     let peer = room.peer(session)?;
+    if peer.is_broadcaster {
+        let millis = silence.map(|it| u32::try_from(it.as_millis()).unwrap_or(u32::MAX));
+        request.silence_ms = millis;
+    }
     let transport = peer.transport(&transport_id)?;
     transport.receive_ids.add(&id, &negotiated.rtp_parameters)?;
     peer.producers.push(Producer {

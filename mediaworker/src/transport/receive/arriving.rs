@@ -224,7 +224,7 @@ impl Receiving {
             payload: Arc::from(payload),
             arrived: now,
         };
-        let inbound = stream.inbound(now, kind, types.clock_rate, paused);
+        let inbound = stream.inbound(now, &entry.spec, types.clock_rate, paused);
         inbound.receive(&packet, len, place);
         let report = stream.last_report();
         let captured = report.and_then(|report| {

@@ -42,12 +42,13 @@ pub struct Inbound {
 }
 
 impl Inbound {
-    /// An encoding whose first packet has just come.
-    pub fn new(now: Instant, kind: MediaKind, clock_rate: u32) -> Self {
-        let silence = match kind {
+    /// An encoding whose first packet has just come. `silence`: after which it counts as
+    /// gone, if it is not that of its kind.
+    pub fn new(now: Instant, kind: MediaKind, clock_rate: u32, silence: Option<Duration>) -> Self {
+        let silence = silence.unwrap_or(match kind {
             MediaKind::Audio => AUDIO_SILENCE,
             MediaKind::Video => VIDEO_SILENCE,
-        };
+        });
         Self {
             ssrc: 0,
             clock_rate,

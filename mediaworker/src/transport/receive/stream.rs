@@ -8,7 +8,7 @@ use str0m::media::MediaKind;
 use super::inbound::Inbound;
 use super::missing::Missing;
 use super::order::{Arrival, Order};
-use super::{Encoding, ProducerCodec};
+use super::{Encoding, ProducerCodec, ProducerSpec};
 use crate::transport::clock::Report;
 use crate::transport::rtcp::asking::{Block, Request};
 use crate::transport::stats::Feedback;
@@ -140,19 +140,19 @@ impl Stream {
         })
     }
 
-    /// What is counted of it. `paused`: that of its producer.
+    /// What is counted of it. `spec`, `paused`: those of its producer.
     pub fn inbound(
         &mut self,
         now: Instant,
-        kind: MediaKind,
+        spec: &ProducerSpec,
         clock_rate: u32,
         paused: bool,
     ) -> &mut Inbound {
         if self.next_report.is_none() {
-            self.next_report = Some(now + interval(kind));
+            self.next_report = Some(now + interval(spec.kind));
         }
         self.inbound.get_or_insert_with(|| {
-            let mut inbound = Inbound::new(now, kind, clock_rate);
+            let mut inbound = Inbound::new(now, spec.kind, clock_rate, spec.silence);
             if paused {
                 inbound.set_paused(now, true);
             }

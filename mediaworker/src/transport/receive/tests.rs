@@ -47,6 +47,7 @@ fn camera(mid: &str, rids: &[&str]) -> ProducerSpec {
             rids => rids.iter().map(|rid| encoding(Some(rid))).collect(),
         },
         layers: StreamLayers::default(),
+        silence: None,
     }
 }
 
