@@ -111,6 +111,7 @@ fn call(sent: Sent, descriptor: bool) -> Network {
             ..ProducerEncoding::default()
         }],
         paused: false,
+        silence_ms: None,
     };
     network.engine.produce(network.now, &request).unwrap();
     network.clients[b].peer.expect_stream("c", kind, 5000, None);

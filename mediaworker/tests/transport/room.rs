@@ -100,6 +100,7 @@ pub fn produce_request(transport: &str, id: &str, kind: MediaKind, ssrc: u32) ->
             layers: None,
         }],
         paused: false,
+        silence_ms: None,
     }
 }
 
