@@ -14,6 +14,9 @@ use crate::camera::Camera;
 use crate::https::request;
 use crate::server::{DEADLINE, Options, Server, wait_until};
 
+/// Length of the recording of a browser, seconds.
+const RECORDING: u64 = 30;
+
 /// A program that runs, and is ended with the test.
 pub struct Running(Child);
 
@@ -35,7 +38,11 @@ impl Running {
     }
 
     fn end(&mut self) -> bool {
-        let end = Instant::now() + DEADLINE;
+        self.end_within(DEADLINE)
+    }
+
+    fn end_within(&mut self, time: Duration) -> bool {
+        let end = Instant::now() + time;
         while Instant::now() < end {
             if let Some(status) = self.0.try_wait().unwrap() {
                 return status.success();
@@ -172,9 +179,14 @@ fn a_browser_sees_and_hears_what_ffmpeg_sends_and_is_recorded() {
     assert_eq!(request("DELETE", &url, &[], "").0, 404);
 
     let takes = folder.path().join("takes");
-    let mut recorder = Running::start(recipe(&server, "record", &takes).args(["--seconds", "8"]));
-    assert!(recorder.end(), "the recorder fails");
-    check_recording(&takes.join("alice.webm"), 8.0, 10.0);
+    let mut recorder = recipe(&server, "record", &takes);
+    let seconds = RECORDING.to_string();
+    let mut recorder = Running::start(recorder.args(["--seconds", &seconds]));
+    assert!(
+        recorder.end_within(Duration::from_secs(RECORDING) + DEADLINE),
+        "the recorder fails"
+    );
+    check_recording(&takes.join("alice.webm"), RECORDING as f64, 10.0);
 }
 
 fn recipe(server: &Server, command: &str, what: &Path) -> Command {
@@ -389,6 +401,7 @@ fn check_recording(path: &Path, expected: f64, pictures: f64) {
             .windows(2)
             .map(|pair| pair[1] - pair[0])
             .fold(0.0, f64::max);
+        println!("figure: ffprobe: {name}: {length:.2} s, longest gap {gap:.3} s");
         // An encoder on a busy machine skips some, but what is lost is more.
         assert!(gap < 1.0, "{name}: a gap of {gap} s");
     }
@@ -405,6 +418,10 @@ fn check_recording(path: &Path, expected: f64, pictures: f64) {
             45.0
         };
         let frames = seconds(&stream["nb_read_frames"]);
+        println!(
+            "figure: ffprobe: {}: {frames} frames decoded",
+            stream["codec_name"]
+        );
         assert!(frames > per_second * (expected - 4.0), "{stream}");
     }
 }
