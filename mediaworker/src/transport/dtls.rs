@@ -115,12 +115,7 @@ impl DtlsInstance for EitherVersion {
         if let Some(waiting) = self.waiting.take() {
             return self.wait_for_version(waiting, packet);
         }
-        match self.inner.handle_packet(packet) {
-            // Not the beginning of an answer to a ClientHello in both versions: what has
-            // overtaken that, or comes from somebody else. It will be sent again.
-            Err(_) if self.inner.protocol_version().is_none() => Ok(()),
-            result => result,
-        }
+        self.inner.handle_packet(packet)
     }
 
     fn poll_output<'a>(&mut self, buf: &'a mut [u8]) -> DtlsOutput<'a> {

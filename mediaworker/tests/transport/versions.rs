@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use mediaworker::transport::{Protocol, Tuple};
 use test_peer::PeerConfig;
 use test_peer::str0m::config::DtlsVersion;
 use test_peer::str0m::media::MediaKind;
 
-use crate::network::{Conditions, Network, remote};
+use crate::network::{Conditions, Network, remote, server_address};
 use crate::room::{Source, consume, create_router, produce, produce_request, run, stream};
 
 const MS: Duration = Duration::from_millis(1);
@@ -221,5 +222,30 @@ fn fragments_that_come_before_the_connect_command_are_kept() {
         assert!(network.now - before < 200 * MS, "{version}");
         let peer = &mut network.clients[client].peer;
         assert_eq!(peer.dtls_version(), Some(agreed));
+    }
+}
+
+/// The next datagram of the remote's answer, as a server with a long certificate sends it.
+#[test]
+fn what_overtakes_the_answer_to_our_client_hello_does_no_harm() {
+    for (version, agreed) in VERSIONS {
+        let (mut network, client) = room(version);
+        let created = network.create_transport("t", true);
+        network.connect_to(client, "t", &created, false);
+        // Our ClientHello is under way, and nothing has been answered.
+        network.run_for(15 * MS);
+        let mut certificate = vec![22, 0xFE, 0xFD, 0, 0, 0, 0, 0, 0, 0, 1, 0, 112];
+        certificate.extend([11, 0, 0, 100, 0, 1, 0, 0, 0, 0, 0, 100]);
+        certificate.resize(13 + 112, 0x30);
+        let from = Tuple {
+            remote: network.clients[client].address,
+            local: server_address().ip(),
+            protocol: Protocol::Udp,
+        };
+        network.engine.receive(network.now, from, &certificate);
+        network.run_until("connected", |n| n.clients[client].peer.connected);
+        let peer = &mut network.clients[client].peer;
+        assert_eq!(peer.dtls_version(), Some(agreed));
+        assert_eq!(network.closed_reason("t"), None);
     }
 }
