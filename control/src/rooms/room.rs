@@ -425,7 +425,7 @@ impl Room {
         }
     }
 
-    async fn close_transport(&self, transport_id: String) {
+    pub(super) async fn close_transport(&self, transport_id: String) {
         let transport = transport_id.clone();
         let request = proto::CloseTransportRequest { transport_id };
         if let Err(error) = self.worker.client.close_transport(request).await {

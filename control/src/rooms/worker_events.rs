@@ -58,8 +58,8 @@ impl Room {
     }
 
     /// A peer that ends with its transports ends when one of them has lost its
-    /// client. The worker keeps such a transport, and others may wait for ICE to
-    /// come back.
+    /// client. A broadcaster's transport ends alone. The worker keeps such a transport,
+    /// and other peers may restart ICE on it.
     async fn on_transport_state(&mut self, state: &TransportStateChanged) {
         let (ice, dtls) = (state.ice_state(), state.dtls_state());
         let transport = state.transport_id.as_str();
@@ -74,6 +74,11 @@ impl Room {
         if self.ends_with_its_transports(session) {
             info!(room = %self.id, peer, transport, ?ice, ?dtls, "peer lost with its transport");
             self.close_peer(session, Close::MEDIA_LOST).await;
+        } else if ice == IceState::Disconnected && self.is_broadcaster(session) {
+            // It has no request to restart ICE: who comes back makes another one.
+            info!(room = %self.id, peer, transport, "a broadcaster's transport has lost it");
+            self.close_transport(transport.to_owned()).await;
+            self.forget_transport(session, transport);
         }
     }
 
@@ -100,6 +105,11 @@ impl Room {
         let has_it = |peer: &Peer| peer.transports.iter().any(|t| t.id == transport_id);
         let owner = self.peers.iter().find(|(_, peer)| has_it(peer));
         owner.map(|(session, _)| *session)
+    }
+
+    fn is_broadcaster(&self, session: SessionId) -> bool {
+        let peer = self.peers.get(&session);
+        peer.is_some_and(|peer| peer.is_broadcaster)
     }
 
     fn ends_with_its_transports(&self, session: SessionId) -> bool {

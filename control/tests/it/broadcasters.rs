@@ -634,3 +634,37 @@ async fn the_silence_of_broadcasters_is_a_setting() {
         );
     }
 }
+
+/// Its program was killed: consent expires, and what it sent ends for everybody.
+#[tokio::test]
+async fn a_transport_that_is_not_heard_of_any_more_is_closed() {
+    let timings = Timings {
+        broadcaster: Duration::from_millis(300),
+        ..Timings::default()
+    };
+    let server = TestServer::start_with(config(), timings).await;
+    let mut alice = server.connect("room", "alice").await;
+    alice.join("Alice").await;
+    alice.recv_transport().await;
+    create(&server, "film").await;
+    let film = transport(&server, "film").await;
+    produce(&server, &film, "audio").await;
+    let consumer = alice.take_consumer().await;
+    let id = film.rsplit('/').next().unwrap().to_owned();
+    let lost = proto::TransportStateChanged {
+        transport_id: id.clone(),
+        ice_state: proto::IceState::Disconnected.into(),
+        dtls_state: proto::DtlsState::Connected.into(),
+        ..Default::default()
+    };
+    server.worker_says(Event::TransportState(lost)).await;
+    let closed = alice.notified("consumerClosed").await;
+    assert_eq!(closed["consumerId"], consumer["id"]);
+    let closed = |call: &Call| match call {
+        Call::CloseTransport(request) => Some(request.transport_id.clone()),
+        _ => None,
+    };
+    assert_eq!(server.worker.wait_for(closed).await, id);
+    let closed = alice.notified("peerClosed").await;
+    assert_eq!(closed, json!({ "peerId": "film" }));
+}
