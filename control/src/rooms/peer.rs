@@ -94,6 +94,8 @@ pub(super) struct Transport {
     pub plain: bool,
     /// connectWebRtcTransport, or the like, has been accepted.
     pub connected: bool,
+    /// Since when its client is not heard of any more (RFC 7675).
+    pub lost_since: Option<Instant>,
     /// CNAME of everything produced on it, so that audio and video of one
     /// client are one synchronisation group.
     pub cname: Option<String>,
@@ -299,6 +301,7 @@ impl Transport {
             consuming,
             plain: false,
             connected: false,
+            lost_since: None,
             cname: None,
             mids: MidCounter::default(),
             receive_ids: ReceiveIds::default(),

@@ -64,6 +64,9 @@ pub struct Timings {
     pub unused_room: Duration,
     /// Time that a broadcaster may be without a transport.
     pub broadcaster: Duration,
+    /// Time that a transport may be without consent before it is closed: its client may
+    /// restart ICE on it, or come back by itself.
+    pub lost_transport: Duration,
     /// How webhooks are tried again.
     pub webhooks: Pace,
 }
@@ -74,6 +77,7 @@ impl Default for Timings {
             join: Duration::from_secs(30),
             unused_room: Duration::from_secs(300),
             broadcaster: Duration::from_secs(60),
+            lost_transport: Duration::from_secs(60),
             webhooks: Pace::default(),
         }
     }
@@ -138,7 +142,7 @@ impl Rooms {
             join: config.room_join_timeout,
             unused_room: config.room_empty_timeout,
             broadcaster: config.room_broadcaster_timeout,
-            webhooks: Pace::default(),
+            ..Timings::default()
         };
         Self::start_with(config, workers, notices, timings)
     }

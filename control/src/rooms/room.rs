@@ -16,7 +16,7 @@ use super::bot::Bot;
 use super::counted::{Counted, Presence};
 use super::ids::{PeerId, RoomId};
 use super::mailbox::{Command, Mailbox, Stop, stopped, turn_away};
-use super::peer::{Peer, PeerOptions};
+use super::peer::{Peer, PeerOptions, Transport};
 use super::registry::{RoomOptions, Rooms, Seat, Timings};
 use super::requests;
 use super::router_media::RouterMedia;
@@ -425,7 +425,7 @@ impl Room {
         }
     }
 
-    pub(super) async fn close_transport(&self, transport_id: String) {
+    async fn close_transport(&self, transport_id: String) {
         let transport = transport_id.clone();
         let request = proto::CloseTransportRequest { transport_id };
         if let Err(error) = self.worker.client.close_transport(request).await {
@@ -482,14 +482,22 @@ impl Room {
 
     /// When [`Room::on_deadline`] has something to do next.
     fn next_deadline(&self) -> Instant {
-        let patience = self.peers.values().filter_map(|peer| self.patience(peer));
+        let patience = self.peers.values().filter_map(|peer| self.next_of(peer));
         let unused = self.is_deserted().then_some(self.unused_until);
         let far = || Instant::now() + self.timings.unused_room;
         patience.chain(unused).min().unwrap_or_else(far)
     }
 
-    /// When the room gives up on somebody who does not join, or on a broadcaster
-    /// without a transport: its script is gone, or never got that far.
+    /// When the room gives up on somebody who does not join, on a broadcaster without a
+    /// transport (its script is gone, or never got that far), or on one of a peer's
+    /// transports.
+    fn next_of(&self, peer: &Peer) -> Option<Instant> {
+        let lost = peer.transports.iter().filter_map(|it| it.lost_since);
+        let closes = lost.min().map(|since| since + self.timings.lost_transport);
+        self.patience(peer).into_iter().chain(closes).min()
+    }
+
+    /// When the room gives up on a peer as a whole.
     fn patience(&self, peer: &Peer) -> Option<Instant> {
         let joins_until = peer.joined.is_none().then_some(peer.join_deadline);
         let since = peer
@@ -507,6 +515,24 @@ impl Room {
                 info!(room = %self.id, broadcaster = %peer.id, "broadcaster given up");
             }
             self.close_peer(session, Close::NOT_JOINED).await;
+        }
+        self.close_lost_transports(now).await;
+    }
+
+    /// Closes what clients have not come back to, so that others do not look at a picture
+    /// that stands still for ever.
+    async fn close_lost_transports(&mut self, now: Instant) {
+        let since = now.checked_sub(self.timings.lost_transport);
+        let is_lost = |it: &Transport| it.lost_since.is_some_and(|lost| Some(lost) <= since);
+        let mut lost = Vec::new();
+        for (session, peer) in &self.peers {
+            let of_peer = peer.transports.iter().filter(|it| is_lost(it));
+            lost.extend(of_peer.map(|it| (*session, peer.id.clone(), it.id.clone())));
+        }
+        for (session, peer, transport) in lost {
+            info!(room = %self.id, %peer, transport, "transport closed, its client is not heard of any more");
+            self.close_transport(transport.clone()).await;
+            self.forget_transport(session, &transport);
         }
     }
 }

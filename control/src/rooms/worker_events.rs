@@ -4,6 +4,7 @@
 use proto::event::Event;
 use proto::{DtlsState, IceState, TransportStateChanged};
 use serde_json::json;
+use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use super::data::{DataConsumer, DataProducer};
@@ -58,8 +59,8 @@ impl Room {
     }
 
     /// A peer that ends with its transports ends when one of them has lost its
-    /// client. A broadcaster's transport ends alone. The worker keeps such a transport,
-    /// and other peers may restart ICE on it.
+    /// client. The worker keeps such a transport, and the client may restart ICE on it or
+    /// come back by itself: other peers' ends alone, after a while.
     async fn on_transport_state(&mut self, state: &TransportStateChanged) {
         let (ice, dtls) = (state.ice_state(), state.dtls_state());
         let transport = state.transport_id.as_str();
@@ -68,17 +69,17 @@ impl Room {
         let owner = self.owner_of_transport(transport);
         let peer = owner.and_then(|session| self.told(session));
         debug!(room = %self.id, peer, transport, ?ice, ?dtls, "transport state");
-        let Some(session) = owner.filter(|_| lost) else {
+        let Some(session) = owner else {
             return;
         };
-        if self.ends_with_its_transports(session) {
+        if lost && self.ends_with_its_transports(session) {
             info!(room = %self.id, peer, transport, ?ice, ?dtls, "peer lost with its transport");
             self.close_peer(session, Close::MEDIA_LOST).await;
-        } else if ice == IceState::Disconnected && self.is_broadcaster(session) {
-            // It has no request to restart ICE: who comes back makes another one.
-            info!(room = %self.id, peer, transport, "a broadcaster's transport has lost it");
-            self.close_transport(transport.to_owned()).await;
-            self.forget_transport(session, transport);
+        } else if let Some(peer) = self.peers.get_mut(&session)
+            && let Ok(transport) = peer.transport(transport)
+        {
+            let since = transport.lost_since.unwrap_or_else(Instant::now);
+            transport.lost_since = (ice == IceState::Disconnected).then_some(since);
         }
     }
 
@@ -107,11 +108,6 @@ impl Room {
         owner.map(|(session, _)| *session)
     }
 
-    fn is_broadcaster(&self, session: SessionId) -> bool {
-        let peer = self.peers.get(&session);
-        peer.is_some_and(|peer| peer.is_broadcaster)
-    }
-
     fn ends_with_its_transports(&self, session: SessionId) -> bool {
         let peer = self.peers.get(&session);
         peer.is_some_and(|peer| peer.options.dialect.ends_with_its_transports())
@@ -126,7 +122,7 @@ impl Room {
     }
 
     /// Removes a transport with what is on it, and tells whom it concerns.
-    fn forget_transport(&mut self, session: SessionId, transport_id: &str) {
+    pub(super) fn forget_transport(&mut self, session: SessionId, transport_id: &str) {
         let Some(peer) = self.peers.get_mut(&session) else {
             return;
         };

@@ -640,6 +640,7 @@ async fn the_silence_of_broadcasters_is_a_setting() {
 async fn a_transport_that_is_not_heard_of_any_more_is_closed() {
     let timings = Timings {
         broadcaster: Duration::from_millis(300),
+        lost_transport: Duration::from_millis(300),
         ..Timings::default()
     };
     let server = TestServer::start_with(config(), timings).await;
@@ -655,7 +656,6 @@ async fn a_transport_that_is_not_heard_of_any_more_is_closed() {
         transport_id: id.clone(),
         ice_state: proto::IceState::Disconnected.into(),
         dtls_state: proto::DtlsState::Connected.into(),
-        ..Default::default()
     };
     server.worker_says(Event::TransportState(lost)).await;
     let closed = alice.notified("consumerClosed").await;

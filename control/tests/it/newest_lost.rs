@@ -1,6 +1,9 @@
 //! A client of the newest dialect ends with its transports, and may come back;
 //! one of the seed's stays.
 
+use std::time::Duration;
+
+use control::rooms::Timings;
 use proto::event::Event;
 use proto::{DtlsState, IceState, TransportClosed, TransportStateChanged};
 use serde_json::json;
@@ -9,7 +12,7 @@ use crate::client::Client;
 use crate::fake_worker::Call;
 use crate::newest::newest_caller;
 use crate::receiver::Receiver;
-use crate::server::{TestServer, caller};
+use crate::server::{TestServer, caller, config};
 
 fn state(transport_id: &str, ice: IceState, dtls: DtlsState) -> Event {
     Event::TransportState(TransportStateChanged {
@@ -143,4 +146,39 @@ async fn consent_is_lost_sooner_in_the_newest_dialect() {
         })
         .collect();
     assert_eq!(timeouts, [None, None, Some(20), Some(20)]);
+}
+
+/// A client of the seed's dialect may come back to a transport for a while; then what it
+/// sends there ends for the others.
+#[tokio::test]
+async fn a_transport_that_is_lost_for_long_is_closed() {
+    let timings = Timings {
+        lost_transport: Duration::from_millis(300),
+        ..Timings::default()
+    };
+    let server = TestServer::start_with(config(), timings).await;
+    let (mut alice, send, recv) = caller(&server, "alice").await;
+    let (mut bob, _, _) = caller(&server, "bob").await;
+    alice.produce(&send, "audio").await;
+    let consumer = bob.take_consumer().await;
+    let say = async |id: &str, ice| {
+        let event = state(id, ice, DtlsState::Connected);
+        server.worker_says(event).await;
+    };
+    say(&send, IceState::Disconnected).await;
+    say(&send, IceState::Completed).await;
+    say(&recv, IceState::Disconnected).await;
+    let closed = |call: &Call| match call {
+        Call::CloseTransport(request) => Some(request.transport_id.clone()),
+        _ => None,
+    };
+    assert_eq!(server.worker.wait_for(closed).await, recv);
+    bob.not_told("consumerClosed").await;
+    say(&send, IceState::Disconnected).await;
+    let told = bob.notified("consumerClosed").await;
+    assert_eq!(told["consumerId"], consumer["id"]);
+    is_here(&mut alice).await;
+    bob.not_told("peerClosed").await;
+    // It may make another.
+    alice.send_transport().await;
 }
