@@ -85,7 +85,7 @@ pub enum Command {
         #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=10_000))]
         viewers: u32,
         /// Peers with producers that send nothing
-        #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+        #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(2..=1_000))]
         senders: u32,
         /// Server and kinds of media
         #[command(flatten)]

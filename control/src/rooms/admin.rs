@@ -196,7 +196,7 @@ impl Rooms {
         let request = AdminRequest::Describe(reply);
         // A room that ends meanwhile takes the answer with it.
         let _ = inbox.send(Command::Admin(request, Cause::now())).await;
-        answer.await.map_err(|_| self.missing(room))
+        answer.await.map_err(|_| self.gone(room))
     }
 
     /// Closes a room for good: its peers are put out and do not come back by
@@ -223,7 +223,7 @@ impl Rooms {
         let request = AdminRequest::RemovePeer(peer, reply);
         // A room that ends meanwhile takes the answer with it.
         let _ = inbox.send(Command::Admin(request, Cause::now())).await;
-        answer.await.unwrap_or_else(|_| Err(self.missing(room)))
+        answer.await.unwrap_or_else(|_| Err(self.gone(room)))
     }
 }
 

@@ -138,7 +138,7 @@ impl Rooms {
         };
         // A room that ends meanwhile takes the answer with it.
         let _ = inbox.send(Command::Broadcaster(asked, Cause::now())).await;
-        answer.await.unwrap_or_else(|_| Err(self.missing(room)))
+        answer.await.unwrap_or_else(|_| Err(self.gone(room)))
     }
 }
 

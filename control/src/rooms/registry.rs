@@ -237,13 +237,13 @@ impl Rooms {
         let table = self.table();
         match table.rooms.get(id) {
             Some(room) => Ok(room.inbox.clone()),
-            None => Err(taking::missing(&table, id)),
+            None => Err(self.missing(&table, id)),
         }
     }
 
     /// Why a room does not answer that was there a moment ago.
-    pub(super) fn missing(&self, id: &RoomId) -> Error {
-        taking::missing(&self.table(), id)
+    pub(super) fn gone(&self, id: &RoomId) -> Error {
+        self.missing(&self.table(), id)
     }
 
     /// What is known of every room without asking it, in no order.
@@ -512,8 +512,9 @@ impl Rooms {
         };
         // Its picture of the worker would be wrong from here on.
         let router_id = error.into_inner().router_id;
-        if let Some((id, room, _)) = table.lose(&router_id) {
+        if let Some((id, room, again)) = table.lose(&router_id) {
             error!(room = %id, "room does not keep up with its worker, closing it");
+            self.place_again(&mut table, &[(id, again)]);
             room.stop(Stop::Overrun);
         }
     }
@@ -526,10 +527,13 @@ impl Rooms {
             return;
         }
         let placed = self.place_again(&mut table, &nowhere);
-        info!(
-            rooms = nowhere.len(),
-            placed, "rooms that were lost are on media workers again"
-        );
+        let left = nowhere.len() - placed;
+        if placed > 0 {
+            info!(
+                placed,
+                left, "rooms that were lost are on media workers again"
+            );
+        }
     }
 
     /// Puts rooms that were lost on workers; answers how many found one.

@@ -482,7 +482,10 @@ impl Room {
 
     /// When [`Room::on_deadline`] has something to do next.
     fn next_deadline(&self) -> Instant {
-        let patience = self.peers.values().filter_map(|peer| self.next_of(peer));
+        let patience = self
+            .peers
+            .values()
+            .filter_map(|peer| self.next_deadline_of(peer));
         let unused = self.is_deserted().then_some(self.unused_until);
         let far = || Instant::now() + self.timings.unused_room;
         patience.chain(unused).min().unwrap_or_else(far)
@@ -491,7 +494,7 @@ impl Room {
     /// When the room gives up on somebody who does not join, on a broadcaster without a
     /// transport (its script is gone, or never got that far), or on one of a peer's
     /// transports.
-    fn next_of(&self, peer: &Peer) -> Option<Instant> {
+    fn next_deadline_of(&self, peer: &Peer) -> Option<Instant> {
         let lost = peer.transports.iter().filter_map(|it| it.lost_since);
         let closes = lost.min().map(|since| since + self.timings.lost_transport);
         self.patience(peer).into_iter().chain(closes).min()
@@ -533,6 +536,7 @@ impl Room {
             info!(room = %self.id, %peer, transport, "transport closed, its client is not heard of any more");
             self.close_transport(transport.clone()).await;
             self.forget_transport(session, &transport);
+            self.receive(session).await;
         }
     }
 }

@@ -59,8 +59,9 @@ impl Room {
     }
 
     /// A peer that ends with its transports ends when one of them has lost its
-    /// client. The worker keeps such a transport, and the client may restart ICE on it or
-    /// come back by itself: other peers' ends alone, after a while.
+    /// client. In the other dialect only the transport ends, after
+    /// `Timings::lost_transport`: until then its client may restart ICE on it, or come back
+    /// by itself.
     async fn on_transport_state(&mut self, state: &TransportStateChanged) {
         let (ice, dtls) = (state.ice_state(), state.dtls_state());
         let transport = state.transport_id.as_str();

@@ -153,7 +153,7 @@ async fn consent_is_lost_sooner_in_the_newest_dialect() {
 #[tokio::test]
 async fn a_transport_that_is_lost_for_long_is_closed() {
     let timings = Timings {
-        lost_transport: Duration::from_millis(300),
+        lost_transport: Duration::from_secs(2),
         ..Timings::default()
     };
     let server = TestServer::start_with(config(), timings).await;

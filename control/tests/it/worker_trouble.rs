@@ -172,7 +172,7 @@ async fn a_room_that_panics_leaves_nothing_behind() {
     assert_eq!(server.post("/rooms/room", "").await.status, 200);
     let mut alice = server.connect("room", "alice").await;
     assert_eq!(alice.close_code().await, 1012);
-    assert_eq!(server.get("/rooms/room").await.status, 503);
+    assert_eq!(server.get("/rooms/room").await.status, 404);
     assert_eq!(server.post("/rooms/room", "").await.status, 200);
     let closed = |call: &Call| match call {
         Call::CloseRouter(request) => Some(request.router_id.clone()),

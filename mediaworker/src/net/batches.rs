@@ -19,6 +19,9 @@ const MAX_MESSAGES: usize = 64;
 /// Largest message that is handed to the kernel, bytes.
 const MAX_SEGMENTED: usize = 60_000;
 
+/// Octets of a UDP payload that any way takes in one piece.
+const USUAL_MTU: usize = 1_400;
+
 /// A datagram and its way.
 type Datagram = (Tuple, Vec<u8>);
 type Headers = MultiHeaders<SockaddrStorage>;
@@ -99,22 +102,26 @@ impl Batches {
         counters: &mut NetCounters,
     ) {
         // No room: one by one there is none either.
-        if datagrams.len() < 2 || error == Errno::EAGAIN {
+        if common.segment == 0 || error == Errno::EAGAIN {
             counters.count(datagrams.len(), 0, false);
             return;
-        }
-        // The device may not know segmentation.
-        if matches!(error, Errno::EIO | Errno::EINVAL) {
-            socket.stop_segmenting();
         }
         let common = Common {
             segment: 0,
             ..common
         };
+        let mut any = false;
         for datagram in datagrams {
             let one = std::slice::from_ref(datagram);
             let sent = self.call(socket, common, one, &[1]) == Ok(1);
             counters.count(1, datagram.1.len(), sent);
+            any |= sent;
+        }
+        // The device may not know segmentation. What does not leave singly either was
+        // refused for something else; so may be what is longer than the device's packets.
+        let usual = datagrams.iter().all(|(_, it)| it.len() <= USUAL_MTU);
+        if datagrams.len() > 1 && any && usual && matches!(error, Errno::EIO | Errno::EINVAL) {
+            socket.stop_segmenting();
         }
     }
 

@@ -32,7 +32,7 @@ fn backend() -> &'static dyn DtlsProvider {
 pub struct EitherVersion {
     cert: DtlsCert,
     mtu: Option<usize>,
-    /// The time that it was told last.
+    /// The time that it was told last, which may be long ago: it is told when a timer is due.
     now: Instant,
     /// What does the work; until the version is known, an end of 1.2 that has nothing to do.
     inner: Box<dyn DtlsInstance>,

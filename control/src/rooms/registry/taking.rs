@@ -28,15 +28,20 @@ const QUARANTINED: Error = Error::Unavailable(
 const LOST: Error = Error::Unavailable("the room was lost and is not there again yet");
 const SHUTTING_DOWN: Error = Error::Unavailable("the server is shutting down");
 
-/// Why a room is not there.
-pub(super) fn missing(table: &Table, id: &RoomId) -> Error {
-    match table.lost.get(id) {
-        Some(_) => LOST,
-        None => Error::UnknownRoom(id.to_string()),
-    }
-}
-
 impl Rooms {
+    /// Why a room is not there. One that was lost waits for a worker only where there is
+    /// none: elsewhere no worker wanted it, or it broke off by itself, and it is back when
+    /// somebody makes it.
+    pub(super) fn missing(&self, table: &Table, id: &RoomId) -> Error {
+        if table.suspects.is_out(Instant::now(), id) {
+            return QUARANTINED;
+        }
+        match table.lost.get(id) {
+            Some(_) if self.inner.workers.takers().is_empty() => LOST,
+            _ => Error::UnknownRoom(id.to_string()),
+        }
+    }
+
     /// Whether new rooms are taken, as far as is known.
     ///
     /// # Errors

@@ -7,6 +7,7 @@ use proto::{
     CreateWebRtcTransportResponse, DtlsFingerprint, IceCandidate, IceParameters, SctpOptions,
 };
 use serde_json::{Value, json};
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::ice_servers::TurnOffer;
@@ -110,8 +111,13 @@ pub(super) async fn restart_ice(
     data: &Value,
 ) -> Result<Reply, Error> {
     let transport_id = named_transport(room, session, data)?;
-    let request = proto::RestartIceRequest { transport_id };
+    let request = proto::RestartIceRequest {
+        transport_id: transport_id.clone(),
+    };
     let parameters = room.worker.client.restart_ice(request).await?;
+    // It has as much time again to come back with them.
+    let lost_since = &mut room.peer(session)?.transport(&transport_id)?.lost_since;
+    *lost_since = lost_since.map(|_| Instant::now());
     Ok(Reply::new(ice_parameters_json(&parameters)))
 }
 

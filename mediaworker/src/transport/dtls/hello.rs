@@ -51,7 +51,6 @@ pub(super) struct Hello {
     /// Which octets of the body are there.
     there: Vec<bool>,
     missing: usize,
-    begun: bool,
 }
 
 impl Hello {
@@ -81,15 +80,12 @@ impl Hello {
     }
 
     fn put(&mut self, fragment: &Fragment<'_>) -> Option<Taken> {
-        if !self.begun {
-            self.begun = true;
+        // Of another length than before: one of them is forged, and the true one is sent
+        // again.
+        if self.body.len() != fragment.len {
             self.body = vec![0; fragment.len];
             self.there = vec![false; fragment.len];
             self.missing = fragment.len;
-        }
-        // Another length than before fits nowhere, or where it does not belong.
-        if self.body.len() != fragment.len {
-            return None;
         }
         let range = fragment.at..fragment.at.checked_add(fragment.part.len())?;
         let there = self.there.get_mut(range.clone())?;
@@ -325,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn what_contradicts_itself_changes_nothing() {
+    fn what_contradicts_itself_keeps_nobody_out() {
         let body = body(DTLS_12, Some(&[DTLS_13]), 30);
         let longer = [&body[..], &[0; 5]].concat();
         let mut hello = Hello::default();
@@ -335,7 +331,15 @@ mod tests {
         );
         assert_eq!(
             hello.take(&record(CLIENT_HELLO, 0, &longer, 20, 40)),
+            Taken::Part
+        );
+        assert_eq!(
+            hello.take(&record(CLIENT_HELLO, 0, &[], 0, 0)),
             Taken::Nothing
+        );
+        assert_eq!(
+            hello.take(&record(CLIENT_HELLO, 0, &body, 0, 20)),
+            Taken::Part
         );
         // A piece that ends behind the end.
         let mut wrong = record(CLIENT_HELLO, 0, &body, 20, body.len() - 20);

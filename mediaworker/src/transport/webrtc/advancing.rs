@@ -24,6 +24,7 @@ impl WebRtcTransport {
     /// Lets time pass.
     pub fn handle_timeout(&mut self, now: Instant, out: &mut Output) {
         out.state_changed |= self.ice.handle_timeout(now);
+        self.let_go(now, out);
         if self.rtc_timeout.is_some_and(|t| t <= now) {
             self.advance(now, out);
         }

@@ -18,12 +18,21 @@ pub(super) struct Held(Vec<(Instant, PacketKind, Box<[u8]>)>);
 
 impl WebRtcTransport {
     /// Holds RTP or RTCP until there are keys, if it is the time for that.
-    pub(super) fn hold(&mut self, now: Instant, kind: PacketKind, packet: &[u8]) -> bool {
-        let fits = self.dtls == DtlsState::Connecting && self.held.0.len() < MAX_HELD;
-        if fits {
+    pub(super) fn hold(&mut self, now: Instant, kind: PacketKind, packet: &[u8], out: &mut Output) {
+        self.let_go(now, out);
+        if self.dtls == DtlsState::Connecting && self.held.0.len() < MAX_HELD {
             self.held.0.push((now, kind, packet.into()));
+        } else {
+            out.dropped += 1;
         }
-        fits
+    }
+
+    /// Lets go of what was held in vain.
+    pub(super) fn let_go(&mut self, now: Instant, out: &mut Output) {
+        let before = self.held.0.len();
+        let is_fresh = |came: Instant| now.saturating_duration_since(came) < HELD_FOR;
+        self.held.0.retain(|(came, ..)| is_fresh(*came));
+        out.dropped += u64::try_from(before - self.held.0.len()).unwrap_or(0);
     }
 
     /// Takes in what was held, once it can be opened.
@@ -31,10 +40,10 @@ impl WebRtcTransport {
         if self.held.0.is_empty() || self.dtls == DtlsState::Connecting {
             return;
         }
+        self.let_go(now, out);
         for (came, kind, packet) in std::mem::take(&mut self.held.0) {
-            let is_fresh = now.saturating_duration_since(came) < HELD_FOR;
             match kind {
-                _ if !is_fresh || self.dtls != DtlsState::Connected => out.dropped += 1,
+                _ if self.dtls != DtlsState::Connected => out.dropped += 1,
                 PacketKind::Rtcp => self.take_rtcp(came, &packet, out),
                 _ => self.take_rtp(came, &packet, out),
             }

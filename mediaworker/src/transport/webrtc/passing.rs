@@ -176,7 +176,7 @@ impl WebRtcTransport {
     /// Opens an RTP packet of the client, and finds out whose it is.
     pub(super) fn take_rtp(&mut self, now: Instant, rtp: &[u8], out: &mut Output) {
         let Some(opener) = self.opener.as_mut() else {
-            out.dropped += u64::from(!self.hold(now, PacketKind::Rtp, rtp));
+            self.hold(now, PacketKind::Rtp, rtp, out);
             return;
         };
         let mut clear = std::mem::take(&mut out.clear);
@@ -209,7 +209,7 @@ impl WebRtcTransport {
     pub(super) fn take_rtcp(&mut self, now: Instant, rtcp: &[u8], out: &mut Output) {
         let mut packet = rtcp.to_vec();
         let Some(opener) = self.opener.as_mut() else {
-            out.dropped += u64::from(!self.hold(now, PacketKind::Rtcp, rtcp));
+            self.hold(now, PacketKind::Rtcp, rtcp, out);
             return;
         };
         if opener.rtcp(&mut packet).is_none() {
