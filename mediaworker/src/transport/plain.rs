@@ -8,7 +8,7 @@
 mod protection;
 mod reach;
 mod remote;
-mod rtcp;
+pub(crate) mod rtcp;
 mod sinks;
 
 use std::net::SocketAddr;

@@ -33,6 +33,8 @@ const MAX_FEEDBACK: usize = 4;
 const MAX_SOURCES: usize = 31;
 /// Most sender reports in one datagram, so that it passes any network.
 const MAX_REPORTS: usize = 16;
+/// The bit of a packet that ends with padding (RFC 3550 §6.4.1).
+pub(super) const PADDED: u8 = 0x20;
 /// Seconds between the NTP epoch and 1970.
 const NTP_OFFSET: u64 = 2_208_988_800;
 
@@ -106,6 +108,9 @@ pub fn read(mut compound: &[u8], said: &mut Heard) {
             return;
         };
         compound = rest;
+        let Some(packet) = without_padding(packet) else {
+            return;
+        };
         match kind {
             SENDER_REPORT => {
                 said.senders.extend(read_sender(packet));
@@ -122,6 +127,18 @@ pub fn read(mut compound: &[u8], said: &mut Heard) {
             _ => {}
         }
     }
+}
+
+/// A packet without the padding that it may end with: what is in there would be taken for
+/// more reports, or for packets that are missing. `None`: it says that it has more than
+/// it is long.
+fn without_padding(packet: &[u8]) -> Option<&[u8]> {
+    if packet.first()? & PADDED == 0 {
+        return Some(packet);
+    }
+    let padding = usize::from(*packet.last()?);
+    let len = packet.len().checked_sub(padding.max(1))?;
+    packet.get(..len).filter(|it| it.len() >= 4)
 }
 
 fn word(packet: &[u8], at: usize) -> Option<u32> {
@@ -487,6 +504,20 @@ mod tests {
             ..block
         };
         assert_eq!(none.round_trip(at), None);
+    }
+
+    #[test]
+    fn padding_is_no_part_of_what_is_said() {
+        let nacks = |padding: &[u8]| {
+            let entry = [0, 0, 0, 9, 0, 0, 0, 7, 0, 100, 0, 1];
+            let body = [&entry[..], padding].concat();
+            heard(&packet(0x20 | NACK, TRANSPORT_FEEDBACK, &body)).nacks
+        };
+        let named = [(7, 100), (7, 101)];
+        assert_eq!(nacks(&[0, 0, 0, 4]), named);
+        assert_eq!(nacks(&[0, 0, 0, 0, 0, 0, 0, 8]), named);
+        // More than there is.
+        assert_eq!(nacks(&[0, 0, 0, 200]), []);
     }
 
     #[test]

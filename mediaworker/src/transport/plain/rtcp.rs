@@ -2,6 +2,7 @@
 //! the remote's packets, and how ours are written. Every packet of ours is a whole
 //! compound one, as a remote that knows no reduced-size RTCP (RFC 5506) wants it.
 
+use std::borrow::Cow;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rtcp_types::{
@@ -68,7 +69,8 @@ pub enum Heard {
 /// It is none, as a whole.
 pub fn read(datagram: &[u8]) -> Result<Vec<Heard>, RtcpParseError> {
     let mut heard = Vec::new();
-    for packet in Compound::parse(datagram)? {
+    let datagram = without_padding(datagram)?;
+    for packet in Compound::parse(&datagram)? {
         match packet? {
             Packet::Sr(report) => {
                 heard.push(Heard::Sender {
@@ -101,6 +103,40 @@ pub fn read(datagram: &[u8]) -> Result<Vec<Heard>, RtcpParseError> {
     }
     heard.truncate(MAX_HEARD);
     Ok(heard)
+}
+
+/// The datagram without the padding that its last packet may end with (RFC 3550 §6.4.1),
+/// which `rtcp-types` would give out as more reports, or as packets that are missing.
+fn without_padding(datagram: &[u8]) -> Result<Cow<'_, [u8]>, RtcpParseError> {
+    let mut rest = datagram;
+    while let &[first, _, high, low, ..] = rest {
+        let words = u16::from_be_bytes([high, low]);
+        let len = (usize::from(words) + 1) * 4;
+        match rest.get(len..) {
+            Some([]) if first & rtcp::PADDED != 0 => return cut(datagram, len, words),
+            // What is malformed is for others to refuse.
+            Some([]) | None => break,
+            Some(after) => rest = after,
+        }
+    }
+    Ok(Cow::Borrowed(datagram))
+}
+
+/// Cuts the padding of the last packet, which has `len` octets and says `words`.
+fn cut(datagram: &[u8], len: usize, words: u16) -> Result<Cow<'_, [u8]>, RtcpParseError> {
+    let padding = datagram.last().copied().unwrap_or(0);
+    // Whole words, of which one, the header, is left at least.
+    let left = words.checked_sub(u16::from(padding / 4));
+    let left = left.filter(|_| padding != 0 && padding.is_multiple_of(4));
+    let left = left.ok_or(RtcpParseError::InvalidPadding)?;
+    let mut datagram = datagram.to_vec();
+    let start = datagram.len() - len;
+    datagram.truncate(datagram.len() - usize::from(padding));
+    if let Some([first, _, length @ ..]) = datagram.get_mut(start..start + 4) {
+        *first &= !rtcp::PADDED;
+        length.copy_from_slice(&left.to_be_bytes());
+    }
+    Ok(Cow::Owned(datagram))
 }
 
 fn block(block: ReportBlock<'_>) -> Heard {
@@ -248,6 +284,33 @@ mod tests {
                 .unwrap()
                 .is_empty()
         );
+    }
+
+    #[test]
+    fn padding_is_no_part_of_what_is_said() {
+        let nack = |padding: &[u8]| {
+            // A receiver report, and a NACK of two packets.
+            let mut compound = vec![0x80, 201, 0, 1, 0, 0, 0, 9];
+            let words = u8::try_from(3 + padding.len() / 4).unwrap();
+            compound.extend_from_slice(&[0xa1, 205, 0, words, 0, 0, 0, 9, 0, 0, 0, 7]);
+            compound.extend_from_slice(&[0, 100, 0, 1]);
+            compound.extend_from_slice(padding);
+            read(&compound)
+        };
+        let heard = Heard::Nack {
+            ssrc: 7,
+            sequences: vec![100, 101],
+        };
+        for padding in [&[0, 0, 0, 4][..], &[0, 0, 0, 0, 0, 0, 0, 8]] {
+            assert_eq!(nack(padding).unwrap(), std::slice::from_ref(&heard));
+        }
+        // None, no whole words, and more than there is.
+        for padding in [0, 3, 24, 200] {
+            assert!(nack(&[0, 0, 0, padding]).is_err(), "{padding}");
+        }
+        // A report that is there in its padding only.
+        let report = [&[0xa1, 201, 0, 7, 0, 0, 0, 9][..], &[0; 23], &[24]].concat();
+        assert!(read(&report).is_err());
     }
 
     #[test]
