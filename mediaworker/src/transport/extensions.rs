@@ -30,6 +30,10 @@ pub const DEPENDENCY_DESCRIPTOR: &str =
 /// when they have many extensions to offer.
 pub const MAX_ID: u32 = 255;
 
+/// Ids of the one-byte form. 15 is kept for what nobody knows yet, and 0 is padding, which
+/// has no length; behind such a one nothing is to be read (RFC 8285 §4.2).
+const ONE_BYTE_IDS: std::ops::RangeInclusive<u8> = 1..=14;
+
 /// A header extension that is read of a producer's packets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Extension {
@@ -75,7 +79,8 @@ impl Extension {
 }
 
 /// Ids and values of the header extensions of an RTP packet, which are never encrypted
-/// (RFC 8285 §4.2 and §4.3). What is malformed ends them.
+/// (RFC 8285 §4.2 and §4.3). What is malformed ends them, and so do the ids that the
+/// one-byte form may not use.
 pub fn fields(rtp: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
     let (mut rest, two_byte) = block(rtp).unwrap_or_default();
     std::iter::from_fn(move || {
@@ -92,6 +97,9 @@ pub fn fields(rtp: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
             } else {
                 (byte >> 4, usize::from(byte & 0x0f) + 1, after)
             };
+            if !two_byte && !ONE_BYTE_IDS.contains(&id) {
+                return None;
+            }
             let (value, after) = after.split_at_checked(len)?;
             rest = after;
             return Some((id, value));
@@ -252,6 +260,25 @@ mod tests {
         let mut plain = one.clone();
         plain[0] = 0x80;
         assert_eq!(all(&plain), []);
+    }
+
+    #[test]
+    fn ids_that_the_one_byte_form_may_not_use_end_it() {
+        let (first, second) = ((1, vec![5]), (2, vec![6]));
+        for (between, expected) in [
+            // Padding.
+            (&[0, 0, 0, 0][..], &[first.clone(), second.clone()][..]),
+            // An id of 15, whatever its length.
+            (&[0xf0, 9, 0, 0], std::slice::from_ref(&first)),
+            (&[0xff, 0, 0, 0], std::slice::from_ref(&first)),
+            // Padding with a length.
+            (&[0x01, 9, 9, 0], std::slice::from_ref(&first)),
+        ] {
+            let list = [&[0xbe, 0xde, 0, 2, 0x10, 5], between, &[0x20, 6]].concat();
+            assert_eq!(all(&rtp(&list)), expected, "{between:?}");
+        }
+        let two = rtp(&[0x10, 0, 0, 2, 15, 1, 5, 0, 14, 1, 6, 0]);
+        assert_eq!(all(&two), [(15, vec![5]), (14, vec![6])]);
     }
 
     #[test]
