@@ -5,6 +5,8 @@
 pub mod addresses;
 mod check;
 pub mod config;
+#[cfg(test)]
+mod damaged;
 pub mod error;
 pub mod health;
 pub mod http;

@@ -6,6 +6,8 @@
 pub mod engine;
 pub mod event_channel;
 pub mod event_loop;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod grpc;
 mod logging;
 pub mod net;

@@ -47,7 +47,10 @@ fn read_text(path: &Path) -> io::Result<String> {
     }
 }
 
-fn parse(path: &Path, text: &str) -> (Vec<(&'static Setting, String)>, Vec<ConfigError>) {
+pub(super) fn parse(
+    path: &Path,
+    text: &str,
+) -> (Vec<(&'static Setting, String)>, Vec<ConfigError>) {
     let table = match text.parse::<Table>() {
         Ok(table) => table,
         Err(error) => {

@@ -226,6 +226,17 @@ pub enum Parsed {
     Print(String),
 }
 
+/// Reads the text of a configuration file, and has all of it checked.
+#[cfg(test)]
+pub(crate) fn of_file(text: &str) -> (Vec<ConfigError>, Result<Parsed, ConfigErrors>) {
+    let (given, problems) = file::parse(std::path::Path::new("file"), text);
+    let env = |name: &str| {
+        let found = given.iter().find(|(setting, _)| setting.variable == name);
+        found.map(|(_, value)| OsString::from(value))
+    };
+    (problems, Config::parse(["webrtc-server".into()], env))
+}
+
 impl Config {
     /// Reads the configuration from the arguments (the first one is the
     /// program's name), from the environment, given as a look-up, and from the

@@ -55,7 +55,7 @@ pub(super) fn is_trusted(address: IpAddr, trusted: &[IpNet]) -> bool {
 /// The client's address: each proxy has added the one that it was reached
 /// from, so from the end on, the first that is no trusted proxy's. An entry
 /// that is no address ends the way; what was there before could be made up.
-fn client(remote: SocketAddr, headers: &HeaderMap, trusted: &[IpNet]) -> SocketAddr {
+pub(super) fn client(remote: SocketAddr, headers: &HeaderMap, trusted: &[IpNet]) -> SocketAddr {
     let mut client = remote;
     let values = headers.get_all(FORWARDED_FOR);
     let entries: Vec<&[u8]> = values
@@ -90,7 +90,7 @@ fn address(entry: &[u8]) -> Option<SocketAddr> {
 
 /// The host that the client asked the proxy for: the last one, for that is
 /// from the proxy nearest to us.
-fn forwarded_host(headers: &HeaderMap) -> Option<HeaderValue> {
+pub(super) fn forwarded_host(headers: &HeaderMap) -> Option<HeaderValue> {
     let value = headers.get_all(FORWARDED_HOST).iter().next_back()?;
     let last = value.as_bytes().rsplit(|byte| *byte == b',').next()?;
     HeaderValue::from_bytes(last.trim_ascii())

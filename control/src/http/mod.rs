@@ -9,6 +9,8 @@ mod admin_access;
 mod body;
 mod broadcasters;
 mod config;
+#[cfg(test)]
+pub(crate) mod damaged;
 mod explain;
 mod forwarded;
 mod metrics;

@@ -24,6 +24,8 @@ mod field;
 mod h264;
 pub mod names;
 pub mod producer;
+#[cfg(test)]
+pub(crate) mod promises;
 pub mod receive_ids;
 pub mod scalability_mode;
 pub mod supported;

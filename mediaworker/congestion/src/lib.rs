@@ -23,6 +23,8 @@
 
 mod arrivals;
 mod feedback;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod loss;
 mod probe;
 mod rate;

@@ -78,6 +78,12 @@ impl Untold {
         self.pending.is_empty()
     }
 
+    /// Extended number and time of what is still to be told.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn waiting(&self) -> &[(u64, i64)] {
+        &self.pending
+    }
+
     /// The next message: what follows the two SSRCs. It may leave some for another one.
     pub fn tell(&mut self) -> Option<Vec<u8>> {
         self.pending.sort_unstable();

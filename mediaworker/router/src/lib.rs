@@ -81,6 +81,8 @@ mod burst;
 mod consumer;
 mod dominant;
 mod error;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod gate;
 mod invariants;
 mod key_frame_request;

@@ -8,7 +8,7 @@
 //!
 //! As DTLS client, one ClientHello offers both, and the remote decides.
 
-mod hello;
+pub(crate) mod hello;
 
 use std::time::Instant;
 

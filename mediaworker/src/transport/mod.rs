@@ -4,7 +4,7 @@ pub mod bandwidth;
 pub mod clock;
 pub mod crypto;
 pub mod data;
-mod dtls;
+pub(crate) mod dtls;
 pub mod extensions;
 mod guard;
 pub mod ice;

@@ -4,7 +4,7 @@
 mod departing;
 pub(super) mod history;
 mod outbound;
-mod packet;
+pub(crate) mod packet;
 mod plain;
 mod resends;
 

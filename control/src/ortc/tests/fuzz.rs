@@ -1,13 +1,12 @@
 //! Random damage to what real clients send: never a panic, and whatever is
 //! accepted keeps the promises that the worker and other clients rely on.
 
-use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use serde_json::json;
 
 use super::*;
-use crate::ortc::worker::{ConsumerIds, consumer_spec, produce_request};
+use crate::ortc::promises::{check_consumer, check_producer, check_text};
 
 /// A failure prints its seed; put it here to see that one alone.
 const ONLY_SEED: Option<u64> = None;
@@ -125,79 +124,6 @@ fn damage(value: &mut Value, random: &mut Random) {
             }
         }
         (other, _) => panic!("{pointer} is in {other}"),
-    }
-}
-
-/// Everything that an accepted producer promises.
-fn check_producer(producer: &NegotiatedProducer, router: &RtpCapabilities) {
-    let request = produce_request("t", "p", producer, router, false);
-    assert!(!request.codecs.is_empty() && !request.encodings.is_empty());
-    assert!(request.encodings.len() <= validate::MAX_ENCODINGS);
-    assert!(
-        request
-            .mid
-            .as_deref()
-            .is_none_or(|mid| (1..=16).contains(&mid.len()))
-    );
-    let mut payload_types = HashSet::new();
-    for codec in &request.codecs {
-        for payload_type in [Some(codec.payload_type), codec.rtx_payload_type]
-            .into_iter()
-            .flatten()
-        {
-            assert!(payload_type <= 127 && !(64..=95).contains(&payload_type));
-            assert!(payload_types.insert(payload_type));
-        }
-    }
-    let mut ids = HashSet::new();
-    for extension in &request.header_extensions {
-        assert!(extension.id != 0 && ids.insert(extension.id));
-        assert!(
-            router
-                .header_extensions
-                .iter()
-                .any(|it| it.uri == extension.uri)
-        );
-    }
-    let mut ssrcs = HashSet::new();
-    for encoding in &request.encodings {
-        for ssrc in [encoding.ssrc, encoding.rtx_ssrc].into_iter().flatten() {
-            assert!(ssrc != 0 && ssrcs.insert(ssrc));
-        }
-        assert!(
-            encoding
-                .rid
-                .as_deref()
-                .is_none_or(|rid| (1..=8).contains(&rid.len()))
-        );
-    }
-}
-
-/// Everything that a consumer's client relies on.
-fn check_consumer(consumer: &RtpParameters) {
-    let ids = ConsumerIds {
-        transport_id: "t",
-        consumer_id: "c",
-        producer_id: "p",
-    };
-    let spec = consumer_spec(ids, consumer, true).unwrap();
-    assert_eq!(spec.rtx_ssrc.is_some(), spec.rtx_payload_type.is_some());
-    assert_eq!(consumer.encodings.len(), 1);
-    let payload_types: HashSet<_> = consumer.codecs.iter().map(|it| it.payload_type).collect();
-    assert_eq!(payload_types.len(), consumer.codecs.len());
-    check_text(&to_json(consumer));
-}
-
-/// No text may begin a line of its own in a session description.
-fn check_text(value: &Value) {
-    match value {
-        Value::String(text) => assert!(!text.chars().any(char::is_control), "{text:?}"),
-        Value::Array(array) => array.iter().for_each(check_text),
-        Value::Object(object) => object.iter().for_each(|(key, inner)| {
-            assert!(!key.chars().any(char::is_control), "{key:?}");
-            check_text(inner);
-        }),
-        _ => {}
     }
 }
 

@@ -3,6 +3,9 @@
 //! datagram or in many, out of order and more than once: with post-quantum key shares it is
 //! longer than a datagram.
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
+
 /// Longest ClientHello, octets. Those with post-quantum key shares have 2,000; a longer one
 /// is not read, and then counts as offering nothing.
 const MAX_LEN: usize = 8192;
@@ -90,7 +93,8 @@ impl Hello {
         let range = fragment.at..fragment.at.checked_add(fragment.part.len())?;
         let there = self.there.get_mut(range.clone())?;
         let new = there.iter().filter(|it| !**it).count();
-        if new == 0 {
+        // An empty one is whole from the start.
+        if new == 0 && fragment.len > 0 {
             return None;
         }
         there.fill(true);
@@ -189,6 +193,7 @@ fn vector<'a>(from: &mut &'a [u8], width: usize) -> Option<&'a [u8]> {
 
 #[cfg(test)]
 mod tests {
+    use super::fuzzing::record;
     use super::*;
 
     fn with_len(width: usize, octets: &[u8]) -> Vec<u8> {
@@ -212,22 +217,6 @@ mod tests {
             &with_len(2, &extensions),
         ]
         .concat()
-    }
-
-    /// A record with a piece of a message.
-    fn record(kind: u8, epoch: u8, message: &[u8], at: usize, len: usize) -> Vec<u8> {
-        let number = |n: usize| u32::try_from(n).unwrap().to_be_bytes()[1..].to_vec();
-        let part = &message[at..at + len];
-        let fragment = [
-            vec![kind],
-            number(message.len()),
-            vec![0, 0],
-            number(at),
-            with_len(3, part),
-        ]
-        .concat();
-        let header = [HANDSHAKE, 0xFE, 0xFD, 0, epoch, 0, 0, 0, 0, 0, 0];
-        [&header[..], &with_len(2, &fragment)].concat()
     }
 
     fn whole(body: &[u8]) -> Vec<u8> {
@@ -356,6 +345,7 @@ mod tests {
         let piece = record(CLIENT_HELLO, 0, &long, 0, 100);
         assert_eq!(Hello::default().take(&piece), nothing);
         assert_eq!(Hello::default().take(&whole(&body[..50])), nothing);
+        assert_eq!(Hello::default().take(&whole(&[])), nothing);
     }
 
     /// Every octet of it changed, every length.

@@ -1,0 +1,4 @@
+//! WebRTC transports before there is trust, all the way through the engine.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| mediaworker::fuzzing::web_rtc(input));
