@@ -93,8 +93,7 @@ impl Hello {
         let range = fragment.at..fragment.at.checked_add(fragment.part.len())?;
         let there = self.there.get_mut(range.clone())?;
         let new = there.iter().filter(|it| !**it).count();
-        // An empty one is whole from the start.
-        if new == 0 && fragment.len > 0 {
+        if new == 0 {
             return None;
         }
         there.fill(true);
@@ -345,7 +344,8 @@ mod tests {
         let piece = record(CLIENT_HELLO, 0, &long, 0, 100);
         assert_eq!(Hello::default().take(&piece), nothing);
         assert_eq!(Hello::default().take(&whole(&body[..50])), nothing);
-        assert_eq!(Hello::default().take(&whole(&[])), nothing);
+        // None at all decides nothing.
+        assert_eq!(Hello::default().take(&whole(&[])), Taken::Nothing);
     }
 
     /// Every octet of it changed, every length.
