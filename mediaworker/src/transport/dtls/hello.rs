@@ -83,6 +83,10 @@ impl Hello {
     }
 
     fn put(&mut self, fragment: &Fragment<'_>) -> Option<Taken> {
+        // None at all decides nothing, and ends nothing that has begun.
+        if fragment.len == 0 {
+            return None;
+        }
         // Of another length than before: one of them is forged, and the true one is sent
         // again.
         if self.body.len() != fragment.len {
