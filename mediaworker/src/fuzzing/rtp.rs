@@ -12,7 +12,7 @@ use crate::transport::send::packet::{Body, Content, Copied, Header, write};
 use crate::transport::srtp::{Opener, Sealer, Suite};
 
 /// Extensions that are written, in the order of their ids.
-const WRITTEN: [&str; 9] = [
+pub(super) const WRITTEN: [&str; 9] = [
     uris::MID,
     uris::ABS_SEND_TIME,
     uris::TRANSPORT_CC,

@@ -16,7 +16,6 @@ use slotmap::KeyData;
 use str0m::ice::{StunMessage, TransId};
 
 use crate::engine::{AnnouncedAddress, Engine, EngineConfig, Sizes};
-use crate::transport::extensions as uris;
 use crate::transport::ice::hmac;
 use crate::transport::plain::OwnPorts;
 use crate::transport::{ConnectionKey, PacketKind, Protocol, Tuple};
@@ -190,18 +189,7 @@ fn kind(mime_type: &str) -> MediaKind {
 }
 
 fn extensions() -> Vec<HeaderExtension> {
-    let known = [
-        uris::MID,
-        uris::ABS_SEND_TIME,
-        uris::TRANSPORT_CC,
-        uris::AUDIO_LEVEL,
-        uris::VIDEO_ORIENTATION,
-        uris::ABS_CAPTURE_TIME,
-        uris::PLAYOUT_DELAY,
-        uris::TRANSMISSION_OFFSET,
-        uris::DEPENDENCY_DESCRIPTOR,
-    ];
-    let list = (1..).zip(known);
+    let list = (1..).zip(super::rtp::WRITTEN);
     list.map(|(id, uri)| HeaderExtension {
         id,
         uri: uri.into(),
