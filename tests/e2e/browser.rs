@@ -63,8 +63,16 @@ impl Browser {
         }
     }
 
-    /// One more beside the one that was started alone, in a network of its own.
-    pub fn start_inside(namespace: &Namespace, _alone: &Self) -> Self {
+    /// As [`Browser::start`], in reach of a namespace, which holds its place.
+    pub fn start_beside(_namespace: &Namespace) -> Self {
+        Self {
+            driver: chromium(),
+            _slot: None,
+        }
+    }
+
+    /// The same inside.
+    pub fn start_inside(namespace: &Namespace) -> Self {
         Self {
             driver: chromium_inside(namespace),
             _slot: None,

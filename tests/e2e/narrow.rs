@@ -76,8 +76,8 @@ fn wait_for(server: &Server, bob: &mut Browser, holds: impl Fn(u64) -> bool) -> 
 fn a_narrow_link_makes_the_picture_smaller_and_a_wide_one_large_again() {
     let namespace = Namespace::new();
     let server = namespace.serve();
-    let mut host = Browser::start_alone();
-    let mut far = Browser::start_inside(&namespace, &host);
+    let mut host = Browser::start_beside(&namespace);
+    let mut far = Browser::start_inside(&namespace);
     let url = |host: &str, page: &str| {
         let port = server.port;
         let query = format!("room=narrow&name={page}&peerId={page}&join=1&simulcast=1");

@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use std::process::Command;
 use std::sync::atomic::{AtomicU8, Ordering};
 
+use crate::driver::BrowserSlots;
 use crate::server::{Options, Server};
 
 /// A network namespace and the pair of interfaces that leads to it; gone when this
@@ -22,11 +23,16 @@ pub struct Namespace {
     pub address: Ipv4Addr,
     /// Addresses of this machine and inside in the second network, if there is one.
     second: [Ipv4Addr; 2],
+    /// Interfaces that come and go disturb those who look for their networks meanwhile, so
+    /// no browser of another test runs until they are gone.
+    _slots: BrowserSlots,
 }
 
 impl Namespace {
-    /// A namespace that reaches this machine, and nothing else.
+    /// A namespace that reaches this machine, and nothing else. Its test may run two
+    /// browsers.
     pub fn new() -> Self {
+        let slots = BrowserSlots::take(2);
         // Tests run beside each other in one process, as processes do on a machine.
         static MADE: AtomicU8 = AtomicU8::new(0);
         let number = MADE.fetch_add(1, Ordering::Relaxed) % 64;
@@ -44,6 +50,7 @@ impl Namespace {
             inside: format!("wst{id}n"),
             address: address(1),
             second: [second(1), second(2)],
+            _slots: slots,
         };
         let (name, interface) = (namespace.name.clone(), namespace.interface.clone());
         let inside = namespace.inside.clone();
@@ -62,6 +69,12 @@ impl Namespace {
         run(&format!("ip -n {name} link set {inside} up"));
         run(&format!("ip -n {name} link set lo up"));
         namespace
+    }
+
+    /// The address inside, in the first network.
+    pub fn inside_address(&self) -> Ipv4Addr {
+        let [a, b, c, d] = self.address.octets();
+        Ipv4Addr::new(a, b, c, d + 1)
     }
 
     /// A server with one worker outside of it, whose media it reaches.

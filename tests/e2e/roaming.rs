@@ -58,6 +58,19 @@ const ANSWERS: &str = "(async (transport) => {
     return all.find((it) => it.id === id)?.responsesReceived ?? 0;
 })";
 
+/// Local addresses that Chromium checks from over UDP.
+const ADDRESSES: &str = "(async (transport) => {
+    const all = [...(await transport.getStats()).values()];
+    const local = all.filter(({ type, protocol }) =>
+        type === 'local-candidate' && protocol === 'udp');
+    return local.map(({ address }) => address);
+})";
+
+/// Calls until Chromium has found both networks. It looks for more only until it has a
+/// way that works, and one to this very machine works at once: one time in ten it has
+/// found just the first network by then.
+const MAX_CALLS: usize = 6;
+
 /// A call between two, who listen to each other.
 struct Call {
     alice: Participant,
@@ -181,14 +194,26 @@ fn a_call_goes_on_while_ice_restarts() {
 fn a_call_goes_on_in_another_network() {
     let namespace = Namespace::new();
     let first = namespace.join_second_network();
+    let networks = [first, namespace.inside_address()].map(|it| json!(it));
     let server = namespace.serve();
-    let _slots = BrowserSlots::take(2);
-    let here = Rc::new(RefCell::new(chromium()));
-    let there = Rc::new(RefCell::new(chromium_inside(&namespace)));
     let signaling = SocketAddr::from((namespace.address, server.port));
-    let call = Call::start(&here, &there, |page| {
-        page.join_at(signaling, "networks", Value::Null);
+    let both = ["sendTransport", "recvTransport"];
+    let mut calls = (0..MAX_CALLS).map(|call| {
+        let here = Rc::new(RefCell::new(chromium()));
+        let there = Rc::new(RefCell::new(chromium_inside(&namespace)));
+        Call::start(&here, &there, |page| {
+            page.join_at(signaling, &format!("networks-{call}"), Value::Null);
+        })
     });
+    let call = calls.find(|call| {
+        both.iter().all(|transport| {
+            let addresses = format!("{ADDRESSES}(participant.{transport})");
+            let addresses = call.bob.evaluate(&addresses).unwrap();
+            let mut networks = networks.iter();
+            networks.all(|it| addresses.as_array().unwrap().contains(it))
+        })
+    });
+    let call = call.expect("Chromium finds both networks");
     for page in [&call.alice, &call.bob] {
         longest_silence(page);
     }
@@ -196,13 +221,12 @@ fn a_call_goes_on_in_another_network() {
         let stats = transport_stats(&call.bob, transport);
         stats["iceSelectedTuple"]["remoteIp"].clone()
     };
-    let both = ["sendTransport", "recvTransport"];
     // Chromium prefers it by its number.
-    assert_eq!(both.map(way), [json!(first), json!(first)]);
+    assert_eq!(both.map(way), [networks[0].clone(), networks[0].clone()]);
 
     namespace.leave_second_network();
     for transport in both {
-        wait_until("the other network", || way(transport) != json!(first));
+        wait_until("the other network", || way(transport) == networks[1]);
     }
     for (page, who) in [(&call.bob, "who listens"), (&call.alice, "who speaks")] {
         let gap = longest_silence(page);

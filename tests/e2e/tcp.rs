@@ -172,8 +172,8 @@ fn sound(stats: &Value) -> u64 {
 fn a_call_goes_on_where_udp_ends() {
     let namespace = Namespace::new();
     let server = namespace.serve();
-    let mut host = Browser::start_alone();
-    let mut far = Browser::start_inside(&namespace, &host);
+    let mut host = Browser::start_beside(&namespace);
+    let mut far = Browser::start_inside(&namespace);
     let url = |page: &str| {
         let (ip, port) = (namespace.address, server.port);
         format!("https://{ip}:{port}/?room=move&name={page}&peerId={page}&join=1&resolution=qvga")
