@@ -16,7 +16,7 @@ use crate::event_channel::{EventSender, NotSent};
 use crate::net::tcp::ConnectionEvent;
 use crate::net::udp::MediaSockets;
 use crate::ticks::Ticks;
-use crate::transport::{TransportError, Tuple};
+use crate::transport::{Datagram, TransportError};
 
 /// Longest sleep: what is noticed only by looking is noticed this soon.
 const MAX_SLEEP: Duration = Duration::from_secs(1);
@@ -76,7 +76,7 @@ impl Worker {
 
     /// Runs until `stop` is set. `wake` is signalled for that and for each job.
     pub fn run(mut self, jobs: &Receiver<Job>, wake: &EventFd, stop: &AtomicBool) -> Ended {
-        let mut datagrams: Vec<(Tuple, Vec<u8>)> = Vec::new();
+        let mut datagrams: Vec<Datagram> = Vec::new();
         while !stop.load(Ordering::Acquire) {
             let ready = self.wait(wake);
             let now = Instant::now();
@@ -91,7 +91,9 @@ impl Worker {
                 self.work(now, jobs, wake);
             }
             self.engine.handle_timeouts(now);
-            self.engine.flush(now);
+            let sockets = &mut self.sockets;
+            self.engine
+                .flush(now, |datagrams| sockets.send(now, datagrams));
             self.send(now, &mut datagrams);
             self.sweep(now);
             let forwarded = self.engine.counters().rtp_forwarded - before;
@@ -140,9 +142,10 @@ impl Worker {
 
     /// Sends what the engine has to send, and gives back the ports and connections of
     /// transports that are gone.
-    fn send(&mut self, now: Instant, datagrams: &mut Vec<(Tuple, Vec<u8>)>) {
+    fn send(&mut self, now: Instant, datagrams: &mut Vec<Datagram>) {
         self.engine.take_datagrams(datagrams);
         self.sockets.send(now, datagrams);
+        self.engine.recycle(datagrams);
         for port in self.engine.take_released_ports() {
             self.sockets.own().close(port);
         }

@@ -3,9 +3,9 @@
 //! Commands and datagrams go in, datagrams and events come out. One tick of the
 //! event loop is: [`Engine::receive`] for each datagram, then
 //! [`Engine::handle_timeouts`] and [`Engine::flush`], then
-//! [`Engine::take_datagrams`]. A packet that is forwarded is only queued on its
-//! receiving transports; each of those is advanced once, in `flush`, however many
-//! packets it got in the tick.
+//! [`Engine::take_datagrams`] and [`Engine::recycle`]. A packet that is forwarded is only
+//! queued on its receiving transports; each of those is advanced once, in `flush`, however
+//! many packets it got in the tick.
 //!
 //! Invariants: an id is in its table exactly while its entity lives; every
 //! transport and router has at most one entry in `timers`, at the time that it
@@ -45,7 +45,7 @@ use crate::transport::kind::Transport;
 use crate::transport::plain::WallClock;
 use crate::transport::receive::{EncodingScore, Orientation};
 use crate::transport::webrtc::{Output, RouterMedia};
-use crate::transport::{ConnectionKey, TransportError, Tuple};
+use crate::transport::{ConnectionKey, Datagram, TransportError};
 pub use connections::ConnectionNote;
 use throttle::Throttle;
 use timers::{Timer, Timers};
@@ -268,7 +268,7 @@ pub struct Engine {
     output: Output,
     forwards: Vec<router::Forward>,
     scratch: bandwidth::Scratch,
-    datagrams: Vec<(Tuple, Vec<u8>)>,
+    datagrams: Vec<Datagram>,
     events: VecDeque<proto::Event>,
     counters: Counters,
     /// What streams that are gone have come to.
@@ -326,7 +326,7 @@ impl Engine {
     }
 
     /// Datagrams to send, in the order in which they have to leave.
-    pub fn take_datagrams(&mut self, into: &mut Vec<(Tuple, Vec<u8>)>) {
+    pub fn take_datagrams(&mut self, into: &mut Vec<Datagram>) {
         into.append(&mut self.datagrams);
     }
 

@@ -12,7 +12,7 @@ use super::{Engine, RouterKey, TransportKey};
 use crate::transport::kind::Transport;
 use crate::transport::receive::Received;
 use crate::transport::webrtc::Output;
-use crate::transport::{PacketKind, Protocol, Tuple, ice};
+use crate::transport::{Datagram, PacketKind, Protocol, Tuple, ice};
 
 /// Time after the last connectivity check from an address for which a transport
 /// keeps it. Clients check every few seconds; without this, a check for one
@@ -22,6 +22,10 @@ const ADDRESS_HELD: Duration = Duration::from_secs(10);
 /// Rounds of one flush. A round sends what the one before it led to (a keyframe
 /// request, say); more than a few would be a loop, and wait for the next tick.
 const MAX_FLUSH_ROUNDS: usize = 8;
+
+/// Datagrams that leave before the transports behind them are advanced. With some more of
+/// them in each system call nothing is saved, and the first have waited long enough.
+const ENOUGH_TO_LEAVE: usize = 256;
 
 impl Engine {
     /// Takes in one datagram from the media sockets.
@@ -336,6 +340,13 @@ impl Engine {
         self.arm_router(router);
     }
 
+    /// Takes back the room of datagrams that have left.
+    pub fn recycle(&mut self, datagrams: &mut Vec<Datagram>) {
+        for (_, datagram) in datagrams.drain(..) {
+            self.output.spare.put(datagram);
+        }
+    }
+
     /// Calls everyone whose time has come.
     pub fn handle_timeouts(&mut self, now: Instant) {
         while let Some(timer) = self.timers.pop_due(now) {
@@ -362,8 +373,10 @@ impl Engine {
         }
     }
 
-    /// Sends what was queued: each transport that has something is advanced once.
-    pub fn flush(&mut self, now: Instant) {
+    /// Sends what was queued: each transport that has something is advanced once. `leave`
+    /// is given datagrams that are to leave already, while they are in the caches; what
+    /// it does not take is taken for sent.
+    pub fn flush(&mut self, now: Instant, mut leave: impl FnMut(&mut Vec<Datagram>)) {
         for _ in 0..MAX_FLUSH_ROUNDS {
             let mut dirty = std::mem::take(&mut self.dirty);
             if dirty.is_empty() {
@@ -386,6 +399,12 @@ impl Engine {
                         transport.flush_packets(now, out);
                     }
                 });
+                if self.datagrams.len() >= ENOUGH_TO_LEAVE {
+                    let mut datagrams = std::mem::take(&mut self.datagrams);
+                    leave(&mut datagrams);
+                    self.recycle(&mut datagrams);
+                    self.datagrams = datagrams;
+                }
             }
             if self.dirty.is_empty() {
                 // Keep the allocation.

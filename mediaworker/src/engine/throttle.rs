@@ -7,12 +7,10 @@ use str0m::ice::StunMessage;
 use super::timers::Timer;
 use super::{CommandError, Engine, TransportKey};
 use crate::transport::throttle::{Conditions, Link};
-use crate::transport::{PacketKind, Protocol, TransportError, Tuple, ice};
+use crate::transport::{Datagram, PacketKind, Protocol, TransportError, Tuple, ice};
 
 /// Longest delay that can be added to a round trip.
 const MAX_RTT: Duration = Duration::from_secs(10);
-
-type Datagram = (Tuple, Vec<u8>);
 
 /// The network between one transport and its client.
 #[derive(Debug)]

@@ -1,14 +1,14 @@
 //! RTP: header extensions, packets that are written for clients, and SRTP.
 
-use std::sync::Arc;
+use std::rc::Rc;
 use std::time::Instant;
 
 use router::Payload;
 use rtp_types::RtpPacket;
 
 use crate::transport::extensions::{self as uris, Extension, Ids, Written, fields};
-use crate::transport::packet::Extensions;
-use crate::transport::send::packet::{Body, Content, Copied, Header, write};
+use crate::transport::packet::{Extensions, MediaPacket};
+use crate::transport::send::packet::{self, Content, Header, write};
 use crate::transport::srtp::{Opener, Sealer, Suite};
 
 /// Extensions that are written, in the order of their ids.
@@ -110,7 +110,7 @@ pub fn packet(input: &[u8]) {
         dependency_descriptor: match usize::from(source.octet()) {
             len @ 3.. => Some(source.some(len))
                 .filter(|it| it.len() >= 3)
-                .map(Arc::from),
+                .map(Box::from),
             _ => None,
         },
     };
@@ -137,17 +137,26 @@ pub fn packet(input: &[u8]) {
         .filter(|_| source.octet() & 1 == 0)
         .collect();
     let written = Written::negotiated(asked.iter().copied());
-    let copied = Copied::of(written, &ids, &values, frame_number);
-    let body = Body {
-        shared: Arc::from(source.0),
+    let media = packet::Source {
+        packet: Rc::new(MediaPacket {
+            ssrc: 1,
+            sequence: 1,
+            timestamp: 1,
+            marker: false,
+            extensions: values.clone(),
+            payload: source.0.into(),
+            arrived: Instant::now(),
+        }),
         what: Payload::Same,
+        frame_number,
     };
     let content = match what >> 2 & 3 {
-        0 => Content::Again(header.sequence.wrapping_add(7), &body),
+        0 => Content::Again(header.sequence.wrapping_add(7), &media),
         1 => Content::Padding(what | 1),
-        _ => Content::Media(&body),
+        _ => Content::Media(&media),
     };
-    let (packet, header_len) = write(&header, &ids, &copied, content);
+    let mut packet = Vec::new();
+    let header_len = write(&mut packet, &header, &ids, written, content);
     let read = RtpPacket::parse(&packet).unwrap();
     assert_eq!(read.payload_type(), header.payload_type);
     assert_eq!(read.marker_bit(), header.marker);
@@ -177,8 +186,10 @@ pub fn packet(input: &[u8]) {
             .find(|(it, _)| u32::from(*it) == id)
             .map(|(_, value)| value.to_vec())
     };
+    // Padding is of no packet that could have any.
+    let is_media = !matches!(content, Content::Padding(_));
     let has = |uri: &str, value: Option<Vec<u8>>| {
-        value.filter(|_| id_of(uri).is_some() && asked.contains(&uri))
+        value.filter(|_| is_media && id_of(uri).is_some() && asked.contains(&uri))
     };
     let level = values.audio_level.map(|it| vec![it]);
     assert_eq!(value(uris::AUDIO_LEVEL), has(uris::AUDIO_LEVEL, level));

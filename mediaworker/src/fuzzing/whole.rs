@@ -147,8 +147,9 @@ impl World {
     /// What the event loop does; looks at what leaves.
     fn tick(&mut self) {
         self.engine.handle_timeouts(self.now);
-        self.engine.flush(self.now);
         let mut sent = Vec::new();
+        self.engine
+            .flush(self.now, |datagrams| sent.append(datagrams));
         self.engine.take_datagrams(&mut sent);
         assert!(sent.len() <= MAX_SENT, "{} datagrams", sent.len());
         for (to, datagram) in &sent {

@@ -12,7 +12,7 @@ use nix::libc;
 use nix::sys::socket::{ControlMessage, MsgFlags, MultiHeaders, SockaddrStorage, sendmmsg};
 
 use super::udp::{MediaSocket, NetCounters};
-use crate::transport::Tuple;
+use crate::transport::Datagram;
 
 /// Messages of one system call. More of them save nothing that could be measured.
 const MAX_MESSAGES: usize = 64;
@@ -22,8 +22,6 @@ const MAX_SEGMENTED: usize = 60_000;
 /// Octets of a UDP payload that any way takes in one piece.
 const USUAL_MTU: usize = 1_400;
 
-/// A datagram and its way.
-type Datagram = (Tuple, Vec<u8>);
 type Headers = MultiHeaders<SockaddrStorage>;
 
 /// What is needed for the system call, kept from one to the next. The kernel wants
@@ -284,7 +282,7 @@ fn run_length(datagrams: &[Datagram], max_segments: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::transport::Protocol;
+    use crate::transport::{Protocol, Tuple};
 
     fn tuple(port: u16) -> Tuple {
         Tuple {

@@ -370,14 +370,14 @@ mod tests {
             };
             assert_eq!(from.protocol, expected);
         }
-        sockets.send(Instant::now(), &mut seen.clone());
+        sockets.send(Instant::now(), &seen);
         for _ in 0..3 {
             let mut buffer = [0; 10];
             let (len, from) = client.recv_from(&mut buffer).unwrap();
             assert_eq!((len, &buffer[..2]), (2, &from.port().to_be_bytes()[..]));
         }
         sockets.own().close(one);
-        sockets.send(Instant::now(), &mut seen);
+        sockets.send(Instant::now(), &seen);
         assert_eq!(sockets.counters().send_errors, 1);
         assert!(UdpSocket::bind((LOCALHOST, one)).is_ok());
     }
@@ -401,7 +401,7 @@ mod tests {
             };
             let (mut told, deadline) = (Vec::new(), Instant::now() + Duration::from_secs(5));
             while told.len() < 3 && Instant::now() < deadline {
-                sockets.send(Instant::now(), &mut vec![(way(nobody), vec![0; 100])]);
+                sockets.send(Instant::now(), &[(way(nobody), vec![0; 100])]);
                 sockets.receive(|_, _| unreachable!());
                 told.extend(sockets.own().take_unreachable());
             }
@@ -412,7 +412,7 @@ mod tests {
             let ready = sockets.own().epoll.wait(&mut events, EpollTimeout::ZERO);
             assert_eq!(ready, Ok(0));
             let client = UdpSocket::bind(nobody).unwrap();
-            sockets.send(Instant::now(), &mut vec![(way(nobody), vec![1])]);
+            sockets.send(Instant::now(), &[(way(nobody), vec![1])]);
             let mut buffer = [0; 10];
             assert_eq!(client.recv_from(&mut buffer).unwrap().0, 1);
             client.send_to(&[2], (ip, port)).unwrap();

@@ -17,7 +17,7 @@ use socket2::{Domain, SockRef, Socket, Type};
 use super::batches::Batches;
 use super::own::OwnSockets;
 use super::tcp::TcpSockets;
-use crate::transport::{Protocol, Tuple};
+use crate::transport::{Datagram, Protocol, Tuple};
 
 /// What the kernel is asked to buffer, bytes: about 50 ms of a full gigabit.
 const SOCKET_BUFFER: usize = 8 << 20;
@@ -243,8 +243,8 @@ impl MediaSockets {
 
     /// Hands datagrams to the kernel, many in one call; and writes what is for
     /// connections.
-    pub fn send(&mut self, now: Instant, datagrams: &mut Vec<(Tuple, Vec<u8>)>) {
-        let mut rest = datagrams.as_slice();
+    pub fn send(&mut self, now: Instant, datagrams: &[Datagram]) {
+        let mut rest = datagrams;
         while let Some((tuple, first)) = rest.first() {
             let sockets = match tuple.protocol {
                 Protocol::Udp => self.sockets.as_slice(),
@@ -265,7 +265,6 @@ impl MediaSockets {
             };
             rest = self.batches.send(socket, rest, &mut self.counters);
         }
-        datagrams.clear();
         self.tcp.flush(now);
     }
 }
@@ -367,12 +366,11 @@ mod tests {
             .unwrap();
         let to_client = tuple(client.local_addr().unwrap().port());
         let sizes = [100, 100, 100, 30, 700, 700, 1];
-        let mut datagrams: Vec<_> = (0u8..)
+        let datagrams: Vec<_> = (0u8..)
             .zip(sizes)
             .map(|(i, len)| (to_client, vec![i; len]))
             .collect();
-        sockets.send(Instant::now(), &mut datagrams);
-        assert!(datagrams.is_empty());
+        sockets.send(Instant::now(), &datagrams);
         for (i, len) in (0u8..).zip(sizes) {
             let mut buf = [0; 2000];
             let got = client.recv(&mut buf).unwrap();
@@ -425,8 +423,7 @@ mod tests {
                 }
             }
             let expected = datagrams.len() - 1;
-            sockets.send(Instant::now(), &mut datagrams);
-            assert!(datagrams.is_empty());
+            sockets.send(Instant::now(), &datagrams);
             for (number, client) in (0u8..).zip(&clients) {
                 for part in 0..=number % 3 {
                     let mut buffer = [0; 2_000];
@@ -451,8 +448,8 @@ mod tests {
         let way = tuple(client.local_addr().unwrap().port());
         // The kernel takes 64 or 128 segments, and refuses more.
         sockets.sockets[0].max_segments.set(1_000);
-        let mut datagrams: Vec<_> = (0..200).map(|i| (way, vec![i; 10])).collect();
-        sockets.send(Instant::now(), &mut datagrams);
+        let datagrams: Vec<_> = (0..200).map(|i| (way, vec![i; 10])).collect();
+        sockets.send(Instant::now(), &datagrams);
         for number in 0..200 {
             let mut buffer = [0; 100];
             let got = client.recv(&mut buffer).unwrap();

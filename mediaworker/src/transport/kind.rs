@@ -1,6 +1,7 @@
 //! A transport of either kind, as the engine sees it. What only one kind does is
 //! asked of that one; on the other it is nothing, or an error.
 
+use std::rc::Rc;
 use std::time::Instant;
 
 use router::{ConsumerKey, Forward, ProducerKey};
@@ -172,7 +173,7 @@ impl Transport {
 
     /// Queues a packet for a consumer; it leaves with the next flush. `at`: when it
     /// was captured, on the local clock.
-    pub fn write(&mut self, forward: &Forward, packet: &MediaPacket, at: Instant) -> bool {
+    pub fn write(&mut self, forward: &Forward, packet: &Rc<MediaPacket>, at: Instant) -> bool {
         both!(self, t => t.write(forward, packet, at))
     }
 

@@ -17,6 +17,7 @@ pub mod rtcp;
 pub mod sctp;
 pub mod sealing;
 pub mod send;
+pub mod spare;
 pub mod srtp;
 pub mod stats;
 pub mod throttle;
@@ -69,6 +70,9 @@ impl Tuple {
         }
     }
 }
+
+/// A datagram, or a packet in a frame, and its way.
+pub type Datagram = (Tuple, Vec<u8>);
 
 /// What a datagram carries, by its first bytes (RFC 7983).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,6 +1,5 @@
 //! A packet of a producer, whatever kind of transport it came in on.
 
-use std::sync::Arc;
 use std::time::Instant;
 
 use super::extensions::Extension;
@@ -21,8 +20,8 @@ pub struct MediaPacket {
     pub marker: bool,
     /// What its header extensions say.
     pub extensions: Extensions,
-    /// Payload, shared by all who get it.
-    pub payload: Arc<[u8]>,
+    /// Payload.
+    pub payload: Box<[u8]>,
     /// When it arrived.
     pub arrived: Instant,
 }
@@ -43,7 +42,7 @@ pub struct Extensions {
     /// Twelve bits each: least and most, hundredths of a second.
     pub playout_delay: Option<[u8; 3]>,
     /// AV1 RTP payload format 1.0, appendix A. The router reads it.
-    pub dependency_descriptor: Option<Arc<[u8]>>,
+    pub dependency_descriptor: Option<Box<[u8]>>,
 }
 
 impl Extensions {

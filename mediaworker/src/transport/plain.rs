@@ -441,7 +441,7 @@ impl PlainTransport {
 
     /// Queues a packet for a consumer; it leaves with the next flush. `at`: when it was
     /// captured, on the local clock.
-    pub fn write(&mut self, forward: &Forward, packet: &MediaPacket, at: Instant) -> bool {
+    pub fn write(&mut self, forward: &Forward, packet: &Rc<MediaPacket>, at: Instant) -> bool {
         self.is_connected() && self.sinks.write(forward, packet, at)
     }
 

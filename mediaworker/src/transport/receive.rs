@@ -13,6 +13,7 @@ mod orientation;
 mod stream;
 
 use std::collections::HashMap;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use congestion::Recorder;
@@ -109,7 +110,7 @@ pub struct Received {
     /// When the sender captured it, on the local clock.
     pub captured: Option<std::time::Instant>,
     /// The packet, decrypted; retransmissions look like originals.
-    pub packet: MediaPacket,
+    pub packet: Rc<MediaPacket>,
 }
 
 #[derive(Debug)]

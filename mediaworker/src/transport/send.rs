@@ -26,7 +26,7 @@ use departing::Waiting;
 pub use departing::{Asked, Departure};
 use history::History;
 use outbound::Outbound;
-use packet::{Body, Copied};
+use packet::Source;
 pub use plain::PlainReport;
 use resends::Resends;
 
@@ -345,13 +345,12 @@ impl Sending {
 
     /// Queues a packet for its consumer; it leaves with the next flush. `at`: when it was
     /// captured, on the local clock.
-    pub fn write(&mut self, forward: &Forward, packet: &MediaPacket, at: Instant) -> bool {
+    pub fn write(&mut self, forward: &Forward, packet: &Rc<MediaPacket>, at: Instant) -> bool {
         let slot = usize::try_from(forward.sink.slot).unwrap_or(usize::MAX);
         let Some(stream) = self.slots.get_mut(slot).and_then(Option::as_mut) else {
             return false;
         };
         stream.outbound.written(forward.sequence);
-        let values = &packet.extensions;
         let waiting = Waiting {
             slot,
             consumer: stream.consumer,
@@ -359,16 +358,11 @@ impl Sending {
             timestamp: forward.timestamp,
             marker: forward.marker,
             captured: at,
-            body: Body {
-                shared: packet.payload.clone(),
+            source: Source {
+                packet: Rc::clone(packet),
                 what: forward.payload,
+                frame_number: forward.frame_number,
             },
-            copied: Copied::of(
-                stream.written,
-                &self.media.ids,
-                values,
-                forward.frame_number,
-            ),
             again: false,
             probe: false,
         };

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 /// Slots of a [`Meter`] in a second.
 const SLOTS_PER_SECOND: u64 = 10;
+const MILLIS_PER_SLOT: u64 = 1000 / SLOTS_PER_SECOND;
 /// Whole slots that make up the second over which a rate is taken, and the one
 /// that is being filled.
 const WINDOW: u64 = SLOTS_PER_SECOND;
@@ -16,14 +17,26 @@ pub struct Meter {
     bytes: u64,
     /// Time of the first octets; slots are counted from here.
     start: Option<Instant>,
-    /// Number of the newest slot that has been written.
+    /// Number of the newest slot that has been written, and when it ends.
     newest: u64,
+    until: Option<Instant>,
     slots: [u32; SLOTS],
 }
 
 impl Meter {
     /// Counts a packet.
     pub fn add(&mut self, now: Instant, len: usize) {
+        if self.until.is_none_or(|until| until <= now) {
+            self.open(now);
+        }
+        self.bytes = self.bytes.saturating_add(len as u64);
+        if let Some(place) = self.slots.get_mut(index(self.newest)) {
+            *place = place.saturating_add(u32::try_from(len).unwrap_or(u32::MAX));
+        }
+    }
+
+    /// Makes the slot of this time the newest.
+    fn open(&mut self, now: Instant) {
         let start = *self.start.get_or_insert(now);
         let slot = slot(start, now);
         // Those in between were silent, and the oldest make room.
@@ -32,14 +45,9 @@ impl Meter {
                 *passed = 0;
             }
         }
-        if slot > self.newest + SLOTS as u64 {
-            self.slots = [0; SLOTS];
-        }
         self.newest = self.newest.max(slot);
-        self.bytes = self.bytes.saturating_add(len as u64);
-        if let Some(place) = self.slots.get_mut(index(self.newest)) {
-            *place = place.saturating_add(u32::try_from(len).unwrap_or(u32::MAX));
-        }
+        let millis = (self.newest + 1) * MILLIS_PER_SLOT;
+        self.until = Some(start + Duration::from_millis(millis));
     }
 
     /// Octets since the start.
@@ -73,8 +81,7 @@ impl Meter {
 
 fn slot(start: Instant, now: Instant) -> u64 {
     let passed = now.saturating_duration_since(start);
-    let millis_per_slot = 1000 / SLOTS_PER_SECOND;
-    passed.as_secs() * SLOTS_PER_SECOND + u64::from(passed.subsec_millis()) / millis_per_slot
+    passed.as_secs() * SLOTS_PER_SECOND + u64::from(passed.subsec_millis()) / MILLIS_PER_SLOT
 }
 
 fn index(slot: u64) -> usize {

@@ -27,9 +27,10 @@ use super::packet::MediaPacket;
 use super::receive::{ProducerSpec, Received, Receiving};
 use super::sealing::Sealer;
 use super::send::{ConsumerSpec, Sending};
+use super::spare::Spare;
 use super::srtp::Opener;
 use super::stats::Traffic;
-use super::{ConnectionKey, PacketKind, TransportError, Tuple, sctp};
+use super::{ConnectionKey, Datagram, PacketKind, TransportError, Tuple, sctp};
 use building::{build, feed, remote_ice};
 use held::Held;
 
@@ -68,7 +69,7 @@ enum Handshake {
 #[derive(Debug, Default)]
 pub struct Output {
     /// Datagrams to send.
-    pub datagrams: Vec<(Tuple, Vec<u8>)>,
+    pub datagrams: Vec<Datagram>,
     /// Packets of producers.
     pub received: Vec<Received>,
     /// Consumers whose clients need a keyframe.
@@ -91,6 +92,8 @@ pub struct Output {
     pub failed: Option<String>,
     /// Room in which a packet is opened.
     pub(super) clear: Vec<u8>,
+    /// Room for the packets that are sent.
+    pub spare: Spare,
 }
 
 /// The transport.
@@ -375,7 +378,7 @@ impl WebRtcTransport {
 
     /// Queues a packet for a consumer; it leaves with the next flush. `at`: when
     /// it was captured, on the local clock.
-    pub fn write(&mut self, forward: &Forward, packet: &MediaPacket, at: Instant) -> bool {
+    pub fn write(&mut self, forward: &Forward, packet: &Rc<MediaPacket>, at: Instant) -> bool {
         // Otherwise nobody receives it.
         self.is_connected() && self.sending.write(forward, packet, at)
     }

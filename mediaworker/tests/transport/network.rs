@@ -427,7 +427,7 @@ fn tick(engine: &mut Engine, now: Instant, arrived: &Datagrams, out: &mut Vec<(T
         engine.receive(now, *tuple, datagram);
     }
     engine.handle_timeouts(now);
-    engine.flush(now);
+    engine.flush(now, |datagrams| out.append(datagrams));
     engine.take_datagrams(out);
 }
 

@@ -1,6 +1,6 @@
 //! The way of a packet from the wire to its producer.
 
-use std::sync::Arc;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use rtp_types::RtpPacket;
@@ -221,7 +221,7 @@ impl Receiving {
             timestamp: packet.timestamp(),
             marker: packet.marker_bit(),
             extensions,
-            payload: Arc::from(payload),
+            payload: payload.into(),
             arrived: now,
         };
         let inbound = stream.inbound(now, &entry.spec, types.clock_rate, paused);
@@ -243,7 +243,7 @@ impl Receiving {
             new_source: place.new_source,
             codec: codec.codec,
             captured,
-            packet,
+            packet: Rc::new(packet),
         };
         self.wake_at(if asks { Some(now) } else { due });
         if kind.is_video() {

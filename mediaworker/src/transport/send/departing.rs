@@ -5,10 +5,12 @@ use std::time::{Duration, Instant};
 
 use router::ConsumerKey;
 
-use super::packet::{self, Body, Content, Copied, Header};
+use super::packet::{self, Content, Header, Source};
 use super::resends::Sent;
 use super::{MAX_WAITING, SendStream, Sending};
+use crate::transport::extensions::Written;
 use crate::transport::rtcp::{self, Heard, SenderReport};
+use crate::transport::spare::Spare;
 
 /// Time between sender reports.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
@@ -43,8 +45,7 @@ pub(super) struct Waiting {
     pub timestamp: u32,
     pub marker: bool,
     pub captured: Instant,
-    pub body: Body,
-    pub copied: Copied,
+    pub source: Source,
     /// It is a retransmission.
     pub again: bool,
     /// Nobody has asked for it.
@@ -85,10 +86,10 @@ impl Sending {
 
     /// The next packet that was queued. `number`: its transport-cc number, if the client
     /// counts it.
-    pub fn next(&mut self, now: Instant, number: u16) -> Option<Departed> {
+    pub fn next(&mut self, now: Instant, number: u16, spare: &mut Spare) -> Option<Departed> {
         loop {
             let waiting = self.waiting.pop_front()?;
-            if let Some(departed) = self.depart(now, waiting, number) {
+            if let Some(departed) = self.depart(now, waiting, number, spare) {
                 return Some(departed);
             }
         }
@@ -96,7 +97,13 @@ impl Sending {
 
     /// A packet of a probe at a bitrate, bits per second: a retransmission that nobody
     /// has asked for, or padding. `None`: there is nothing to probe with.
-    pub fn probe(&mut self, now: Instant, bitrate: u64, number: u16) -> Option<Departed> {
+    pub fn probe(
+        &mut self,
+        now: Instant,
+        bitrate: u64,
+        number: u16,
+        spare: &mut Spare,
+    ) -> Option<Departed> {
         let octets = bitrate / 8 / PROBE_PACKETS;
         let newest = |(slot, stream): (usize, &Option<SendStream>)| {
             let stream = stream.as_ref().filter(|stream| self.is_counted(stream))?;
@@ -108,14 +115,20 @@ impl Sending {
         };
         if let Some(mut waiting) = newest {
             waiting.probe = true;
-            return self.depart(now, waiting, number);
+            return self.depart(now, waiting, number, spare);
         }
         let octets = u8::try_from(octets).unwrap_or(MAX_PADDING);
-        self.pad(now, octets, number)
+        self.pad(now, octets, number, spare)
     }
 
     /// Writes and protects a packet. `None` when its consumer is gone.
-    fn depart(&mut self, now: Instant, waiting: Waiting, number: u16) -> Option<Departed> {
+    fn depart(
+        &mut self,
+        now: Instant,
+        waiting: Waiting,
+        number: u16,
+        spare: &mut Spare,
+    ) -> Option<Departed> {
         let sealer = self.sealer.as_ref()?;
         let has_number = self.media.ids.has_transport_cc();
         let stream = self.slots.get_mut(waiting.slot)?.as_mut()?;
@@ -127,8 +140,7 @@ impl Sending {
             timestamp,
             marker,
             captured,
-            body,
-            copied,
+            source,
             again,
             probe,
             ..
@@ -140,10 +152,10 @@ impl Sending {
             counted,
         };
         let (ssrc, payload_type, index, content) = match stream.rtx.filter(|_| again) {
-            None => (stream.ssrc, stream.pt, sequence, Content::Media(&body)),
+            None => (stream.ssrc, stream.pt, sequence, Content::Media(&source)),
             Some((ssrc, pt)) => {
                 let index = stream.next_rtx_index();
-                (ssrc, pt, index, Content::Again(sequence, &body))
+                (ssrc, pt, index, Content::Again(sequence, &source))
             }
         };
         let header = Header {
@@ -154,14 +166,16 @@ impl Sending {
             ssrc,
             ..stream.header(now, number)
         };
-        let (mut packet, len) = packet::write(&header, &self.media.ids, &copied, content);
+        let mut packet = spare.take();
+        let ids = &self.media.ids;
+        let len = packet::write(&mut packet, &header, ids, stream.written, content);
         if !sealer.seal_rtp(&mut packet, len, ssrc, index) {
             return None;
         }
         if probe {
             return Some(departed(packet, Departure::Probe));
         }
-        stream.outbound.sent(now, packet.len(), body.len(), again);
+        stream.outbound.sent(now, packet.len(), source.len(), again);
         if again {
             return Some(departed(packet, Departure::Resend));
         }
@@ -174,8 +188,7 @@ impl Sending {
                 sequence,
                 timestamp,
                 marker,
-                body,
-                copied,
+                source,
                 at: now,
             });
         } else {
@@ -185,7 +198,13 @@ impl Sending {
     }
 
     /// Writes and protects padding, on a stream for retransmissions if there is one.
-    fn pad(&mut self, now: Instant, octets: u8, number: u16) -> Option<Departed> {
+    fn pad(
+        &mut self,
+        now: Instant,
+        octets: u8,
+        number: u16,
+        spare: &mut Spare,
+    ) -> Option<Departed> {
         let sealer = self.sealer.as_ref()?;
         if !self.media.ids.has_transport_cc() {
             return None;
@@ -225,7 +244,8 @@ impl Sending {
         };
         let content = Content::Padding(octets.min(MAX_PADDING));
         let ids = &self.media.ids;
-        let (mut packet, len) = packet::write(&header, ids, &Copied::NONE, content);
+        let mut packet = spare.take();
+        let len = packet::write(&mut packet, &header, ids, Written::default(), content);
         let sealed = sealer.seal_rtp(&mut packet, len, header.ssrc, index);
         sealed.then_some(Departed {
             packet,
@@ -388,8 +408,7 @@ fn again(slot: usize, stream: &SendStream, sent: &Sent) -> Option<Waiting> {
         timestamp: sent.timestamp,
         marker: sent.marker,
         captured: sent.at,
-        body: sent.body.clone(),
-        copied: sent.copied.clone(),
+        source: sent.source.clone(),
         again: true,
         probe: false,
     })

@@ -1,13 +1,13 @@
 //! RTP packets to a client (RFC 3550 §5.1), written whole: header, header extensions
 //! (RFC 8285) and payload.
 
-use std::sync::Arc;
+use std::rc::Rc;
 use std::time::Instant;
 
 use router::Payload;
 
 use crate::transport::extensions::{Ids, Written};
-use crate::transport::packet::Extensions;
+use crate::transport::packet::{Extensions, MediaPacket};
 use crate::transport::rtcp;
 use crate::transport::sealing::MAX_TAG;
 
@@ -16,25 +16,24 @@ const MAX_ONE_BYTE_ID: u8 = 14;
 const MAX_ONE_BYTE_LEN: usize = 16;
 /// Octets of a header with the extensions of most packets.
 const USUAL_HEADER: usize = 48;
-/// Octets of the extensions that are copied, each with id and length: audio level (3),
-/// orientation (3), transmission offset (5), capture time (18) and playout delay (5).
-const MAX_COPIED: usize = 34;
 
-/// What is sent of a payload that all consumers share.
+/// What a consumer's packet has of a producer's, which all consumers share.
 #[derive(Debug, Clone)]
-pub struct Body {
-    /// The payload.
-    pub shared: Arc<[u8]>,
-    /// What of it.
+pub struct Source {
+    /// The producer's packet.
+    pub packet: Rc<MediaPacket>,
+    /// What of its payload.
     pub what: Payload,
+    /// The frame number that its dependency descriptor carries instead of its own.
+    pub frame_number: Option<u16>,
 }
 
-impl Body {
-    /// Octets that are sent.
+impl Source {
+    /// Octets of payload that are sent.
     pub fn len(&self) -> usize {
         match self.what {
             Payload::Empty => 0,
-            Payload::Same | Payload::Patched(_) => self.shared.len(),
+            Payload::Same | Payload::Patched(_) => self.packet.payload.len(),
         }
     }
 
@@ -42,90 +41,17 @@ impl Body {
         let start = to.len();
         match &self.what {
             Payload::Empty => {}
-            Payload::Same => to.extend_from_slice(&self.shared),
+            Payload::Same => to.extend_from_slice(&self.packet.payload),
             Payload::Patched(patch) => {
-                to.extend_from_slice(&self.shared);
+                to.extend_from_slice(&self.packet.payload);
                 patch.apply(to.get_mut(start..).unwrap_or_default());
             }
         }
     }
-}
 
-/// Extensions that a packet has from its producer's, as octets.
-#[derive(Debug, Clone)]
-pub struct Copied {
-    /// Id, length and value of each.
-    fields: [u8; MAX_COPIED],
-    len: u8,
-    /// The descriptor, and the frame number that it carries instead of its own.
-    descriptor: Option<(Arc<[u8]>, Option<u16>)>,
-}
-
-impl Copied {
-    /// Nothing.
-    pub const NONE: Self = Self {
-        fields: [0; MAX_COPIED],
-        len: 0,
-        descriptor: None,
-    };
-
-    /// What a consumer's packet has of a producer's.
-    pub fn of(written: Written, ids: &Ids, values: &Extensions, frame_number: Option<u16>) -> Self {
-        let mut copied = Self::NONE;
-        let mut copy = |wanted: bool, id: u8, value: Option<&[u8]>| {
-            if let Some(value) = value.filter(|_| wanted) {
-                copied.push(id, value);
-            }
-        };
-        let level = values.audio_level.as_ref().map(std::slice::from_ref);
-        let orientation = values.video_orientation.as_ref().map(std::slice::from_ref);
-        copy(written.audio_level, ids.audio_level, level);
-        copy(
-            written.video_orientation,
-            ids.video_orientation,
-            orientation,
-        );
-        let offset = values.transmission_offset.as_ref().map(<[u8; 3]>::as_slice);
-        copy(written.transmission_offset, ids.transmission_offset, offset);
-        let delay = values.playout_delay.as_ref().map(<[u8; 3]>::as_slice);
-        copy(written.playout_delay, ids.playout_delay, delay);
-        if written.abs_capture_time
-            && let Some(captured) = values.capture_time
-        {
-            match values.clock_offset {
-                None => copied.push(ids.abs_capture_time, &captured),
-                Some(offset) => {
-                    copied.push(ids.abs_capture_time, [captured, offset].as_flattened());
-                }
-            }
-        }
-        if written.dependency_descriptor {
-            let descriptor = values.dependency_descriptor.clone();
-            copied.descriptor = descriptor.map(|it| (it, frame_number));
-        }
-        copied
-    }
-
-    fn push(&mut self, id: u8, value: &[u8]) {
-        let start = usize::from(self.len);
-        let end = start + 2 + value.len();
-        let Some([place, len, rest @ ..]) = self.fields.get_mut(start..end) else {
-            return;
-        };
-        *place = id;
-        *len = u8::try_from(value.len()).unwrap_or(0);
-        rest.copy_from_slice(value);
-        self.len = u8::try_from(end).unwrap_or(self.len);
-    }
-
-    fn fields(&self) -> impl Iterator<Item = (u8, &[u8])> {
-        let mut rest = self.fields.get(..self.len.into()).unwrap_or_default();
-        std::iter::from_fn(move || {
-            let (&[id, len], after) = rest.split_first_chunk::<2>()?;
-            let (value, after) = after.split_at_checked(len.into())?;
-            rest = after;
-            Some((id, value))
-        })
+    fn descriptor(&self, written: Written) -> Option<&[u8]> {
+        let descriptor = self.packet.extensions.dependency_descriptor.as_deref();
+        descriptor.filter(|_| written.dependency_descriptor)
     }
 }
 
@@ -154,39 +80,41 @@ pub struct Header<'a> {
 #[derive(Debug, Clone, Copy)]
 pub enum Content<'a> {
     /// Media.
-    Media(&'a Body),
+    Media(&'a Source),
     /// The same once more, with the sequence number that it had (RFC 4588 §4).
-    Again(u64, &'a Body),
+    Again(u64, &'a Source),
     /// Octets of padding, 1 to 255.
     Padding(u8),
 }
 
-/// Writes a packet, with room for its tag; answers it and the length of its header.
+/// Writes a packet into an empty buffer, with room for its tag; answers the length of its
+/// header. `written`: which extensions it has of its source.
 pub fn write(
+    to: &mut Vec<u8>,
     header: &Header<'_>,
     ids: &Ids,
-    copied: &Copied,
+    written: Written,
     content: Content<'_>,
-) -> (Vec<u8>, usize) {
-    let len = match content {
-        Content::Media(body) => body.len(),
-        Content::Again(_, body) => 2 + body.len(),
-        Content::Padding(len) => len.into(),
+) -> usize {
+    let (source, len) = match content {
+        Content::Media(source) => (Some(source), source.len()),
+        Content::Again(_, source) => (Some(source), 2 + source.len()),
+        Content::Padding(len) => (None, len.into()),
     };
-    let mut to = Vec::with_capacity(USUAL_HEADER + len + MAX_TAG);
+    to.reserve(USUAL_HEADER + len + MAX_TAG);
     let padding = u8::from(matches!(content, Content::Padding(_)));
     to.push(0x80 | (padding << 5));
     to.push((u8::from(header.marker) << 7) | (header.payload_type & 0x7f));
     to.extend_from_slice(&low(header.sequence).to_be_bytes());
     to.extend_from_slice(&header.timestamp.to_be_bytes());
     to.extend_from_slice(&header.ssrc.to_be_bytes());
-    write_extensions(&mut to, header, ids, copied);
+    write_extensions(to, header, ids, written, source);
     let header_len = to.len();
     match content {
-        Content::Media(body) => body.write(&mut to),
-        Content::Again(sequence, body) => {
+        Content::Media(source) => source.write(to),
+        Content::Again(sequence, source) => {
             to.extend_from_slice(&low(sequence).to_be_bytes());
-            body.write(&mut to);
+            source.write(to);
         }
         Content::Padding(len) => {
             to.resize(header_len + usize::from(len.max(1)), 0);
@@ -195,7 +123,7 @@ pub fn write(
             }
         }
     }
-    (to, header_len)
+    header_len
 }
 
 /// The sequence number in a header.
@@ -203,11 +131,17 @@ fn low(sequence: u64) -> u16 {
     u16::try_from(sequence & 0xffff).unwrap_or(0)
 }
 
-fn write_extensions(to: &mut Vec<u8>, header: &Header<'_>, ids: &Ids, copied: &Copied) {
+fn write_extensions(
+    to: &mut Vec<u8>,
+    header: &Header<'_>,
+    ids: &Ids,
+    written: Written,
+    source: Option<&Source>,
+) {
     let start = to.len();
-    let descriptor = copied.descriptor.as_ref();
-    let two_byte = ids.highest() > MAX_ONE_BYTE_ID
-        || descriptor.is_some_and(|(it, _)| it.len() > MAX_ONE_BYTE_LEN);
+    let descriptor = source.and_then(|source| source.descriptor(written));
+    let two_byte =
+        ids.highest() > MAX_ONE_BYTE_ID || descriptor.is_some_and(|it| it.len() > MAX_ONE_BYTE_LEN);
     to.extend_from_slice(if two_byte {
         &[0x10, 0, 0, 0]
     } else {
@@ -235,10 +169,10 @@ fn write_extensions(to: &mut Vec<u8>, header: &Header<'_>, ids: &Ids, copied: &C
     if let Some(number) = header.transport_cc {
         put(ids.transport_cc, &number.to_be_bytes());
     }
-    for (id, value) in copied.fields() {
-        put(id, value);
+    if let Some(source) = source {
+        put_copied(&source.packet.extensions, ids, written, &mut put);
     }
-    if let Some((descriptor, _)) = descriptor {
+    if let Some(descriptor) = descriptor {
         put(ids.dependency_descriptor, descriptor);
     }
     let len = to.len() - first;
@@ -246,7 +180,8 @@ fn write_extensions(to: &mut Vec<u8>, header: &Header<'_>, ids: &Ids, copied: &C
         to.truncate(start);
         return;
     }
-    if let Some((descriptor, Some(number))) = descriptor {
+    let frame_number = source.and_then(|source| source.frame_number);
+    if let (Some(descriptor), Some(number)) = (descriptor, frame_number) {
         // It is the last one, if it was put; its number is behind the first octet.
         let place = to.len().checked_sub(descriptor.len());
         let place = place.filter(|_| ids.dependency_descriptor != 0);
@@ -261,6 +196,34 @@ fn write_extensions(to: &mut Vec<u8>, header: &Header<'_>, ids: &Ids, copied: &C
     }
     if let Some(place) = to.get_mut(start - 12) {
         *place |= 0x10;
+    }
+}
+
+/// Those that are as the producer's packet has them; the descriptor, which may differ, is not
+/// among them.
+fn put_copied(values: &Extensions, ids: &Ids, written: Written, put: &mut impl FnMut(u8, &[u8])) {
+    let mut copy = |wanted: bool, id: u8, value: Option<&[u8]>| {
+        if let Some(value) = value.filter(|_| wanted) {
+            put(id, value);
+        }
+    };
+    let level = values.audio_level.as_ref().map(std::slice::from_ref);
+    copy(written.audio_level, ids.audio_level, level);
+    let orientation = values.video_orientation.as_ref().map(std::slice::from_ref);
+    copy(
+        written.video_orientation,
+        ids.video_orientation,
+        orientation,
+    );
+    let offset = values.transmission_offset.as_ref().map(<[u8; 3]>::as_slice);
+    copy(written.transmission_offset, ids.transmission_offset, offset);
+    let delay = values.playout_delay.as_ref().map(<[u8; 3]>::as_slice);
+    copy(written.playout_delay, ids.playout_delay, delay);
+    if let Some(captured) = values.capture_time.filter(|_| written.abs_capture_time) {
+        match values.clock_offset {
+            None => put(ids.abs_capture_time, &captured),
+            Some(offset) => put(ids.abs_capture_time, [captured, offset].as_flattened()),
+        }
     }
 }
 
@@ -313,9 +276,37 @@ mod tests {
             audio_level: Some(0x80 | 37),
             video_orientation: Some(3),
             transmission_offset: Some([1, 2, 3]),
-            dependency_descriptor: Some(Arc::from(&[0xc1, 2, 3, 4][..])),
+            dependency_descriptor: Some([0xc1, 2, 3, 4].into()),
             ..Default::default()
         }
+    }
+
+    fn source(payload: &[u8], what: Payload, frame_number: Option<u16>) -> Source {
+        let packet = MediaPacket {
+            ssrc: 1,
+            sequence: 2,
+            timestamp: 3,
+            marker: false,
+            extensions: values(),
+            payload: payload.into(),
+            arrived: Instant::now(),
+        };
+        Source {
+            packet: Rc::new(packet),
+            what,
+            frame_number,
+        }
+    }
+
+    fn written(
+        header: &Header<'_>,
+        ids: &Ids,
+        written: Written,
+        content: Content<'_>,
+    ) -> (Vec<u8>, usize) {
+        let mut packet = Vec::new();
+        let len = write(&mut packet, header, ids, written, content);
+        (packet, len)
     }
 
     fn all() -> Written {
@@ -334,16 +325,13 @@ mod tests {
     #[test]
     fn headers_carry_what_is_wanted_in_both_forms() {
         let now = Instant::now();
-        let body = Body {
-            shared: Arc::from(&b"payload"[..]),
-            what: Payload::Same,
-        };
         for shift in [0, 8] {
             let ids = ids(shift);
             let id = |index: u8| index + u8::try_from(shift).unwrap();
             for frame_number in [None, Some(0x1234)] {
-                let copied = Copied::of(all(), &ids, &values(), frame_number);
-                let (packet, len) = write(&header(now), &ids, &copied, Content::Media(&body));
+                let source = source(b"payload", Payload::Same, frame_number);
+                let content = Content::Media(&source);
+                let (packet, len) = written(&header(now), &ids, all(), content);
                 assert_eq!(packet[0], 0x90);
                 assert_eq!(len % 4, 0);
                 assert_eq!(&packet[len..], b"payload");
@@ -375,29 +363,28 @@ mod tests {
     fn nothing_is_copied_that_was_not_negotiated() {
         let ids = ids(0);
         let none = Written::negotiated(std::iter::empty());
-        let copied = Copied::of(none, &ids, &values(), None);
         let bare = Header {
             mid: None,
             sent: None,
             transport_cc: None,
             ..header(Instant::now())
         };
-        let (packet, len) = write(&bare, &ids, &copied, Content::Padding(3));
+        let source = source(&[], Payload::Same, Some(5));
+        let (packet, len) = written(&bare, &ids, none, Content::Media(&source));
+        assert_eq!((packet[0], len, packet.len()), (0x80, 12, 12));
+        let (packet, len) = written(&bare, &ids, none, Content::Padding(3));
         assert_eq!((packet[0], len), (0xa0, 12));
         assert_eq!(packet[12..], [0, 0, 3]);
     }
 
     #[test]
     fn retransmissions_begin_with_the_number_that_they_had() {
-        let body = Body {
-            shared: Arc::from(&[9, 9, 9][..]),
-            what: Payload::Empty,
-        };
-        let (packet, len) = write(
+        let source = source(&[9, 9, 9], Payload::Empty, None);
+        let (packet, len) = written(
             &header(Instant::now()),
             &Ids::default(),
-            &Copied::NONE,
-            Content::Again(0x5_6789, &body),
+            all(),
+            Content::Again(0x5_6789, &source),
         );
         assert_eq!((packet[0], len), (0x80, 12), "ids are not known");
         assert_eq!(packet[12..], [0x67, 0x89]);

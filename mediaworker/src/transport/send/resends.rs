@@ -1,12 +1,12 @@
 //! What a stream with RTX (RFC 4588) has sent lately, to be sent once more.
 //!
-//! Payloads are shared with all other consumers, so only what is different is kept for
-//! each.
+//! The producer's packet is shared with all other consumers, so only what is different is
+//! kept for each.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use super::packet::{Body, Copied};
+use super::packet::Source;
 
 /// Packets that are kept, and for how long. What is older is not sent again.
 const KEPT: usize = 1024;
@@ -21,10 +21,8 @@ pub struct Sent {
     pub timestamp: u32,
     /// Its marker bit.
     pub marker: bool,
-    /// Its payload.
-    pub body: Body,
-    /// Its extensions.
-    pub copied: Copied,
+    /// Its payload and extensions.
+    pub source: Source,
     /// When it was sent.
     pub at: Instant,
 }
@@ -82,19 +80,32 @@ impl Resends {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::rc::Rc;
+
     use router::Payload;
 
+    use super::*;
+    use crate::transport::packet::{Extensions, MediaPacket};
+
     fn packet(sequence: u64, at: Instant) -> Sent {
+        let media = MediaPacket {
+            ssrc: 1,
+            sequence,
+            timestamp: 0,
+            marker: false,
+            extensions: Extensions::default(),
+            payload: [].into(),
+            arrived: at,
+        };
         Sent {
             sequence,
             timestamp: 0,
             marker: false,
-            body: Body {
-                shared: [].into(),
+            source: Source {
+                packet: Rc::new(media),
                 what: Payload::Same,
+                frame_number: None,
             },
-            copied: Copied::NONE,
             at,
         }
     }

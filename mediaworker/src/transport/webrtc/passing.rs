@@ -149,7 +149,10 @@ impl WebRtcTransport {
 
     /// Sends what was queued.
     pub(super) fn send_queued(&mut self, now: Instant, out: &mut Output) {
-        while let Some(departed) = self.sending.next(now, self.bandwidth.next_number()) {
+        while let Some(departed) =
+            self.sending
+                .next(now, self.bandwidth.next_number(), &mut out.spare)
+        {
             if departed.counted {
                 self.bandwidth.note_departure(now, departed.packet.len());
             }
