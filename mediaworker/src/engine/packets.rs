@@ -23,9 +23,10 @@ const ADDRESS_HELD: Duration = Duration::from_secs(10);
 /// request, say); more than a few would be a loop, and wait for the next tick.
 const MAX_FLUSH_ROUNDS: usize = 8;
 
-/// Datagrams that leave before the transports behind them are advanced. With some more of
-/// them in each system call nothing is saved, and the first have waited long enough.
-const ENOUGH_TO_LEAVE: usize = 256;
+/// Datagrams that leave before the transports behind them are advanced. They are still in
+/// the caches, the first need not wait for the last, and more of them in a system call save
+/// nothing that could be measured.
+const ENOUGH_TO_LEAVE: usize = 64;
 
 impl Engine {
     /// Takes in one datagram from the media sockets.

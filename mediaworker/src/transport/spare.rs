@@ -1,9 +1,9 @@
 //! Buffers of packets that have been sent, for those that are sent next: the allocator
 //! takes its time for what is as long as a packet.
 
-/// Buffers that are kept, for as many packets as leave between two calls of
-/// [`Spare::put`] under load; and the longest, octets. A packet is hardly longer.
-const KEPT: usize = 512;
+/// Buffers that are kept: more than leave at a time, as a rule. And the longest, octets: a
+/// packet is hardly longer.
+const KEPT: usize = 128;
 const LONGEST: usize = 2_048;
 
 /// The buffers.

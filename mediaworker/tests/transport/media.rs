@@ -54,6 +54,53 @@ fn everything_arrives_in_order_with_the_routers_numbers() {
     );
 }
 
+/// So many that not all of a picture's packets leave at once.
+#[test]
+fn every_one_of_many_viewers_gets_everything_in_order() {
+    const VIEWERS: u32 = 40;
+    let (mut network, _, mut video) = call(31);
+    let ssrc = |viewer: u32| 10_000 + 2 * viewer;
+    let viewers: Vec<usize> = (0..VIEWERS)
+        .map(|viewer| {
+            let (client, transport) = (
+                network.add_client(&PeerConfig::receiving()),
+                format!("viewer-{viewer}"),
+            );
+            let created = network.create_transport(&transport, false);
+            let id = format!("v-{viewer}");
+            let kind = MediaKind::Video;
+            consume(
+                &mut network,
+                client,
+                &transport,
+                &id,
+                "cam",
+                kind,
+                ssrc(viewer),
+            );
+            network.connect_to(client, &transport, &created, true);
+            client
+        })
+        .collect();
+    network.run_until("all connected", |n| {
+        n.clients.iter().all(|c| c.peer.connected)
+    });
+    for viewer in 0..VIEWERS {
+        let id = format!("v-{viewer}");
+        network.engine.resume_consumer(network.now, &id).unwrap();
+    }
+    run(&mut network, &mut [&mut video], SECOND);
+    network.run_for(Duration::from_millis(100));
+    for (client, viewer) in viewers.into_iter().zip(0..) {
+        let packets = stream(&network, client, ssrc(viewer));
+        assert_eq!(packets.len(), video.written.len(), "{viewer}");
+        assert_contiguous(&packets);
+        for (packet, written) in packets.iter().zip(&video.written) {
+            assert_eq!(packet.payload, *written);
+        }
+    }
+}
+
 #[test]
 fn a_picture_leaves_in_the_tick_in_which_it_came() {
     let (mut network, mut audio, mut video) = call(8);
