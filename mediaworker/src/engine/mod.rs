@@ -325,7 +325,8 @@ impl Engine {
         self.timers.next()
     }
 
-    /// Datagrams to send, in the order in which they have to leave.
+    /// Datagrams to send, in the order in which they have to leave, behind those that
+    /// [`Engine::flush`] has let leave.
     pub fn take_datagrams(&mut self, into: &mut Vec<Datagram>) {
         into.append(&mut self.datagrams);
     }

@@ -23,9 +23,8 @@ const ADDRESS_HELD: Duration = Duration::from_secs(10);
 /// request, say); more than a few would be a loop, and wait for the next tick.
 const MAX_FLUSH_ROUNDS: usize = 8;
 
-/// Datagrams that leave before the transports behind them are advanced. They are still in
-/// the caches, the first need not wait for the last, and more of them in a system call save
-/// nothing that could be measured.
+/// With so many datagrams, those that there are leave before more transports are advanced:
+/// they are still in the caches, and the first need not wait for the last.
 const ENOUGH_TO_LEAVE: usize = 64;
 
 impl Engine {

@@ -136,8 +136,10 @@ impl Engine {
             self.datagrams.append(datagrams);
             return;
         };
-        for (tuple, datagram) in datagrams.drain(..) {
+        for (tuple, mut datagram) in datagrams.drain(..) {
             let len = datagram.len();
+            // It may have had the room of a longer one, and there may be many.
+            datagram.shrink_to_fit();
             throttle
                 .downlink
                 .push(now, len, rand::random(), (tuple, datagram));

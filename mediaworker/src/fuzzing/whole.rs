@@ -149,8 +149,11 @@ impl World {
         self.engine.handle_timeouts(self.now);
         let mut sent = Vec::new();
         self.engine
-            .flush(self.now, |datagrams| sent.append(datagrams));
-        self.engine.take_datagrams(&mut sent);
+            .flush(self.now, |datagrams| sent.extend_from_slice(datagrams));
+        let mut rest = Vec::new();
+        self.engine.take_datagrams(&mut rest);
+        sent.extend_from_slice(&rest);
+        self.engine.recycle(&mut rest);
         assert!(sent.len() <= MAX_SENT, "{} datagrams", sent.len());
         for (to, datagram) in &sent {
             assert!(datagram.len() <= MAX_DATAGRAM, "{}", datagram.len());

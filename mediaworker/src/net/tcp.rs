@@ -160,7 +160,7 @@ pub struct TcpSockets {
     waiting: VecDeque<ConnectionKey>,
     sources: HashMap<IpAddr, Source>,
     dirty: Vec<ConnectionKey>,
-    /// Taken after every call: a few for each connection at most.
+    /// Taken in every tick: a few for each connection at most.
     events: VecDeque<ConnectionEvent>,
     buffer: Vec<u8>,
     /// Octets that wait, of all connections.

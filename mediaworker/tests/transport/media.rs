@@ -57,7 +57,7 @@ fn everything_arrives_in_order_with_the_routers_numbers() {
 /// So many that not all of a picture's packets leave at once.
 #[test]
 fn every_one_of_many_viewers_gets_everything_in_order() {
-    const VIEWERS: u32 = 40;
+    const VIEWERS: u32 = 100;
     let (mut network, _, mut video) = call(31);
     let ssrc = |viewer: u32| 10_000 + 2 * viewer;
     let viewers: Vec<usize> = (0..VIEWERS)

@@ -101,7 +101,7 @@ pub fn write(
         Content::Again(_, source) => (Some(source), 2 + source.len()),
         Content::Padding(len) => (None, len.into()),
     };
-    to.reserve(USUAL_HEADER + len + MAX_TAG);
+    to.reserve_exact(USUAL_HEADER + len + MAX_TAG);
     let padding = u8::from(matches!(content, Content::Padding(_)));
     to.push(0x80 | (padding << 5));
     to.push((u8::from(header.marker) << 7) | (header.payload_type & 0x7f));
