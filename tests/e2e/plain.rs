@@ -392,9 +392,9 @@ fn check_recording(path: &Path, expected: f64, pictures: f64) {
         let of = of.filter(|it| it["stream_index"] == index);
         let times: Vec<f64> = of.map(|it| seconds(&it["pts_time"])).collect();
         let length = times.last().unwrap() - times[0];
-        // Starting and ending take their time.
+        // Starting and ending take their time, the more so on a busy machine.
         assert!(
-            (expected - 4.0..expected + 1.0).contains(&length),
+            (expected - 4.0..expected + 4.0).contains(&length),
             "{name}: {length}"
         );
         let gap = times
