@@ -16,7 +16,7 @@ use crate::event_channel::{EventSender, NotSent};
 use crate::net::tcp::ConnectionEvent;
 use crate::net::udp::MediaSockets;
 use crate::ticks::Ticks;
-use crate::transport::{Datagram, TransportError};
+use crate::transport::TransportError;
 
 /// Longest sleep: what is noticed only by looking is noticed this soon.
 const MAX_SLEEP: Duration = Duration::from_secs(1);
@@ -76,7 +76,6 @@ impl Worker {
 
     /// Runs until `stop` is set. `wake` is signalled for that and for each job.
     pub fn run(mut self, jobs: &Receiver<Job>, wake: &EventFd, stop: &AtomicBool) -> Ended {
-        let mut datagrams: Vec<Datagram> = Vec::new();
         while !stop.load(Ordering::Acquire) {
             let ready = self.wait(wake);
             let now = Instant::now();
@@ -94,7 +93,7 @@ impl Worker {
             let sockets = &mut self.sockets;
             self.engine
                 .flush(now, |datagrams| sockets.send(now, datagrams));
-            self.send(now, &mut datagrams);
+            self.send(now);
             self.sweep(now);
             let forwarded = self.engine.counters().rtp_forwarded - before;
             self.ticks.note(now.elapsed(), forwarded);
@@ -142,10 +141,10 @@ impl Worker {
 
     /// Sends what the engine has to send, and gives back the ports and connections of
     /// transports that are gone.
-    fn send(&mut self, now: Instant, datagrams: &mut Vec<Datagram>) {
-        self.engine.take_datagrams(datagrams);
-        self.sockets.send(now, datagrams);
-        self.engine.recycle(datagrams);
+    fn send(&mut self, now: Instant) {
+        let sockets = &mut self.sockets;
+        self.engine
+            .send_off(|datagrams| sockets.send(now, datagrams));
         for port in self.engine.take_released_ports() {
             self.sockets.own().close(port);
         }
@@ -188,7 +187,7 @@ impl Worker {
         request: &proto::CreatePlainTransportRequest,
     ) -> Result<proto::CreatePlainTransportResponse, CommandError> {
         // Ports of what was closed in this very tick may be all there are.
-        self.send(now, &mut Vec::new());
+        self.send(now);
         let ports = self.sockets.own().open(request.rtcp_mux);
         let ports = ports.map_err(|error| TransportError::Limit(error.to_string()))?;
         let created = self.engine.create_plain_transport(request, ports);

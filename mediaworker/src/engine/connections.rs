@@ -18,7 +18,7 @@ pub enum ConnectionNote {
 
 impl Engine {
     /// What there is to tell of TCP connections; at most twice the number of those
-    /// that are open. What [`Engine::take_datagrams`] has to send over them comes before.
+    /// that are open. What [`Engine::send_off`] has to send over them comes before.
     pub fn take_connection_notes(&mut self) -> Vec<ConnectionNote> {
         std::mem::take(&mut self.connection_notes)
     }

@@ -3,9 +3,9 @@
 //! Commands and datagrams go in, datagrams and events come out. One tick of the
 //! event loop is: [`Engine::receive`] for each datagram, then
 //! [`Engine::handle_timeouts`] and [`Engine::flush`], then
-//! [`Engine::take_datagrams`] and [`Engine::recycle`]. A packet that is forwarded is only
-//! queued on its receiving transports; each of those is advanced once, in `flush`, however
-//! many packets it got in the tick.
+//! [`Engine::send_off`]. A packet that is forwarded is only queued on its receiving
+//! transports; each of those is advanced once, in `flush`, however many packets it got in
+//! the tick.
 //!
 //! Invariants: an id is in its table exactly while its entity lives; every
 //! transport and router has at most one entry in `timers`, at the time that it
@@ -323,12 +323,6 @@ impl Engine {
     /// When [`Engine::handle_timeouts`] has to be called next.
     pub fn next_timeout(&self) -> Option<Instant> {
         self.timers.next()
-    }
-
-    /// Datagrams to send, in the order in which they have to leave, behind those that
-    /// [`Engine::flush`] has let leave.
-    pub fn take_datagrams(&mut self, into: &mut Vec<Datagram>) {
-        into.append(&mut self.datagrams);
     }
 
     /// The next event for the control plane.

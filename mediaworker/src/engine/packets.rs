@@ -340,9 +340,11 @@ impl Engine {
         self.arm_router(router);
     }
 
-    /// Takes back the room of datagrams that have left.
-    pub fn recycle(&mut self, datagrams: &mut Vec<Datagram>) {
-        for (_, datagram) in datagrams.drain(..) {
+    /// Gives out the datagrams to send, in the order in which they have to leave. What is
+    /// not taken is taken for sent, and its room is used again.
+    pub fn send_off(&mut self, leave: impl FnOnce(&mut Vec<Datagram>)) {
+        leave(&mut self.datagrams);
+        for (_, datagram) in self.datagrams.drain(..) {
             self.output.spare.put(datagram);
         }
     }
@@ -373,9 +375,8 @@ impl Engine {
         }
     }
 
-    /// Sends what was queued: each transport that has something is advanced once. `leave`
-    /// is given datagrams that are to leave already, while they are in the caches; what
-    /// it does not take is taken for sent.
+    /// Sends what was queued: each transport that has something is advanced once. What is
+    /// enough to leave already does, as by [`Engine::send_off`].
     pub fn flush(&mut self, now: Instant, mut leave: impl FnMut(&mut Vec<Datagram>)) {
         for _ in 0..MAX_FLUSH_ROUNDS {
             let mut dirty = std::mem::take(&mut self.dirty);
@@ -400,10 +401,7 @@ impl Engine {
                     }
                 });
                 if self.datagrams.len() >= ENOUGH_TO_LEAVE {
-                    let mut datagrams = std::mem::take(&mut self.datagrams);
-                    leave(&mut datagrams);
-                    self.recycle(&mut datagrams);
-                    self.datagrams = datagrams;
+                    self.send_off(&mut leave);
                 }
             }
             if self.dirty.is_empty() {

@@ -103,7 +103,7 @@ impl Engine {
         result
     }
 
-    /// Ports whose transports are gone since the last call. What [`Engine::take_datagrams`]
+    /// Ports whose transports are gone since the last call. What [`Engine::send_off`]
     /// has to send from them comes before.
     pub fn take_released_ports(&mut self) -> Vec<u16> {
         std::mem::take(&mut self.plain.released)

@@ -150,10 +150,8 @@ impl World {
         let mut sent = Vec::new();
         self.engine
             .flush(self.now, |datagrams| sent.extend_from_slice(datagrams));
-        let mut rest = Vec::new();
-        self.engine.take_datagrams(&mut rest);
-        sent.extend_from_slice(&rest);
-        self.engine.recycle(&mut rest);
+        self.engine
+            .send_off(|datagrams| sent.extend_from_slice(datagrams));
         assert!(sent.len() <= MAX_SENT, "{} datagrams", sent.len());
         for (to, datagram) in &sent {
             assert!(datagram.len() <= MAX_DATAGRAM, "{}", datagram.len());

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use mediaworker::engine::{AnnouncedAddress, ConnectionNote, Engine, EngineConfig};
-use mediaworker::transport::{ConnectionKey, PacketKind, Protocol, Tuple};
+use mediaworker::transport::{ConnectionKey, Datagram, PacketKind, Protocol, Tuple};
 use slotmap::KeyData;
 use test_peer::{Peer, PeerConfig, Remote};
 
@@ -419,36 +419,31 @@ impl Network {
     }
 }
 
-type Datagrams = [(Tuple, Vec<u8>)];
-
-/// One tick, as the worker's event loop has it: buffers are used again.
-fn tick(engine: &mut Engine, now: Instant, arrived: &Datagrams, out: &mut Vec<(Tuple, Vec<u8>)>) {
-    for (tuple, datagram) in arrived {
-        engine.receive(now, *tuple, datagram);
-    }
-    engine.handle_timeouts(now);
-    engine.flush(now, |datagrams| out.extend_from_slice(datagrams));
-    let mut rest = Vec::new();
-    engine.take_datagrams(&mut rest);
-    out.extend_from_slice(&rest);
-    engine.recycle(&mut rest);
-}
-
-/// The same, without copies. What is measured is found by this name, so nothing else is called so, and
-/// it is not inlined.
-#[inline(never)]
-fn measured_tick(
+/// One tick, as the worker's event loop has it.
+fn pass(
     engine: &mut Engine,
     now: Instant,
-    arrived: &Datagrams,
-    out: &mut Vec<(Tuple, Vec<u8>)>,
+    arrived: &[Datagram],
+    mut leave: impl FnMut(&mut Vec<Datagram>),
 ) {
     for (tuple, datagram) in arrived {
         engine.receive(now, *tuple, datagram);
     }
     engine.handle_timeouts(now);
-    engine.flush(now, |datagrams| out.append(datagrams));
-    engine.take_datagrams(out);
+    engine.flush(now, &mut leave);
+    engine.send_off(leave);
+}
+
+/// The engine uses its buffers again.
+fn tick(engine: &mut Engine, now: Instant, arrived: &[Datagram], out: &mut Vec<Datagram>) {
+    pass(engine, now, arrived, |it| out.extend_from_slice(it));
+}
+
+/// The same without copies. What is measured is found by this name, so nothing else is
+/// called so, and it is not inlined.
+#[inline(never)]
+fn measured_tick(engine: &mut Engine, now: Instant, arrived: &[Datagram], out: &mut Vec<Datagram>) {
+    pass(engine, now, arrived, |it| out.append(it));
 }
 
 /// The server's transport as a client sees it.
