@@ -6,7 +6,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use crate::driver::BrowserSlots;
-use crate::server::{Options, Server};
+use crate::server::{Options, Server, wait_until};
 
 /// A network namespace and the pair of interfaces that leads to it; gone when this
 /// value is.
@@ -60,6 +60,11 @@ impl Namespace {
             "ip link add {interface} type veth peer name {inside} netns {name}"
         ));
         namespace.undo.push(format!("ip link del {interface}"));
+        // What is still to be decided about a network counts as a change of it when it is,
+        // and a browser that loads a page just then gives up. So there are no addresses that
+        // are tried first (IPv6 of the link), and both ends are up before anybody looks.
+        run(&format!("ip link set {interface} addrgenmode none"));
+        run(&format!("ip -n {name} link set {inside} addrgenmode none"));
         run(&format!("ip address add {}/30 dev {interface}", address(1)));
         run(&format!("ip link set {interface} up"));
         run(&format!(
@@ -68,6 +73,10 @@ impl Namespace {
         ));
         run(&format!("ip -n {name} link set {inside} up"));
         run(&format!("ip -n {name} link set lo up"));
+        wait_until("both ends of the link are up", || {
+            is_up(&format!("ip -o link show dev {interface}"))
+                && is_up(&format!("ip -n {name} -o link show dev {inside}"))
+        });
         namespace
     }
 
@@ -142,10 +151,21 @@ impl Drop for Namespace {
     }
 }
 
-fn try_run(line: &str) -> bool {
+/// Whether an interface works, by what `ip` says of it.
+fn is_up(show: &str) -> bool {
+    let output = command(show).output().unwrap();
+    String::from_utf8_lossy(&output.stdout).contains(" state UP ")
+}
+
+fn command(line: &str) -> Command {
     let mut words = line.split(' ');
     let mut command = Command::new(words.next().unwrap());
-    let status = command.args(words).status();
+    command.args(words);
+    command
+}
+
+fn try_run(line: &str) -> bool {
+    let status = command(line).status();
     status.is_ok_and(|status| status.success())
 }
 
