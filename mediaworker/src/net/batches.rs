@@ -1,6 +1,11 @@
 //! How datagrams reach the kernel: what one receiver gets in equal sizes as one
 //! segmented message (UDP_SEGMENT), and the messages of many receivers with one system
 //! call (`sendmmsg`).
+//!
+//! All messages of a call have segments of one size. A picture is often split into some
+//! packets of one size and some that are an octet longer, so receivers take turns: of what
+//! there is to send, what all of them get first leaves with one call, and what they get
+//! next with another.
 
 use std::io::IoSlice;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -21,6 +26,9 @@ const MAX_SEGMENTED: usize = 60_000;
 
 /// Octets of a UDP payload that any way takes in one piece.
 const USUAL_MTU: usize = 1_400;
+/// Receivers are told apart by their port, modulo this. Those that are not take turns as
+/// if they were one.
+const PLACES: usize = 1_024;
 
 type Headers = MultiHeaders<SockaddrStorage>;
 
@@ -32,8 +40,29 @@ pub(super) struct Batches {
     v4_segmented: Headers,
     v6: Headers,
     v6_segmented: Headers,
-    /// How many datagrams each message has.
-    runs: Vec<usize>,
+    /// Of a socket that has one address, which need not be said.
+    bare: Headers,
+    bare_segmented: Headers,
+    messages: Vec<Message>,
+}
+
+/// Datagrams that leave as one segmented message, or one by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Message {
+    /// How many there are for the same receiver, or one that shares its place, before it.
+    turn: u32,
+    /// Octets of the longest datagram, which is the first.
+    len: u16,
+    /// Where the first one is, and how many there are.
+    first: usize,
+    run: usize,
+}
+
+impl Message {
+    fn of<'a>(&self, datagrams: &'a [Datagram]) -> &'a [Datagram] {
+        let of = datagrams.get(self.first..self.first + self.run);
+        of.unwrap_or_default()
+    }
 }
 
 /// What the messages of one system call have in common.
@@ -49,45 +78,51 @@ impl Batches {
     pub(super) fn new() -> Self {
         let headers = |space| Headers::preallocate(MAX_MESSAGES, Some(space));
         Self {
+            bare: Headers::preallocate(MAX_MESSAGES, None),
+            bare_segmented: headers(cmsg_space!(u16)),
             v4: headers(cmsg_space!(libc::in_pktinfo)),
             v4_segmented: headers(cmsg_space!(libc::in_pktinfo, u16)),
             v6: headers(cmsg_space!(libc::in6_pktinfo)),
             v6_segmented: headers(cmsg_space!(libc::in6_pktinfo, u16)),
-            runs: Vec::with_capacity(MAX_MESSAGES),
+            messages: Vec::with_capacity(MAX_MESSAGES),
         }
     }
 
-    /// Sends datagrams from the front, the first of which is for this socket, with one
-    /// system call if the kernel takes them; answers what is left.
-    pub(super) fn send<'a>(
+    /// Sends datagrams, all of which are for this socket, with as few system calls as the
+    /// kernel allows. What goes the same way leaves in its order.
+    pub(super) fn send(
         &mut self,
         socket: &MediaSocket,
-        datagrams: &'a [Datagram],
+        datagrams: &[Datagram],
         counters: &mut NetCounters,
-    ) -> &'a [Datagram] {
-        let mut runs = std::mem::take(&mut self.runs);
-        let common = collect(datagrams, socket.max_segments(), &mut runs);
-        let (mut now, later) = split(datagrams, runs.iter().sum());
-        let mut left = runs.as_slice();
-        while let Some((first, others)) = left.split_first() {
-            match self.call(socket, common, now, left) {
-                Ok(sent) => {
-                    let (done, rest) = left.split_at_checked(sent.max(1)).unwrap_or((left, &[]));
-                    let (gone, waiting) = split(now, done.iter().sum());
-                    let bytes = gone.iter().map(|(_, datagram)| datagram.len()).sum();
-                    counters.count(gone.len(), bytes, sent > 0);
-                    (now, left) = (waiting, rest);
-                }
-                // It is about the first one; those behind it have their turn.
-                Err(error) => {
-                    let (failed, waiting) = split(now, *first);
-                    self.send_singly(socket, common, failed, error, counters);
-                    (now, left) = (waiting, others);
+    ) {
+        let mut messages = std::mem::take(&mut self.messages);
+        plan(datagrams, socket.max_segments(), &mut messages);
+        let mut left = messages.as_slice();
+        while !left.is_empty() {
+            let (count, common) = collect(datagrams, left);
+            let (mut now, later) = split(left, count);
+            while let Some((first, others)) = now.split_first() {
+                match self.call(socket, common, datagrams, now) {
+                    Ok(sent) => {
+                        let (gone, waiting) = split(now, sent.max(1));
+                        for message in gone {
+                            let own = message.of(datagrams);
+                            let bytes = own.iter().map(|(_, datagram)| datagram.len()).sum();
+                            counters.count(own.len(), bytes, sent > 0);
+                        }
+                        now = waiting;
+                    }
+                    // It is about the first one; those behind it have their turn.
+                    Err(error) => {
+                        self.send_singly(socket, common, first.of(datagrams), error, counters);
+                        now = others;
+                    }
                 }
             }
+            left = later;
         }
-        self.runs = runs;
-        later
+        self.messages = messages;
     }
 
     /// What becomes of a message that the kernel has refused.
@@ -111,7 +146,13 @@ impl Batches {
         let mut any = false;
         for datagram in datagrams {
             let one = std::slice::from_ref(datagram);
-            let sent = self.call(socket, common, one, &[1]) == Ok(1);
+            let message = Message {
+                turn: 0,
+                len: length(datagram),
+                first: 0,
+                run: 1,
+            };
+            let sent = self.call(socket, common, one, &[message]) == Ok(1);
             counters.count(1, datagram.1.len(), sent);
             any |= sent;
         }
@@ -123,51 +164,45 @@ impl Batches {
         }
     }
 
-    /// The system call. `runs`: how many datagrams each message has. Answers how many
-    /// messages were sent; an error is about the first.
+    /// The system call. Answers how many messages were sent; an error is about the first.
     fn call(
         &mut self,
         socket: &MediaSocket,
         common: Common,
         datagrams: &[Datagram],
-        runs: &[usize],
+        messages: &[Message],
     ) -> Result<usize, Errno> {
-        let parts: Vec<IoSlice<'_>> = datagrams
-            .iter()
-            .map(|(_, datagram)| IoSlice::new(datagram))
-            .collect();
-        let mut messages = Vec::with_capacity(runs.len());
-        let mut addresses = Vec::with_capacity(runs.len());
-        let (mut parts, mut rest) = (parts.as_slice(), datagrams);
-        for run in runs {
-            let (own, others) = parts.split_at_checked(*run).unwrap_or((parts, &[]));
-            messages.push(own);
+        let all = messages.iter().flat_map(|message| message.of(datagrams));
+        let parts: Vec<IoSlice<'_>> = all.map(|(_, datagram)| IoSlice::new(datagram)).collect();
+        let mut runs = Vec::with_capacity(messages.len());
+        let mut addresses = Vec::with_capacity(messages.len());
+        let mut parts = parts.as_slice();
+        for message in messages {
+            let (own, others) = split(parts, message.run);
+            runs.push(own);
             parts = others;
-            addresses.push(rest.first().map(|(tuple, _)| tuple.remote.into()));
-            rest = split(rest, *run).1;
+            let first = message.of(datagrams).first();
+            addresses.push(first.map(|(tuple, _)| tuple.remote.into()));
         }
-        let (own, segment) = (messages.iter(), &common.segment);
+        let (own, segment) = (runs.iter(), &common.segment);
         let fd = socket.socket.as_raw_fd();
-        match common.local {
+        let (v4, v6);
+        let (headers, source) = match common.local {
+            _ if socket.has_one_address() => ([&mut self.bare, &mut self.bare_segmented], None),
             IpAddr::V4(ip) => {
-                let headers = match *segment {
-                    0 => &mut self.v4,
-                    _ => &mut self.v4_segmented,
-                };
-                let info = v4_info(ip);
-                let source = ControlMessage::Ipv4PacketInfo(&info);
-                hand_over(fd, headers, own, addresses, source, segment)
+                v4 = v4_info(ip);
+                let source = ControlMessage::Ipv4PacketInfo(&v4);
+                ([&mut self.v4, &mut self.v4_segmented], Some(source))
             }
             IpAddr::V6(ip) => {
-                let headers = match *segment {
-                    0 => &mut self.v6,
-                    _ => &mut self.v6_segmented,
-                };
-                let info = v6_info(ip);
-                let source = ControlMessage::Ipv6PacketInfo(&info);
-                hand_over(fd, headers, own, addresses, source, segment)
+                v6 = v6_info(ip);
+                let source = ControlMessage::Ipv6PacketInfo(&v6);
+                ([&mut self.v6, &mut self.v6_segmented], Some(source))
             }
-        }
+        };
+        let [alone, segmented] = headers;
+        let headers = if *segment == 0 { alone } else { segmented };
+        hand_over(fd, headers, own, addresses, source, segment)
     }
 }
 
@@ -177,16 +212,16 @@ fn hand_over<'a>(
     headers: &'a mut Headers,
     messages: impl Iterator<Item = &'a &'a [IoSlice<'a>]>,
     addresses: Vec<Option<SockaddrStorage>>,
-    source: ControlMessage<'a>,
+    source: Option<ControlMessage<'a>>,
     segment: &'a u16,
 ) -> Result<usize, Errno> {
     let none = MsgFlags::empty();
-    let sent = match *segment {
-        0 => sendmmsg(fd, headers, messages, addresses, [source], none),
-        _ => {
-            let segment = ControlMessage::UdpGsoSegments(segment);
-            sendmmsg(fd, headers, messages, addresses, [source, segment], none)
-        }
+    let segments = ControlMessage::UdpGsoSegments(segment);
+    let sent = match (source, *segment) {
+        (None, 0) => sendmmsg(fd, headers, messages, addresses, [], none),
+        (None, _) => sendmmsg(fd, headers, messages, addresses, [segments], none),
+        (Some(source), 0) => sendmmsg(fd, headers, messages, addresses, [source], none),
+        (Some(source), _) => sendmmsg(fd, headers, messages, addresses, [source, segments], none),
     };
     sent.map(Iterator::count)
 }
@@ -210,51 +245,66 @@ fn v6_info(ip: Ipv6Addr) -> libc::in6_pktinfo {
     }
 }
 
-fn split(datagrams: &[Datagram], at: usize) -> (&[Datagram], &[Datagram]) {
-    datagrams.split_at_checked(at).unwrap_or((datagrams, &[]))
+fn split<T>(all: &[T], at: usize) -> (&[T], &[T]) {
+    all.split_at_checked(at).unwrap_or((all, &[]))
 }
 
-/// Finds what can leave with one system call: messages from the front that come from
-/// the same address and whose segments, where they have several, have the same size.
-fn collect(datagrams: &[Datagram], max_segments: usize, runs: &mut Vec<usize>) -> Common {
-    runs.clear();
-    let mut common = Common {
-        local: Ipv4Addr::UNSPECIFIED.into(),
-        segment: 0,
-    };
-    let Some((head, _)) = datagrams.first() else {
-        return common;
-    };
-    common.local = head.local;
-    // A message of one datagram may be no longer than the segments of others.
-    let mut longest = 0;
-    let mut rest = datagrams;
-    while let Some((tuple, first)) = rest.first() {
-        let same = tuple.protocol == head.protocol
-            && tuple.local == head.local
-            && tuple.remote.is_ipv4() == head.remote.is_ipv4();
-        if !same || runs.len() >= MAX_MESSAGES {
-            break;
-        }
+fn length((_, datagram): &Datagram) -> u16 {
+    u16::try_from(datagram.len()).unwrap_or(u16::MAX)
+}
+
+/// Makes messages of datagrams, and puts those next to each other that may leave together.
+fn plan(datagrams: &[Datagram], max_segments: usize, messages: &mut Vec<Message>) {
+    messages.clear();
+    let mut turns = [0u32; PLACES];
+    let (mut first, mut rest) = (0, datagrams);
+    while let Some(head) = rest.first() {
         let run = run_length(rest, max_segments);
-        let len = u16::try_from(first.len()).unwrap_or(u16::MAX);
-        let fits = match (run, common.segment) {
-            (1, 0) => true,
-            (1, segment) => len <= segment,
-            (_, 0) => longest <= len,
-            (_, segment) => len == segment,
-        };
-        if !fits && !runs.is_empty() {
-            break;
-        }
-        if run > 1 {
-            common.segment = len;
-        }
-        longest = longest.max(len);
-        runs.push(run);
+        let place = usize::from(head.0.remote.port()) % PLACES;
+        let turn = turns.get_mut(place).map_or(0, |turn| {
+            let next = turn.saturating_add(1);
+            std::mem::replace(turn, next)
+        });
+        messages.push(Message {
+            turn,
+            len: length(head),
+            first,
+            run,
+        });
+        first += run;
         rest = split(rest, run).1;
     }
-    common
+    messages.sort_by_key(|message| (message.turn, message.len));
+}
+
+/// How many messages from the front can leave with one system call: those that come from
+/// the same address and whose segments, where they have several, have the same size.
+fn collect(datagrams: &[Datagram], messages: &[Message]) -> (usize, Common) {
+    let local = |message: &Message| message.of(datagrams).first().map(|(tuple, _)| tuple.local);
+    let head = messages.first().and_then(local);
+    let mut common = Common {
+        local: head.unwrap_or(Ipv4Addr::UNSPECIFIED.into()),
+        segment: 0,
+    };
+    // A message of one datagram may be no longer than the segments of others.
+    let (mut count, mut longest) = (0, 0);
+    for message in messages.iter().take(MAX_MESSAGES) {
+        let fits = match (message.run, common.segment) {
+            (1, 0) => true,
+            (1, segment) => message.len <= segment,
+            (_, 0) => longest <= message.len,
+            (_, segment) => message.len == segment,
+        };
+        if !fits || local(message) != head {
+            break;
+        }
+        if message.run > 1 {
+            common.segment = message.len;
+        }
+        longest = longest.max(message.len);
+        count += 1;
+    }
+    (count, common)
 }
 
 /// How many datagrams from the front can leave as one segmented message: the same
@@ -313,50 +363,121 @@ mod tests {
         }
     }
 
-    #[test]
-    fn messages_of_one_call_have_segments_of_one_size() {
-        type Case<'a> = (&'a [(u16, usize)], &'a [usize], u16);
-        let cases: [Case<'_>; 8] = [
-            (&[(1, 10), (2, 20), (3, 5)], &[1, 1, 1], 0),
-            (&[(1, 10), (1, 10), (2, 10), (2, 10)], &[2, 2], 10),
-            // The short end of one run is no matter of the next.
-            (&[(1, 10), (1, 4), (2, 10), (2, 10)], &[2, 2], 10),
-            (&[(1, 10), (1, 10), (2, 11), (2, 11)], &[2], 10),
-            // One by itself is no longer than the segments, before them or after them.
-            (&[(1, 4), (2, 10), (2, 10), (3, 10)], &[1, 2, 1], 10),
-            (&[(1, 10), (1, 10), (2, 11)], &[2], 10),
-            (&[(1, 11), (2, 10), (2, 10)], &[1], 0),
-            (&[], &[], 0),
-        ];
-        for (sizes, expected, segment) in cases {
-            let mut runs = vec![7];
-            let common = collect(&datagrams(sizes), 64, &mut runs);
-            assert_eq!(
-                (&runs[..], common.segment),
-                (expected, segment),
-                "{sizes:?}"
-            );
+    /// Datagrams of a message, by port and length.
+    type Sizes = Vec<(u16, usize)>;
+    /// Messages of a call, and the size of its segments.
+    type Call = (Vec<Sizes>, u16);
+
+    /// What leaves with each call.
+    fn calls(datagrams: &[Datagram]) -> Vec<Call> {
+        let mut messages = vec![];
+        plan(datagrams, 64, &mut messages);
+        let (mut calls, mut left) = (Vec::new(), messages.as_slice());
+        while !left.is_empty() {
+            let (count, common) = collect(datagrams, left);
+            assert!((1..=MAX_MESSAGES).contains(&count));
+            let (now, later) = left.split_at(count);
+            let what = |it: &Datagram| (it.0.remote.port(), it.1.len());
+            let message = |message: &Message| message.of(datagrams).iter().map(what).collect();
+            calls.push((now.iter().map(message).collect(), common.segment));
+            left = later;
         }
-        let many: Vec<_> = (0..200).map(|port| (port, 10)).collect();
-        let mut runs = Vec::new();
-        collect(&datagrams(&many), 64, &mut runs);
-        assert_eq!(runs, [1; MAX_MESSAGES]);
+        calls
     }
 
     #[test]
-    fn one_call_has_one_source_and_one_kind_of_port() {
-        let mut list = datagrams(&[(1, 10), (2, 10)]);
-        for change in [
-            |tuple: &mut Tuple| tuple.local = [127, 0, 0, 2].into(),
-            |tuple: &mut Tuple| tuple.protocol = Protocol::OwnPort(7),
-            |tuple: &mut Tuple| tuple.remote.set_ip(std::net::Ipv6Addr::LOCALHOST.into()),
-        ] {
-            let before = list[1].0;
-            change(&mut list[1].0);
-            let mut runs = Vec::new();
-            collect(&list, 64, &mut runs);
-            assert_eq!(runs, [1]);
-            list[1].0 = before;
+    fn messages_of_one_call_have_segments_of_one_size() {
+        type Expected<'a> = (&'a [&'a [(u16, usize)]], u16);
+        type Case<'a> = (&'a [(u16, usize)], &'a [Expected<'a>]);
+        let cases: [Case<'_>; 8] = [
+            (
+                &[(1, 10), (2, 20), (3, 5)],
+                &[(&[&[(3, 5)], &[(1, 10)], &[(2, 20)]], 0)],
+            ),
+            (
+                &[(1, 10), (1, 10), (2, 10), (2, 10)],
+                &[(&[&[(1, 10), (1, 10)], &[(2, 10), (2, 10)]], 10)],
+            ),
+            // The short end of one run is no matter of the next.
+            (
+                &[(1, 10), (1, 4), (2, 10), (2, 10)],
+                &[(&[&[(1, 10), (1, 4)], &[(2, 10), (2, 10)]], 10)],
+            ),
+            (
+                &[(1, 11), (1, 11), (2, 10), (2, 10)],
+                &[(&[&[(2, 10), (2, 10)]], 10), (&[&[(1, 11), (1, 11)]], 11)],
+            ),
+            // What comes first to all of them, and what comes then.
+            (
+                &[(1, 10), (1, 10), (1, 11), (2, 10), (2, 10), (2, 11), (2, 7)],
+                &[
+                    (&[&[(1, 10), (1, 10)], &[(2, 10), (2, 10)]], 10),
+                    (&[&[(1, 11)], &[(2, 11), (2, 7)]], 11),
+                ],
+            ),
+            // One by itself is no longer than the segments, before them or after them.
+            (
+                &[(1, 4), (2, 10), (2, 10), (3, 10), (4, 11)],
+                &[
+                    (&[&[(1, 4)], &[(2, 10), (2, 10)], &[(3, 10)]], 10),
+                    (&[&[(4, 11)]], 0),
+                ],
+            ),
+            // Ports that share a place take turns.
+            (&[(1, 20), (1025, 10)], &[(&[&[(1, 20)], &[(1025, 10)]], 0)]),
+            (&[], &[]),
+        ];
+        for (sizes, expected) in cases {
+            let expected: Vec<Call> = expected
+                .iter()
+                .map(|(call, segment)| (call.iter().map(|it| it.to_vec()).collect(), *segment))
+                .collect();
+            assert_eq!(calls(&datagrams(sizes)), expected, "{sizes:?}");
         }
+    }
+
+    #[test]
+    fn a_picture_for_many_leaves_with_a_call_for_each_size_of_its_packets() {
+        let picture = |port| [10, 10, 11, 11].map(|len| (port, len));
+        let list: Vec<_> = (1..=150).flat_map(picture).collect();
+        let calls = calls(&datagrams(&list));
+        let counts: Vec<_> = calls.iter().map(|(call, of)| (call.len(), *of)).collect();
+        let expected = [(64, 10), (64, 10), (22, 10), (64, 11), (64, 11), (22, 11)];
+        assert_eq!(counts, expected);
+    }
+
+    #[test]
+    fn whatever_is_sent_leaves_once_and_in_order() {
+        for seed in 0..200u64 {
+            let mut state = seed;
+            let mut random = |below: u64| {
+                state = state
+                    .wrapping_mul(6_364_136_223_846_793_005)
+                    .wrapping_add(1);
+                usize::try_from((state >> 33) % below).unwrap()
+            };
+            // Some of them share a place.
+            let ports = [1, 2, 3, 1_025, 2_049, 40_000];
+            let sizes: Vec<_> = (0..300)
+                .map(|_| (ports[random(6)], 10 + random(3)))
+                .collect();
+            let mut messages = vec![];
+            plan(&datagrams(&sizes), 64, &mut messages);
+            let sent = messages.iter().flat_map(|it| it.first..it.first + it.run);
+            let sent: Vec<_> = sent.collect();
+            assert_eq!(sent.len(), sizes.len(), "seed {seed}");
+            for port in ports {
+                let own: Vec<_> = sent.iter().filter(|it| sizes[**it].0 == port).collect();
+                assert!(own.is_sorted(), "seed {seed}, port {port}: {own:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn one_call_has_one_source() {
+        let mut list = datagrams(&[(1, 10), (2, 10)]);
+        assert_eq!(calls(&list).len(), 1);
+        list[1].0.local = [127, 0, 0, 2].into();
+        assert_eq!(calls(&list).len(), 2);
     }
 }

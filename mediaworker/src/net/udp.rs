@@ -111,6 +111,11 @@ impl MediaSocket {
         }
     }
 
+    /// Whether it can send from one address only.
+    pub(super) fn has_one_address(&self) -> bool {
+        !self.local.ip().is_unspecified()
+    }
+
     pub(super) fn is_for(&self, remote: SocketAddr) -> bool {
         self.local.is_ipv4() == remote.is_ipv4()
     }
@@ -263,7 +268,13 @@ impl MediaSockets {
                 self.counters.send_errors += 1;
                 continue;
             };
-            rest = self.batches.send(socket, rest, &mut self.counters);
+            let is_with_it = |(it, _): &&Datagram| {
+                it.protocol == tuple.protocol && it.remote.is_ipv4() == tuple.remote.is_ipv4()
+            };
+            let count = rest.iter().take_while(is_with_it).count();
+            let (own, later) = rest.split_at_checked(count).unwrap_or((rest, &[]));
+            self.batches.send(socket, own, &mut self.counters);
+            rest = later;
         }
         self.tcp.flush(now);
     }
