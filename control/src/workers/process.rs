@@ -17,6 +17,13 @@ use crate::config::SECRET_VARIABLES;
 /// Starts that may wait for the spawner; more wait for room in the queue.
 const SPAWN_QUEUE: usize = 16;
 
+/// What the allocator of a worker is told, where it is glibc's.
+const TUNABLES: &str = "GLIBC_TUNABLES";
+/// Memory in pages of 2 MiB where the kernel has them (`madvise` or `always` in
+/// /sys/kernel/mm/transparent_hugepage/enabled). Each picture touches all of its
+/// receivers, which are on more small pages than the processor knows the addresses of.
+const HUGE_PAGES: &str = "glibc.malloc.hugetlb";
+
 /// Starts processes from one thread that lives as long as the workers are
 /// supervised: a worker asks the kernel to be killed when the *thread* that
 /// started it ends (PR_SET_PDEATHSIG), and threads of the runtime may end.
@@ -158,6 +165,7 @@ fn command(plan: &Plan, slot: &Slot, socket: &Path) -> Command {
         .args(&plan.role)
         .args(arguments(plan, slot, socket))
         .env("RUST_LOG", &plan.log)
+        .env(TUNABLES, tunables(std::env::var(TUNABLES).ok()))
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -169,6 +177,20 @@ fn command(plan: &Plan, slot: &Slot, socket: &Path) -> Command {
         command.env_remove(variable);
     }
     command
+}
+
+/// What the allocator is told, beside what the operator has told it.
+fn tunables(inherited: Option<String>) -> String {
+    let inherited = inherited.unwrap_or_default();
+    let said = |list: &str| {
+        let mut names = list.split(':').filter_map(|it| it.split_once('='));
+        names.any(|(name, _)| name == HUGE_PAGES)
+    };
+    match inherited.as_str() {
+        list if said(list) => inherited,
+        "" => format!("{HUGE_PAGES}=1"),
+        list => format!("{list}:{HUGE_PAGES}=1"),
+    }
 }
 
 /// The worker's command line, after the role.
@@ -196,6 +218,21 @@ mod tests {
     use crate::addresses::AnnouncedAddress;
     use crate::config::Config;
     use crate::workers::cpu::CpuLimits;
+
+    #[test]
+    fn what_the_operator_tells_the_allocator_holds() {
+        for (inherited, expected) in [
+            (None, "glibc.malloc.hugetlb=1"),
+            (Some(""), "glibc.malloc.hugetlb=1"),
+            (
+                Some("glibc.malloc.arena_max=1"),
+                "glibc.malloc.arena_max=1:glibc.malloc.hugetlb=1",
+            ),
+            (Some("glibc.malloc.hugetlb=0"), "glibc.malloc.hugetlb=0"),
+        ] {
+            assert_eq!(tunables(inherited.map(str::to_owned)), expected);
+        }
+    }
 
     #[test]
     fn the_command_line_says_everything_in_order() {
