@@ -1,15 +1,15 @@
 //! The only clock, the only waiting and the only owner of the sockets: one
 //! thread, one function of named phases.
 
+use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::AsFd;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
-use nix::poll::{PollFd, PollFlags, ppoll};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::eventfd::EventFd;
-use nix::sys::time::TimeSpec;
 
 use crate::engine::{CommandError, ConnectionNote, Engine};
 use crate::event_channel::{EventSender, NotSent};
@@ -23,8 +23,16 @@ const MAX_SLEEP: Duration = Duration::from_secs(1);
 /// Jobs done in one tick. A job takes up to 1.5 ms (a new `Rtc`), and packets
 /// wait meanwhile.
 const MAX_JOBS: usize = 16;
-/// Timers that are due within this time of each other are dealt with in one tick.
+/// Timers that are due within up to this time of each other are dealt with in one tick. A
+/// wait is rounded down to whole milliseconds, by less than this, so none ends early.
 const TIMER_SLACK: Duration = Duration::from_millis(1);
+/// What can end a wait, at most: a job, connections, two sockets and those of plain
+/// transports.
+const SOURCES: usize = 5;
+// What a source is.
+const JOBS: u64 = 0;
+const CONNECTIONS: u64 = 1;
+const DATAGRAMS: u64 = 2;
 
 /// Something to be done on the media thread.
 pub type Job = Box<dyn FnOnce(&mut Worker, Instant) + Send>;
@@ -43,6 +51,10 @@ pub struct Worker {
     pub events: Option<EventSender>,
     /// An event that did not fit yet.
     held: Option<proto::Event>,
+    /// Signalled for each job, and to stop.
+    wake: Arc<EventFd>,
+    /// What it waits on.
+    sources: Epoll,
 }
 
 /// What ended a wait.
@@ -62,22 +74,34 @@ pub enum Ended {
 }
 
 impl Worker {
-    /// A worker that is ready to run.
-    pub fn new(engine: Engine, sockets: MediaSockets) -> Self {
-        Self {
+    /// A worker that is ready to run. `wake` is signalled for each job, and to stop.
+    ///
+    /// # Errors
+    /// When the kernel does not wait on what there is to wait on.
+    pub fn new(engine: Engine, sockets: MediaSockets, wake: Arc<EventFd>) -> io::Result<Self> {
+        let sources = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        let readable = |source| EpollEvent::new(EpollFlags::EPOLLIN, source);
+        sources.add(&wake, readable(JOBS))?;
+        sources.add(sockets.tcp_fd(), readable(CONNECTIONS))?;
+        for fd in sockets.fds() {
+            sources.add(fd, readable(DATAGRAMS))?;
+        }
+        Ok(Self {
             engine,
             sockets,
             calls: 0,
             ticks: Ticks::default(),
             events: None,
             held: None,
-        }
+            wake,
+            sources,
+        })
     }
 
-    /// Runs until `stop` is set. `wake` is signalled for that and for each job.
-    pub fn run(mut self, jobs: &Receiver<Job>, wake: &EventFd, stop: &AtomicBool) -> Ended {
+    /// Runs until `stop` is set.
+    pub fn run(mut self, jobs: &Receiver<Job>, stop: &AtomicBool) -> Ended {
         while !stop.load(Ordering::Acquire) {
-            let ready = self.wait(wake);
+            let ready = self.wait();
             let now = Instant::now();
             let before = self.engine.counters().rtp_forwarded;
             if ready.datagrams {
@@ -87,7 +111,7 @@ impl Worker {
                 self.receive_tcp(now);
             }
             if ready.jobs {
-                self.work(now, jobs, wake);
+                self.work(now, jobs);
             }
             self.engine.handle_timeouts(now);
             let sockets = &mut self.sockets;
@@ -106,7 +130,7 @@ impl Worker {
     }
 
     /// Waits for datagrams, jobs or the next timeout.
-    fn wait(&self, wake: &EventFd) -> Ready {
+    fn wait(&self) -> Ready {
         let sleep = self.engine.next_timeout().map_or(MAX_SLEEP, |at| {
             match at.saturating_duration_since(Instant::now()) {
                 Duration::ZERO => Duration::ZERO,
@@ -118,24 +142,22 @@ impl Worker {
             Some(_) if self.held.is_some() => sleep.min(Duration::from_millis(10)),
             _ => sleep,
         };
-        let mut fds: Vec<PollFd<'_>> = [wake.as_fd(), self.sockets.tcp_fd()]
-            .into_iter()
-            .chain(self.sockets.fds())
-            .map(|fd| PollFd::new(fd, PollFlags::POLLIN))
-            .collect();
-        if ppoll(&mut fds, Some(TimeSpec::from_duration(sleep)), None).is_err() {
+        let mut events = [EpollEvent::empty(); SOURCES];
+        let timeout = EpollTimeout::try_from(sleep).unwrap_or(EpollTimeout::ZERO);
+        let Ok(count) = self.sources.wait(&mut events, timeout) else {
             // Interrupted: look at everything.
             return Ready {
                 jobs: true,
                 datagrams: true,
                 connections: true,
             };
-        }
-        let mut ready = fds.iter().map(|fd| fd.any().unwrap_or(true));
+        };
+        let events = events.get(..count).unwrap_or_default();
+        let is_ready = |source| events.iter().any(|event| event.data() == source);
         Ready {
-            jobs: ready.next().unwrap_or(true),
-            connections: ready.next().unwrap_or(true),
-            datagrams: ready.any(|it| it),
+            jobs: is_ready(JOBS),
+            connections: is_ready(CONNECTIONS),
+            datagrams: is_ready(DATAGRAMS),
         }
     }
 
@@ -233,15 +255,15 @@ impl Worker {
         self.tell_of_connections(now);
     }
 
-    fn work(&mut self, now: Instant, jobs: &Receiver<Job>, wake: &EventFd) {
+    fn work(&mut self, now: Instant, jobs: &Receiver<Job>) {
         // Cleared before looking: a job that comes in between wakes again.
-        let _ = wake.read();
+        let _ = self.wake.read();
         for _ in 0..MAX_JOBS {
             let Ok(job) = jobs.try_recv() else { return };
             job(self, now);
         }
         // There may be more; packets go first.
-        let _ = wake.write(1);
+        let _ = self.wake.write(1);
     }
 
     /// Events that the control plane has not read yet.

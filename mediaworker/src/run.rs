@@ -152,7 +152,8 @@ fn serve(args: &Args, orphaned: &Arc<AtomicBool>, limit: &Limit) -> Result<Ended
     })
     .map_err(StartError::System)?;
     serve_grpc(args, handle, Arc::clone(orphaned), limit.clone())?;
-    Ok(Worker::new(engine, sockets).run(&jobs, &wake, &stop))
+    let worker = Worker::new(engine, sockets, wake).map_err(StartError::System)?;
+    Ok(worker.run(&jobs, &stop))
 }
 
 /// Removes the socket. A control plane that was killed cannot remove the

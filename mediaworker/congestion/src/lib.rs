@@ -96,19 +96,20 @@ pub struct Report {
     pub collapsed: Option<u64>,
 }
 
-/// The estimator of one transport.
+/// The estimator of one transport. What each packet that is sent needs comes first.
 #[derive(Debug)]
+#[repr(C)]
 pub struct Controller {
     /// When the first packet was sent; times are counted from then.
     start: Option<Instant>,
-    limits: Limits,
     register: Register,
+    probes: Probes,
+    limits: Limits,
     trend: Trend,
     rate: Rate,
     loss: Loss,
     arrivals: Arrivals,
     delay: Delay,
-    probes: Probes,
     /// The most that is worth to be found out, bits per second.
     wanted: u64,
     /// Microseconds.

@@ -229,7 +229,8 @@ impl Engine {
             let Some(transport) = self.transports.get_mut(key) else {
                 continue;
             };
-            let sent = transport.inner.traffic().sent.bitrate(now);
+            let traffic = transport.inner.traffic();
+            let sent = traffic.sent(|meter| meter.bitrate(now));
             let available = transport.available_bitrate(now);
             let Some(sharing) = transport.sharing.as_deref_mut() else {
                 continue;

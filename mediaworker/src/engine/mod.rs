@@ -45,7 +45,7 @@ use crate::transport::kind::Transport;
 use crate::transport::plain::WallClock;
 use crate::transport::receive::{EncodingScore, Orientation};
 use crate::transport::webrtc::{Output, RouterMedia};
-use crate::transport::{ConnectionKey, Datagram, TransportError};
+use crate::transport::{ConnectionKey, Datagram, FastMap, TransportError};
 pub use connections::ConnectionNote;
 use throttle::Throttle;
 use timers::{Timer, Timers};
@@ -255,7 +255,7 @@ pub struct Engine {
     consumer_ids: HashMap<String, (RouterKey, ConsumerKey)>,
     data: data::Data,
     /// Over UDP.
-    by_address: HashMap<SocketAddr, TransportKey>,
+    by_address: FastMap<SocketAddr, TransportKey>,
     by_connection: SecondaryMap<ConnectionKey, TransportKey>,
     connection_notes: Vec<ConnectionNote>,
     by_ufrag: HashMap<String, TransportKey>,
@@ -299,7 +299,7 @@ impl Engine {
             producer_ids: HashMap::new(),
             consumer_ids: HashMap::new(),
             data: data::Data::default(),
-            by_address: HashMap::new(),
+            by_address: FastMap::default(),
             by_connection: SecondaryMap::new(),
             connection_notes: Vec::new(),
             by_ufrag: HashMap::new(),

@@ -345,7 +345,7 @@ impl Engine {
     pub fn send_off(&mut self, leave: impl FnOnce(&mut Vec<Datagram>)) {
         leave(&mut self.datagrams);
         for (_, datagram) in self.datagrams.drain(..) {
-            self.output.spare.put(datagram);
+            self.output.supplies.put(datagram);
         }
     }
 

@@ -46,7 +46,10 @@ impl Engine {
         };
         Ok(proto::TransportStats {
             received: flow(&traffic.received),
-            sent: flow(&traffic.sent),
+            sent: Some(proto::Traffic {
+                bytes: traffic.sent(Meter::bytes),
+                bitrate: traffic.sent(|meter| meter.bitrate(now)),
+            }),
             rtp_received: flow(&traffic.rtp_received),
             rtp_sent: flow(&traffic.rtp_sent),
             rtx_received: flow(&traffic.rtx_received),

@@ -129,7 +129,7 @@ pub fn packet(input: &[u8]) {
         timestamp: u32::from_be_bytes([head[0], head[1], head[2], head[3]]),
         ssrc: u32::from_be_bytes([head[3], head[4], head[5], head[6]]),
         mid: (!mid.is_empty()).then_some(mid.as_str()),
-        sent: (what & 1 != 0).then(Instant::now),
+        sent: (what & 1 != 0).then_some([head[0], head[1], head[2]]),
         transport_cc: (what & 2 != 0).then_some(u16::from_be_bytes([head[5], head[6]])),
     };
     let asked: Vec<&str> = WRITTEN

@@ -139,10 +139,11 @@ fn bounded(bitrate: u64) -> u64 {
 
 /// What is known of the way to one client.
 #[derive(Debug)]
+#[repr(C)]
 pub struct Bandwidth {
-    limits: BitrateLimits,
-    /// Estimates by transport-cc.
+    /// Estimates by transport-cc. Each packet that is counted needs it.
     controller: Controller,
+    limits: BitrateLimits,
     /// Bits per second; `None` while nobody can estimate.
     estimate: Option<u64>,
     /// When the average was taken last.
@@ -296,7 +297,12 @@ impl Bandwidth {
 
     /// Takes in transport-cc feedback: what follows its SSRCs. `sent`: the bitrate of
     /// what left lately. True: another one is available now.
-    pub fn handle_feedback(&mut self, now: Instant, feedback: &[u8], sent: u64) -> bool {
+    pub fn handle_feedback(
+        &mut self,
+        now: Instant,
+        feedback: &[u8],
+        sent: impl FnOnce() -> u64,
+    ) -> bool {
         let Some(report) = self.controller.handle_feedback(now, feedback) else {
             return false;
         };
@@ -324,7 +330,7 @@ impl Bandwidth {
 
     /// Where most is lost and nothing waits, a short queue overflows: answers what is taken to be left of
     /// the link, bits per second.
-    fn overflows(&mut self, report: (u32, u32), sent: u64) -> Option<u64> {
+    fn overflows(&mut self, report: (u32, u32), sent: impl FnOnce() -> u64) -> Option<u64> {
         let (arrived, lost) = self.sample(report)?;
         let all = arrived + lost;
         // What comes out of a long queue is what the link carries, which the estimator
@@ -334,7 +340,7 @@ impl Bandwidth {
         }
         // Nothing is held against a link twice.
         self.reports.clear();
-        let arrives = bounded(sent) * u64::from(arrived) / u64::from(all);
+        let arrives = bounded(sent()) * u64::from(arrived) / u64::from(all);
         // Some of them were sent before it began. It is better to be wrong once in what
         // is left than to try one layer after the other.
         (self.estimate > Some(arrives)).then_some(arrives / COLLAPSE)

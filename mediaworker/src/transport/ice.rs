@@ -76,18 +76,19 @@ pub struct Checked {
 
 /// ICE-lite agent of one transport.
 #[derive(Debug)]
+#[repr(C)]
 pub struct IceAgent {
+    selected: Option<Tuple>,
+    last_check: Option<Instant>,
+    consent_timeout: Duration,
+    state: IceState,
+    /// Only TCP candidates were offered.
+    tcp_only: bool,
+    /// Ways to the client, each with the time of its last authentic check.
+    tuples: Vec<(Tuple, Instant)>,
     local: Credentials,
     /// The generation before a restart; valid until the new one is used.
     previous: Option<Credentials>,
-    /// Ways to the client, each with the time of its last authentic check.
-    tuples: Vec<(Tuple, Instant)>,
-    selected: Option<Tuple>,
-    state: IceState,
-    last_check: Option<Instant>,
-    consent_timeout: Duration,
-    /// Only TCP candidates were offered.
-    tcp_only: bool,
 }
 
 impl Default for IceAgent {
@@ -134,6 +135,11 @@ impl IceAgent {
     /// Where media goes, if it can.
     pub fn selected(&self) -> Option<Tuple> {
         self.selected
+    }
+
+    /// The same, not copied.
+    pub(super) fn way(&self) -> Option<&Tuple> {
+        self.selected.as_ref()
     }
 
     /// Every remembered way to the client.

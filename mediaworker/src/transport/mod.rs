@@ -17,15 +17,20 @@ pub mod rtcp;
 pub mod sctp;
 pub mod sealing;
 pub mod send;
-pub mod spare;
 pub mod srtp;
 pub mod stats;
+pub mod supplies;
 pub mod throttle;
 pub mod webrtc;
 
+use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 
 use slotmap::new_key_type;
+
+/// A table that is looked into for packets. Its hash is fast and does not withstand keys that
+/// are chosen against it: how many of them a client can put in is bounded.
+pub type FastMap<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
 
 new_key_type! {
     /// A TCP connection to the worker; never names another one later.

@@ -510,7 +510,6 @@ impl PlainTransport {
                 self.resends.media();
                 self.traffic.rtp_sent.add(now, len);
             }
-            self.traffic.sent.add(now, len);
             out.datagrams.push((way, outgoing.rtp));
         }
         self.wake_at(self.sinks.next_timeout());
@@ -523,7 +522,7 @@ impl PlainTransport {
         };
         let protection = self.protection.as_mut();
         if protection.is_none_or(|it| it.seal_rtcp(&mut datagram)) {
-            self.traffic.sent.add(now, datagram.len());
+            self.traffic.other_sent.add(now, datagram.len());
             out.datagrams.push((way, datagram));
         }
     }

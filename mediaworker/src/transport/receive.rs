@@ -12,7 +12,6 @@ mod order;
 mod orientation;
 mod stream;
 
-use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -20,12 +19,12 @@ use congestion::Recorder;
 use router::{Codec, ProducerKey, StreamLayers};
 use str0m::media::MediaKind;
 
-use super::TransportError;
 use super::clock::SenderClock;
 use super::extensions::{self, Extension};
 use super::media::PayloadType;
 use super::packet::MediaPacket;
 use super::rtcp::asking::Request;
+use super::{FastMap, TransportError};
 pub use arriving::Arrival;
 use arriving::Early;
 pub use counting::EncodingScore;
@@ -141,7 +140,7 @@ pub struct Receiving {
     /// What each extension id means. The first meaning of an id stays.
     extension_ids: Vec<(u8, Extension)>,
     entries: Vec<Entry>,
-    by_ssrc: HashMap<u32, Bound>,
+    by_ssrc: FastMap<u32, Bound>,
     clock: SenderClock,
     /// SSRCs that took the place of another.
     replaced: u32,

@@ -8,20 +8,20 @@ pub(crate) mod packet;
 mod plain;
 mod resends;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use router::{ConsumerKey, Forward};
 use str0m::media::MediaKind;
 
-use super::TransportError;
 use super::extensions::Written;
 use super::media::RouterMedia;
 use super::packet::MediaPacket;
 use super::receive::is_token;
 use super::sealing::Sealer;
 use super::stats::{StreamStats, Totals};
+use super::{FastMap, TransportError};
 use departing::Waiting;
 pub use departing::{Asked, Departure};
 use history::History;
@@ -63,46 +63,49 @@ pub struct ConsumerSpec {
     pub written: Written,
 }
 
+/// A consumer. What each of its packets needs comes first.
 #[derive(Debug)]
+#[repr(C)]
 struct SendStream {
     consumer: ConsumerKey,
-    mid: String,
-    pt: u8,
     ssrc: u32,
+    pt: u8,
+    kind: MediaKind,
+    written: Written,
     /// SSRC and payload type of retransmissions.
     rtx: Option<(u32, u8)>,
-    clock_rate: u32,
-    written: Written,
-    kind: MediaKind,
-    outbound: Outbound,
-    /// Index of the next packet on the stream for retransmissions.
-    rtx_index: u64,
+    mid: String,
     /// RTP timestamp of the last packet, and when that was captured.
     last: Option<(u32, Instant)>,
     /// With RTX: what may be asked for again.
     resends: Resends,
     /// Without RTX: the same.
     history: History,
+    outbound: Outbound,
+    /// Index of the next packet on the stream for retransmissions.
+    rtx_index: u64,
+    clock_rate: u32,
 }
 
-/// The consumers of one transport, by slot.
+/// The consumers of one transport, by slot. What each packet needs comes first.
 #[derive(Debug)]
+#[repr(C)]
 pub struct Sending {
-    media: Rc<RouterMedia>,
     slots: Vec<Option<SendStream>>,
+    /// Packets for the next flush.
+    waiting: VecDeque<Waiting>,
+    media: Rc<RouterMedia>,
+    /// Time of the next sender reports, while there is something to report.
+    next_report: Option<Instant>,
+    /// What protects packets, once the keys are there.
+    sealer: Option<Sealer>,
     /// Slot of each SSRC, media and RTX.
-    by_ssrc: HashMap<u32, usize>,
+    by_ssrc: FastMap<u32, usize>,
     /// Packets that NACKs have named lately, and when some of them were forgotten.
     owed: usize,
     forgot: Option<Instant>,
-    /// What protects packets, once the keys are there.
-    sealer: Option<Sealer>,
-    /// Packets for the next flush.
-    waiting: VecDeque<Waiting>,
     /// Index of the next probe on SSRC 0.
     probe_index: u64,
-    /// Time of the next sender reports, while there is something to report.
-    next_report: Option<Instant>,
     /// Name of the streams in RTCP.
     cname: String,
     /// Nobody is where they are sent to (plain transports).
@@ -122,7 +125,7 @@ impl Sending {
         Self {
             media,
             slots: Vec::new(),
-            by_ssrc: HashMap::new(),
+            by_ssrc: FastMap::default(),
             owed: 0,
             forgot: None,
             sealer: None,

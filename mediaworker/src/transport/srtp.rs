@@ -4,8 +4,6 @@
 
 mod replay;
 
-use std::collections::HashMap;
-
 use aws_lc_rs::aead::{AES_128_GCM, AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use aws_lc_rs::cipher::{AES_128, AES_256, EncryptingKey, EncryptionContext, UnboundCipherKey};
 use aws_lc_rs::constant_time::verify_slices_are_equal;
@@ -15,7 +13,7 @@ use proto::SrtpCryptoSuite;
 use str0m::crypto::dtls::SrtpProfile;
 
 use super::sealing::KeyMaterial;
-use super::{TransportError, guard};
+use super::{FastMap, TransportError, guard};
 use replay::Window;
 
 /// Octets of a salt with AES-GCM (RFC 7714 §8.1) and in counter mode.
@@ -399,8 +397,8 @@ impl Sealer {
 #[derive(Debug)]
 pub struct Opener {
     keys: Keys,
-    rtp: HashMap<u32, Window>,
-    rtcp: HashMap<u32, Window>,
+    rtp: FastMap<u32, Window>,
+    rtcp: FastMap<u32, Window>,
 }
 
 impl Opener {
@@ -411,8 +409,8 @@ impl Opener {
     pub fn new(suite: Suite, material: &[u8]) -> Result<Self, TransportError> {
         Ok(Self {
             keys: Keys::new(suite, material)?,
-            rtp: HashMap::new(),
-            rtcp: HashMap::new(),
+            rtp: FastMap::default(),
+            rtcp: FastMap::default(),
         })
     }
 

@@ -13,13 +13,17 @@ const SLOTS: usize = 11;
 /// Octets, and their rate over the last second. RTP is counted as it is on the
 /// wire: with header extensions and SRTP's authentication tag.
 #[derive(Debug, Clone, Default)]
+#[repr(C)]
 pub struct Meter {
     bytes: u64,
+    /// When the newest slot ends. A packet needs nothing but these two.
+    until: Option<Instant>,
+    /// Number of the newest slot, and the octets before it.
+    newest: u64,
+    before: u64,
     /// Time of the first octets; slots are counted from here.
     start: Option<Instant>,
-    /// Number of the newest slot that has been written, and when it ends.
-    newest: u64,
-    until: Option<Instant>,
+    /// Octets of the slots before the newest.
     slots: [u32; SLOTS],
 }
 
@@ -30,21 +34,22 @@ impl Meter {
             self.open(now);
         }
         self.bytes = self.bytes.saturating_add(len as u64);
-        if let Some(place) = self.slots.get_mut(index(self.newest)) {
-            *place = place.saturating_add(u32::try_from(len).unwrap_or(u32::MAX));
-        }
     }
 
     /// Makes the slot of this time the newest.
     fn open(&mut self, now: Instant) {
         let start = *self.start.get_or_insert(now);
         let slot = slot(start, now);
+        if let Some(place) = self.slots.get_mut(index(self.newest)) {
+            *place = u32::try_from(self.bytes - self.before).unwrap_or(u32::MAX);
+        }
         // Those in between were silent, and the oldest make room.
         for passed in (self.newest + 1..=slot).take(SLOTS) {
             if let Some(passed) = self.slots.get_mut(index(passed)) {
                 *passed = 0;
             }
         }
+        self.before = self.bytes;
         self.newest = self.newest.max(slot);
         let millis = (self.newest + 1) * MILLIS_PER_SLOT;
         self.until = Some(start + Duration::from_millis(millis));
@@ -69,13 +74,15 @@ impl Meter {
     fn bits(&self, now: Instant, slots: u64) -> u64 {
         let Some(start) = self.start else { return 0 };
         let current = slot(start, now);
-        let oldest_held = (self.newest + 1).saturating_sub(SLOTS as u64);
-        let bytes: u64 = (current.saturating_sub(slots)..current)
-            .filter(|slot| (oldest_held..=self.newest).contains(slot))
+        let wanted = current.saturating_sub(slots)..current;
+        let held = (self.newest + 1).saturating_sub(SLOTS as u64)..self.newest;
+        let newest = Some(self.bytes - self.before).filter(|_| wanted.contains(&self.newest));
+        let bytes: u64 = wanted
+            .filter(|slot| held.contains(slot))
             .filter_map(|slot| self.slots.get(index(slot)))
             .map(|bytes| u64::from(*bytes))
             .sum();
-        bytes * 8
+        (bytes + newest.unwrap_or(0)) * 8
     }
 }
 
@@ -90,24 +97,32 @@ fn index(slot: u64) -> usize {
 
 /// Everything that passes a transport, by kind and direction.
 #[derive(Debug, Default)]
+#[repr(C)]
 pub struct Traffic {
+    /// Media without retransmissions; that is what most of it is.
+    pub rtp_sent: Meter,
     /// All datagrams from the client.
     pub received: Meter,
-    /// All datagrams to the client.
-    pub sent: Meter,
-    /// Media without retransmissions.
+    /// See `rtp_sent`.
     pub rtp_received: Meter,
-    /// See `rtp_received`.
-    pub rtp_sent: Meter,
     /// Retransmissions (RFC 4588).
     pub rtx_received: Meter,
     /// See `rtx_received`.
     pub rtx_sent: Meter,
     /// What was sent to probe the bandwidth.
     pub probation_sent: Meter,
+    /// Everything else that was sent: reports, handshake, data, answers to checks.
+    pub other_sent: Meter,
 }
 
 impl Traffic {
+    /// What all datagrams to the client come to together, by a figure of each kind. Their
+    /// slots begin at different times, so a rate is right to within one of them.
+    pub fn sent(&self, of: impl Fn(&Meter) -> u64) -> u64 {
+        let media = [&self.rtp_sent, &self.rtx_sent, &self.probation_sent];
+        media.into_iter().chain([&self.other_sent]).map(of).sum()
+    }
+
     /// Counts an RTP packet of a producer. `again`: it was sent again.
     pub fn media_received(&mut self, now: Instant, len: usize, again: bool) {
         let meter = if again {

@@ -27,9 +27,9 @@ use super::packet::MediaPacket;
 use super::receive::{ProducerSpec, Received, Receiving};
 use super::sealing::Sealer;
 use super::send::{ConsumerSpec, Sending};
-use super::spare::Spare;
 use super::srtp::Opener;
 use super::stats::Traffic;
+use super::supplies::Supplies;
 use super::{ConnectionKey, Datagram, PacketKind, TransportError, Tuple, sctp};
 use building::{build, feed, remote_ice};
 use held::Held;
@@ -92,41 +92,45 @@ pub struct Output {
     pub failed: Option<String>,
     /// Room in which a packet is opened.
     pub(super) clear: Vec<u8>,
-    /// Room for the packets that are sent.
-    pub spare: Spare,
+    /// What the packets that are sent are made with.
+    pub supplies: Supplies,
 }
 
 /// The transport.
+///
+/// Between two pictures the caches have forgotten it, so what each packet that leaves needs
+/// is next to each other here, and comes first in each of the parts.
 #[derive(Debug)]
+#[repr(C, align(64))]
 pub struct WebRtcTransport {
-    cert: DtlsCert,
-    ice: IceAgent,
-    remote: Option<Fingerprint>,
     dtls: DtlsState,
-    /// The remote's certificate has been compared with its fingerprint.
-    verified: bool,
-    pub(super) rtc: Option<Box<Rtc>>,
-    receiving: Receiving,
-    sending: Sending,
-    /// What opens the client's RTP and RTCP, once the keys are there.
-    opener: Option<Opener>,
-    /// SSRC of what we report and ask for.
-    ssrc: u32,
-    pub(super) data: DataChannels,
-    early: Vec<Vec<u8>>,
-    held: Held,
-    rtc_timeout: Option<Instant>,
     /// The handshake to start once ICE knows where the client is, and whether as
     /// DTLS client. A handshake that nobody can receive would only time out.
     pending: Option<Handshake>,
-    pub(super) resends: ResendBudget,
-    traffic: Traffic,
-    /// What can be sent to the client.
-    pub(super) bandwidth: Bandwidth,
-    /// TCP connections on which too much waits.
-    slow: Vec<ConnectionKey>,
+    /// The remote's certificate has been compared with its fingerprint.
+    verified: bool,
     /// Video was not sent because there was no way, or a slow one.
     owes_video: bool,
+    /// SSRC of what we report and ask for.
+    ssrc: u32,
+    pub(super) resends: ResendBudget,
+    rtc_timeout: Option<Instant>,
+    /// TCP connections on which too much waits.
+    slow: Vec<ConnectionKey>,
+    pub(super) rtc: Option<Box<Rtc>>,
+    sending: Sending,
+    ice: IceAgent,
+    /// What can be sent to the client.
+    pub(super) bandwidth: Bandwidth,
+    traffic: Traffic,
+    receiving: Receiving,
+    /// What opens the client's RTP and RTCP, once the keys are there.
+    opener: Option<Opener>,
+    pub(super) data: DataChannels,
+    cert: DtlsCert,
+    remote: Option<Fingerprint>,
+    early: Vec<Vec<u8>>,
+    held: Held,
 }
 
 impl WebRtcTransport {

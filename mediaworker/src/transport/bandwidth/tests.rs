@@ -153,7 +153,8 @@ impl Client {
         }
         message.extend_from_slice(&deltas);
         let sent = 1_600_000;
-        self.bandwidth.handle_feedback(self.now(), &message, sent)
+        self.bandwidth
+            .handle_feedback(self.now(), &message, || sent)
     }
 
     fn available(&self) -> u64 {

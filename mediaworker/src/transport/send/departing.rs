@@ -10,7 +10,7 @@ use super::resends::Sent;
 use super::{MAX_WAITING, SendStream, Sending};
 use crate::transport::extensions::Written;
 use crate::transport::rtcp::{self, Heard, SenderReport};
-use crate::transport::spare::Spare;
+use crate::transport::supplies::Supplies;
 
 /// Time between sender reports.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
@@ -86,10 +86,14 @@ impl Sending {
 
     /// The next packet that was queued. `number`: its transport-cc number, if the client
     /// counts it.
-    pub fn next(&mut self, now: Instant, number: u16, spare: &mut Spare) -> Option<Departed> {
+    pub fn next(&mut self, now: Instant, number: u16, supplies: &mut Supplies) -> Option<Departed> {
         loop {
-            let waiting = self.waiting.pop_front()?;
-            if let Some(departed) = self.depart(now, waiting, number, spare) {
+            let Some(waiting) = self.waiting.pop_front() else {
+                // Then the next one is at the front again, which the caches still have.
+                self.waiting.clear();
+                return None;
+            };
+            if let Some(departed) = self.depart(now, waiting, number, supplies) {
                 return Some(departed);
             }
         }
@@ -102,7 +106,7 @@ impl Sending {
         now: Instant,
         bitrate: u64,
         number: u16,
-        spare: &mut Spare,
+        supplies: &mut Supplies,
     ) -> Option<Departed> {
         let octets = bitrate / 8 / PROBE_PACKETS;
         let newest = |(slot, stream): (usize, &Option<SendStream>)| {
@@ -115,10 +119,10 @@ impl Sending {
         };
         if let Some(mut waiting) = newest {
             waiting.probe = true;
-            return self.depart(now, waiting, number, spare);
+            return self.depart(now, waiting, number, supplies);
         }
         let octets = u8::try_from(octets).unwrap_or(MAX_PADDING);
-        self.pad(now, octets, number, spare)
+        self.pad(now, octets, number, supplies)
     }
 
     /// Writes and protects a packet. `None` when its consumer is gone.
@@ -127,7 +131,7 @@ impl Sending {
         now: Instant,
         waiting: Waiting,
         number: u16,
-        spare: &mut Spare,
+        supplies: &mut Supplies,
     ) -> Option<Departed> {
         let sealer = self.sealer.as_ref()?;
         let has_number = self.media.ids.has_transport_cc();
@@ -145,6 +149,7 @@ impl Sending {
             probe,
             ..
         } = waiting;
+        let sent = supplies.send_time(now);
         let counted = stream.written.automatic.transport_cc && has_number;
         let departed = |packet, kind| Departed {
             packet,
@@ -164,9 +169,9 @@ impl Sending {
             sequence: index,
             timestamp,
             ssrc,
-            ..stream.header(now, number)
+            ..stream.header(sent, number)
         };
-        let mut packet = spare.take();
+        let mut packet = supplies.take();
         let ids = &self.media.ids;
         let len = packet::write(&mut packet, &header, ids, stream.written, content);
         if !sealer.seal_rtp(&mut packet, len, ssrc, index) {
@@ -203,12 +208,13 @@ impl Sending {
         now: Instant,
         octets: u8,
         number: u16,
-        spare: &mut Spare,
+        supplies: &mut Supplies,
     ) -> Option<Departed> {
         let sealer = self.sealer.as_ref()?;
         if !self.media.ids.has_transport_cc() {
             return None;
         }
+        let sent = supplies.send_time(now);
         let counted = |s: &&mut SendStream| s.written.automatic.transport_cc;
         let mut streams = self.slots.iter_mut().flatten().filter(counted);
         // Retransmissions belong to something that was sent.
@@ -221,7 +227,7 @@ impl Sending {
                     payload_type,
                     ssrc,
                     timestamp: stream.last.map_or(0, |(timestamp, _)| timestamp),
-                    ..stream.header(now, number)
+                    ..stream.header(sent, number)
                 };
                 (header, index)
             }
@@ -233,7 +239,7 @@ impl Sending {
                 let header = Header {
                     payload_type: stream.pt,
                     ssrc: PROBE_SSRC,
-                    ..stream.header(now, number)
+                    ..stream.header(sent, number)
                 };
                 (header, index)
             }
@@ -244,7 +250,7 @@ impl Sending {
         };
         let content = Content::Padding(octets.min(MAX_PADDING));
         let ids = &self.media.ids;
-        let mut packet = spare.take();
+        let mut packet = supplies.take();
         let len = packet::write(&mut packet, &header, ids, Written::default(), content);
         let sealed = sealer.seal_rtp(&mut packet, len, header.ssrc, index);
         sealed.then_some(Departed {
@@ -363,7 +369,7 @@ pub(super) enum Count {
 
 impl SendStream {
     /// What the headers of its packets have in common.
-    fn header(&self, now: Instant, number: u16) -> Header<'_> {
+    fn header(&self, sent: [u8; 3], number: u16) -> Header<'_> {
         let wanted = self.written.automatic;
         Header {
             payload_type: self.pt,
@@ -372,7 +378,7 @@ impl SendStream {
             timestamp: 0,
             ssrc: self.ssrc,
             mid: wanted.mid.then_some(self.mid.as_str()),
-            sent: wanted.abs_send_time.then_some(now),
+            sent: wanted.abs_send_time.then_some(sent),
             transport_cc: wanted.transport_cc.then_some(number),
         }
     }

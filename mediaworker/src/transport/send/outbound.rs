@@ -13,19 +13,20 @@ use crate::transport::stats::{Feedback, Meter, StreamStats, Totals};
 /// negative, which is no loss.
 const NEGATIVE: u64 = 0x80_0000;
 
-/// The stream of a consumer.
+/// The stream of a consumer. What each packet needs comes first.
 #[derive(Debug, Default)]
+#[repr(C)]
 pub struct Outbound {
-    meter: Meter,
-    packets: u64,
-    retransmitted: u64,
-    /// Octets of payload in media packets.
-    octets: u64,
     /// Highest sequence number, losses and retransmissions up to the last
     /// receiver report.
     reported: Option<(u64, u64, u64)>,
     /// Highest sequence number that was sent.
     highest: u64,
+    packets: u64,
+    /// Octets of payload in media packets.
+    octets: u64,
+    meter: Meter,
+    retransmitted: u64,
     lost: u64,
     jitter: u32,
     /// Lost packets that a retransmission may have replaced.

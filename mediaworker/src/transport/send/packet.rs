@@ -2,13 +2,11 @@
 //! (RFC 8285) and payload.
 
 use std::rc::Rc;
-use std::time::Instant;
 
 use router::Payload;
 
 use crate::transport::extensions::{Ids, Written};
 use crate::transport::packet::{Extensions, MediaPacket};
-use crate::transport::rtcp;
 use crate::transport::sealing::MAX_TAG;
 
 /// Highest id, and most octets, of an extension in the one-byte form.
@@ -70,8 +68,8 @@ pub struct Header<'a> {
     pub ssrc: u32,
     /// MID, where the client wants it.
     pub mid: Option<&'a str>,
-    /// When it is sent, where the client wants to know.
-    pub sent: Option<Instant>,
+    /// When it is sent (abs-send-time), where the client wants to know.
+    pub sent: Option<[u8; 3]>,
     /// Number of the packet among all of the transport, where the client counts them.
     pub transport_cc: Option<u16>,
 }
@@ -103,11 +101,12 @@ pub fn write(
     };
     to.reserve_exact(USUAL_HEADER + len + MAX_TAG);
     let padding = u8::from(matches!(content, Content::Padding(_)));
-    to.push(0x80 | (padding << 5));
-    to.push((u8::from(header.marker) << 7) | (header.payload_type & 0x7f));
-    to.extend_from_slice(&low(header.sequence).to_be_bytes());
-    to.extend_from_slice(&header.timestamp.to_be_bytes());
-    to.extend_from_slice(&header.ssrc.to_be_bytes());
+    let mark = (u8::from(header.marker) << 7) | (header.payload_type & 0x7f);
+    let [s0, s1] = low(header.sequence).to_be_bytes();
+    let [t0, t1, t2, t3] = header.timestamp.to_be_bytes();
+    let [i0, i1, i2, i3] = header.ssrc.to_be_bytes();
+    let first = 0x80 | (padding << 5);
+    to.extend_from_slice(&[first, mark, s0, s1, t0, t1, t2, t3, i0, i1, i2, i3]);
     write_extensions(to, header, ids, written, source);
     let header_len = to.len();
     match content {
@@ -148,32 +147,21 @@ fn write_extensions(
         &[0xbe, 0xde, 0, 0]
     });
     let first = to.len();
-    let mut put = |id: u8, value: &[u8]| {
-        let len = u8::try_from(value.len()).unwrap_or(0);
-        if id == 0 || len == 0 {
-            return;
-        }
-        if two_byte {
-            to.extend_from_slice(&[id, len]);
-        } else {
-            to.push((id << 4) | ((len - 1) & 0x0f));
-        }
-        to.extend_from_slice(value);
-    };
+    let mut block = Block { to, two_byte };
     if let Some(mid) = header.mid {
-        put(ids.mid, mid.as_bytes());
+        block.put_slice(ids.mid, mid.as_bytes());
     }
     if let Some(sent) = header.sent {
-        put(ids.abs_send_time, &abs_send_time(sent));
+        block.put(ids.abs_send_time, sent);
     }
     if let Some(number) = header.transport_cc {
-        put(ids.transport_cc, &number.to_be_bytes());
+        block.put(ids.transport_cc, number.to_be_bytes());
     }
     if let Some(source) = source {
-        put_copied(&source.packet.extensions, ids, written, &mut put);
+        block.copy(&source.packet.extensions, ids, written);
     }
     if let Some(descriptor) = descriptor {
-        put(ids.dependency_descriptor, descriptor);
+        block.put_slice(ids.dependency_descriptor, descriptor);
     }
     let len = to.len() - first;
     if len == 0 {
@@ -199,48 +187,74 @@ fn write_extensions(
     }
 }
 
-/// Those that are as the producer's packet has them; the descriptor, which may differ, is not
-/// among them.
-fn put_copied(values: &Extensions, ids: &Ids, written: Written, put: &mut impl FnMut(u8, &[u8])) {
-    let mut copy = |wanted: bool, id: u8, value: Option<&[u8]>| {
-        if let Some(value) = value.filter(|_| wanted) {
-            put(id, value);
+/// Where header extensions are put.
+struct Block<'a> {
+    to: &'a mut Vec<u8>,
+    two_byte: bool,
+}
+
+impl Block<'_> {
+    fn head(&mut self, id: u8, len: u8) {
+        if self.two_byte {
+            self.to.extend_from_slice(&[id, len]);
+        } else {
+            self.to.push((id << 4) | (len.wrapping_sub(1) & 0x0f));
         }
-    };
-    let level = values.audio_level.as_ref().map(std::slice::from_ref);
-    copy(written.audio_level, ids.audio_level, level);
-    let orientation = values.video_orientation.as_ref().map(std::slice::from_ref);
-    copy(
-        written.video_orientation,
-        ids.video_orientation,
-        orientation,
-    );
-    let offset = values.transmission_offset.as_ref().map(<[u8; 3]>::as_slice);
-    copy(written.transmission_offset, ids.transmission_offset, offset);
-    let delay = values.playout_delay.as_ref().map(<[u8; 3]>::as_slice);
-    copy(written.playout_delay, ids.playout_delay, delay);
-    if let Some(captured) = values.capture_time.filter(|_| written.abs_capture_time) {
-        match values.clock_offset {
-            None => put(ids.abs_capture_time, &captured),
-            Some(offset) => put(ids.abs_capture_time, [captured, offset].as_flattened()),
+    }
+
+    /// Puts a value of a length that is known beforehand, which most have.
+    fn put<const N: usize>(&mut self, id: u8, value: [u8; N]) {
+        if id != 0 {
+            self.head(id, u8::try_from(N).unwrap_or(0));
+            self.to.extend_from_slice(&value);
+        }
+    }
+
+    fn put_slice(&mut self, id: u8, value: &[u8]) {
+        let len = u8::try_from(value.len()).unwrap_or(0);
+        if id != 0 && len != 0 {
+            self.head(id, len);
+            self.to.extend_from_slice(value);
+        }
+    }
+
+    /// Puts those that are as the producer's packet has them; the descriptor, which may
+    /// differ, is not among them.
+    fn copy(&mut self, values: &Extensions, ids: &Ids, written: Written) {
+        if let Some(level) = values.audio_level.filter(|_| written.audio_level) {
+            self.put(ids.audio_level, [level]);
+        }
+        let orientation = values.video_orientation;
+        if let Some(orientation) = orientation.filter(|_| written.video_orientation) {
+            self.put(ids.video_orientation, [orientation]);
+        }
+        let offset = values.transmission_offset;
+        if let Some(offset) = offset.filter(|_| written.transmission_offset) {
+            self.put(ids.transmission_offset, offset);
+        }
+        if let Some(delay) = values.playout_delay.filter(|_| written.playout_delay) {
+            self.put(ids.playout_delay, delay);
+        }
+        if let Some(captured) = values.capture_time.filter(|_| written.abs_capture_time) {
+            match values.clock_offset {
+                None => self.put(ids.abs_capture_time, captured),
+                Some(offset) => {
+                    self.put_slice(ids.abs_capture_time, [captured, offset].as_flattened());
+                }
+            }
         }
     }
 }
 
-/// Seconds of the wall clock in 6.18 bits.
-fn abs_send_time(now: Instant) -> [u8; 3] {
-    let wall = rtcp::wall_clock(now);
-    let fraction = (u64::from(wall.subsec_nanos()) << 18) / 1_000_000_000;
-    let units = ((wall.as_secs() & 0x3f) << 18) | fraction;
-    let [.., a, b, c] = units.to_be_bytes();
-    [a, b, c]
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use super::*;
     use crate::transport::extensions as uris;
     use crate::transport::guard;
+
+    const SENT: [u8; 3] = [0xab, 0xcd, 0xef];
 
     fn ids(shift: u32) -> Ids {
         let all = [
@@ -258,7 +272,7 @@ mod tests {
         Ids::of(&list)
     }
 
-    fn header<'a>(now: Instant) -> Header<'a> {
+    fn header<'a>() -> Header<'a> {
         Header {
             payload_type: 101,
             marker: true,
@@ -266,7 +280,7 @@ mod tests {
             timestamp: 0x0a0b_0c0d,
             ssrc: 7,
             mid: Some("video"),
-            sent: Some(now),
+            sent: Some(SENT),
             transport_cc: Some(0xfffe),
         }
     }
@@ -324,14 +338,13 @@ mod tests {
 
     #[test]
     fn headers_carry_what_is_wanted_in_both_forms() {
-        let now = Instant::now();
         for shift in [0, 8] {
             let ids = ids(shift);
             let id = |index: u8| index + u8::try_from(shift).unwrap();
             for frame_number in [None, Some(0x1234)] {
                 let source = source(b"payload", Payload::Same, frame_number);
                 let content = Content::Media(&source);
-                let (packet, len) = written(&header(now), &ids, all(), content);
+                let (packet, len) = written(&header(), &ids, all(), content);
                 assert_eq!(packet[0], 0x90);
                 assert_eq!(len % 4, 0);
                 assert_eq!(&packet[len..], b"payload");
@@ -344,7 +357,7 @@ mod tests {
                     found.map(|(_, value)| value)
                 };
                 assert_eq!(extension(1), Some(&b"video"[..]));
-                assert_eq!(extension(2), Some(&abs_send_time(now)[..]));
+                assert_eq!(extension(2), Some(&SENT[..]));
                 assert_eq!(extension(3), Some(&[0xff, 0xfe][..]));
                 assert_eq!(extension(4), Some(&[0x80 | 37][..]));
                 assert_eq!(extension(5), Some(&[3][..]));
@@ -367,7 +380,7 @@ mod tests {
             mid: None,
             sent: None,
             transport_cc: None,
-            ..header(Instant::now())
+            ..header()
         };
         let source = source(&[], Payload::Same, Some(5));
         let (packet, len) = written(&bare, &ids, none, Content::Media(&source));
@@ -381,25 +394,12 @@ mod tests {
     fn retransmissions_begin_with_the_number_that_they_had() {
         let source = source(&[9, 9, 9], Payload::Empty, None);
         let (packet, len) = written(
-            &header(Instant::now()),
+            &header(),
             &Ids::default(),
             all(),
             Content::Again(0x5_6789, &source),
         );
         assert_eq!((packet[0], len), (0x80, 12), "ids are not known");
         assert_eq!(packet[12..], [0x67, 0x89]);
-    }
-
-    #[test]
-    fn send_times_are_those_of_the_wall_clock() {
-        let now = Instant::now();
-        let [a, b, c] = abs_send_time(now);
-        let [d, e, f] = abs_send_time(now + std::time::Duration::from_secs(65));
-        let units = |octets: [u8; 3]| {
-            let [a, b, c] = octets;
-            i64::from(u32::from_be_bytes([0, a, b, c]))
-        };
-        let passed = (units([d, e, f]) - units([a, b, c])).rem_euclid(64 << 18);
-        assert!((passed - (1 << 18)).abs() <= 1, "{passed}");
     }
 }

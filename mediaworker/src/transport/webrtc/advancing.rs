@@ -78,7 +78,7 @@ impl WebRtcTransport {
             let number = self.bandwidth.next_number();
             // What a slow connection is spared would be taken for lost.
             let packet = match self.is_connected() && !self.is_slow() {
-                true => self.sending.probe(now, bitrate, number, &mut out.spare),
+                true => self.sending.probe(now, bitrate, number, &mut out.supplies),
                 false => None,
             };
             let Some(departed) = packet else {

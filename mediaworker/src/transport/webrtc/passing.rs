@@ -128,7 +128,7 @@ impl WebRtcTransport {
     /// Counts a connectivity check and its answer.
     pub fn count_check(&mut self, now: Instant, received: usize, sent: usize) {
         self.traffic.received.add(now, received);
-        self.traffic.sent.add(now, sent);
+        self.traffic.other_sent.add(now, sent);
     }
 
     /// A producer is paused, or not any more.
@@ -151,7 +151,7 @@ impl WebRtcTransport {
     pub(super) fn send_queued(&mut self, now: Instant, out: &mut Output) {
         while let Some(departed) =
             self.sending
-                .next(now, self.bandwidth.next_number(), &mut out.spare)
+                .next(now, self.bandwidth.next_number(), &mut out.supplies)
         {
             if departed.counted {
                 self.bandwidth.note_departure(now, departed.packet.len());
@@ -210,17 +210,23 @@ impl WebRtcTransport {
 
     /// Opens RTCP of the client, and does what it asks for.
     pub(super) fn take_rtcp(&mut self, now: Instant, rtcp: &[u8], out: &mut Output) {
-        let mut packet = rtcp.to_vec();
         let Some(opener) = self.opener.as_mut() else {
             self.hold(now, PacketKind::Rtcp, rtcp, out);
             return;
         };
-        if opener.rtcp(&mut packet).is_none() {
+        let mut clear = std::mem::take(&mut out.clear);
+        clear.clear();
+        clear.extend_from_slice(rtcp);
+        let mut heard = Heard::default();
+        let opened = opener.rtcp(&mut clear).is_some();
+        if opened {
+            rtcp::read(&clear, &mut heard);
+        }
+        out.clear = clear;
+        if !opened {
             out.dropped += 1;
             return;
         }
-        let mut heard = Heard::default();
-        rtcp::read(&packet, &mut heard);
         self.receiving.handle(now, self.ssrc, &heard);
         if self.handle_heard(now, heard, out) {
             self.send_queued(now, out);
@@ -232,7 +238,7 @@ impl WebRtcTransport {
     /// has failed.
     fn handle_heard(&mut self, now: Instant, heard: Heard, out: &mut Output) -> bool {
         for feedback in &heard.feedback {
-            let sent = self.traffic.sent.recent_bitrate(now);
+            let sent = || self.traffic.sent(|meter| meter.recent_bitrate(now));
             out.bandwidth_changed |= self.bandwidth.handle_feedback(now, feedback, sent);
         }
         if let Some(bitrate) = heard.bitrate {
@@ -307,6 +313,10 @@ impl WebRtcTransport {
             self.owes_video = true;
             return;
         }
+        let Some(way) = self.ice.way() else {
+            self.lose(out);
+            return;
+        };
         let meter = match kind {
             Departure::Media => {
                 self.resends.media();
@@ -316,20 +326,23 @@ impl WebRtcTransport {
             Departure::Probe => &mut self.traffic.probation_sent,
         };
         meter.add(now, rtp.len());
-        self.leave(now, rtp, out);
+        out.datagrams.push((*way, rtp));
     }
 
+    /// Lets a datagram leave that is no media.
     pub(super) fn leave(&mut self, now: Instant, datagram: Vec<u8>, out: &mut Output) {
-        match self.ice.selected() {
-            Some(tuple) => {
-                self.traffic.sent.add(now, datagram.len());
-                out.datagrams.push((tuple, datagram));
-            }
-            None => {
-                out.dropped += 1;
-                self.owes_video = true;
-            }
-        }
+        let Some(way) = self.ice.way() else {
+            self.lose(out);
+            return;
+        };
+        self.traffic.other_sent.add(now, datagram.len());
+        out.datagrams.push((*way, datagram));
+    }
+
+    /// There is no way for what should leave.
+    fn lose(&mut self, out: &mut Output) {
+        out.dropped += 1;
+        self.owes_video = true;
     }
 }
 
