@@ -66,8 +66,14 @@ fn sound_flows_in_each_version_and_each_role() {
     }
 }
 
+/// What a handshake ends with whose last attempt was lost as well, and a time by which that
+/// has been the case.
+const TIMED_OUT: &str = "DTLS error: timeout: handshake";
+const GIVEN_UP: Duration = Duration::from_secs(60);
+
 #[test]
 fn handshakes_in_each_version_get_through_a_bad_network() {
+    let mut unlucky = Vec::new();
     for (version, agreed) in VERSIONS {
         for active in [true, false] {
             for seed in 1..=10 {
@@ -86,13 +92,25 @@ fn handshakes_in_each_version_get_through_a_bad_network() {
                 });
                 let created = network.create_transport("t", true);
                 network.connect_to(client, "t", &created, active);
-                network.run_until(&case, |n| n.clients[client].peer.connected);
+                let deadline = network.now + GIVEN_UP;
+                let is_open = |n: &Network| n.closed_reason("t").is_none();
+                while !network.clients[client].peer.connected && is_open(&network) {
+                    assert!(network.now < deadline, "neither up nor given up: {case}");
+                    network.step(MS);
+                }
+                if !is_open(&network) {
+                    let reason = network.closed_reason("t");
+                    assert_eq!(reason, Some(TIMED_OUT), "{case}");
+                    unlucky.push(case);
+                    continue;
+                }
                 let peer = &mut network.clients[client].peer;
                 assert_eq!(peer.dtls_version(), Some(agreed), "{case}");
-                assert_eq!(network.closed_reason("t"), None, "{case}");
             }
         }
     }
+    // Of 900 one was: of these 60 more than two never are.
+    assert!(unlucky.len() <= 2, "{unlucky:?}");
 }
 
 /// Which fragments of a ClientHello arrive, and in which order.
