@@ -268,16 +268,22 @@ impl MediaSockets {
                 self.counters.send_errors += 1;
                 continue;
             };
-            let is_with_it = |(it, _): &&Datagram| {
-                it.protocol == tuple.protocol && it.remote.is_ipv4() == tuple.remote.is_ipv4()
-            };
-            let count = rest.iter().take_while(is_with_it).count();
-            let (own, later) = rest.split_at_checked(count).unwrap_or((rest, &[]));
+            let (own, later) = rest
+                .split_at_checked(of_one_socket(rest))
+                .unwrap_or((rest, &[]));
             self.batches.send(socket, own, &mut self.counters);
             rest = later;
         }
         self.tcp.flush(now);
     }
+}
+
+/// How many datagrams from the front are for the socket that the first of them is for.
+fn of_one_socket(datagrams: &[Datagram]) -> usize {
+    let kind = |(tuple, _): &Datagram| (tuple.protocol, tuple.remote.is_ipv4());
+    let first = datagrams.first().map(kind);
+    let same = datagrams.iter().take_while(|it| Some(kind(it)) == first);
+    same.count()
 }
 
 impl NetCounters {
@@ -365,6 +371,21 @@ mod tests {
             remote: SocketAddr::from(([127, 0, 0, 1], port)),
             local: [127, 0, 0, 1].into(),
             protocol: Protocol::Udp,
+        }
+    }
+
+    #[test]
+    fn one_socket_has_one_kind_of_port_and_one_ip_version() {
+        assert_eq!(of_one_socket(&[]), 0);
+        let mut list = vec![(tuple(1), Vec::new()); 2];
+        assert_eq!(of_one_socket(&list), 2);
+        for change in [
+            |tuple: &mut Tuple| tuple.protocol = Protocol::OwnPort(7),
+            |tuple: &mut Tuple| tuple.remote.set_ip(std::net::Ipv6Addr::LOCALHOST.into()),
+        ] {
+            list[1].0 = tuple(1);
+            change(&mut list[1].0);
+            assert_eq!(of_one_socket(&list), 1);
         }
     }
 
