@@ -66,9 +66,9 @@ fn sound_flows_in_each_version_and_each_role() {
     }
 }
 
-/// What a handshake ends with whose last attempt was lost as well, and a time by which that
-/// has been the case.
-const TIMED_OUT: &str = "DTLS error: timeout: handshake";
+/// How the reason begins of a handshake that ended because its last attempt was lost as well,
+/// that of the first message or of a later one; and a time by which that has been the case.
+const TIMED_OUT: &str = "DTLS error: timeout: ";
 const GIVEN_UP: Duration = Duration::from_secs(60);
 
 #[test]
@@ -99,8 +99,8 @@ fn handshakes_in_each_version_get_through_a_bad_network() {
                     network.step(MS);
                 }
                 if !is_open(&network) {
-                    let reason = network.closed_reason("t");
-                    assert_eq!(reason, Some(TIMED_OUT), "{case}");
+                    let reason = network.closed_reason("t").unwrap_or_default();
+                    assert!(reason.starts_with(TIMED_OUT), "{case}: {reason}");
                     unlucky.push(case);
                     continue;
                 }
