@@ -8,13 +8,15 @@
 //! next with another.
 
 use std::io::IoSlice;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::os::fd::{AsRawFd, RawFd};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::AsRawFd;
 
 use nix::cmsg_space;
 use nix::errno::Errno;
 use nix::libc;
-use nix::sys::socket::{ControlMessage, MsgFlags, MultiHeaders, SockaddrStorage, sendmmsg};
+use nix::sys::socket::{
+    ControlMessage, MsgFlags, MultiHeaders, SockaddrIn, SockaddrIn6, SockaddrLike, sendmmsg,
+};
 
 use super::udp::{MediaSocket, NetCounters};
 use crate::transport::Datagram;
@@ -30,20 +32,48 @@ const USUAL_MTU: usize = 1_400;
 /// if they were one.
 const PLACES: usize = 1_024;
 
-type Headers = MultiHeaders<SockaddrStorage>;
-
-/// What is needed for the system call, kept from one to the next. The kernel wants
-/// control messages without a gap behind them, so there is one for each set of them.
+/// What is needed for the system call, kept from one to the next.
 #[derive(Debug)]
 pub(super) struct Batches {
-    v4: Headers,
-    v4_segmented: Headers,
-    v6: Headers,
-    v6_segmented: Headers,
-    /// Of a socket that has one address, which need not be said.
-    bare: Headers,
-    bare_segmented: Headers,
+    v4: Calls<SockaddrIn>,
+    v6: Calls<SockaddrIn6>,
     messages: Vec<Message>,
+}
+
+/// The same for one IP version. The kernel wants control messages without a gap behind
+/// them, so there are headers for each set of them.
+#[derive(Debug)]
+struct Calls<A> {
+    alone: MultiHeaders<A>,
+    segmented: MultiHeaders<A>,
+    /// Of a socket that has one address, which need not be said.
+    bare_alone: MultiHeaders<A>,
+    bare_segmented: MultiHeaders<A>,
+    remotes: Vec<Option<A>>,
+}
+
+/// An address of one IP version.
+trait Address: SockaddrLike + Copy {
+    /// `None` for one of the other version.
+    fn of(remote: SocketAddr) -> Option<Self>;
+}
+
+impl Address for SockaddrIn {
+    fn of(remote: SocketAddr) -> Option<Self> {
+        match remote {
+            SocketAddr::V4(remote) => Some(remote.into()),
+            SocketAddr::V6(_) => None,
+        }
+    }
+}
+
+impl Address for SockaddrIn6 {
+    fn of(remote: SocketAddr) -> Option<Self> {
+        match remote {
+            SocketAddr::V4(_) => None,
+            SocketAddr::V6(remote) => Some(remote.into()),
+        }
+    }
 }
 
 /// Datagrams that leave as one segmented message, or one by itself.
@@ -76,14 +106,15 @@ struct Common {
 
 impl Batches {
     pub(super) fn new() -> Self {
-        let headers = |space| Headers::preallocate(MAX_MESSAGES, Some(space));
         Self {
-            bare: Headers::preallocate(MAX_MESSAGES, None),
-            bare_segmented: headers(cmsg_space!(u16)),
-            v4: headers(cmsg_space!(libc::in_pktinfo)),
-            v4_segmented: headers(cmsg_space!(libc::in_pktinfo, u16)),
-            v6: headers(cmsg_space!(libc::in6_pktinfo)),
-            v6_segmented: headers(cmsg_space!(libc::in6_pktinfo, u16)),
+            v4: Calls::new(
+                cmsg_space!(libc::in_pktinfo),
+                cmsg_space!(libc::in_pktinfo, u16),
+            ),
+            v6: Calls::new(
+                cmsg_space!(libc::in6_pktinfo),
+                cmsg_space!(libc::in6_pktinfo, u16),
+            ),
             messages: Vec::with_capacity(MAX_MESSAGES),
         }
     }
@@ -172,58 +203,68 @@ impl Batches {
         datagrams: &[Datagram],
         messages: &[Message],
     ) -> Result<usize, Errno> {
-        let all = messages.iter().flat_map(|message| message.of(datagrams));
-        let parts: Vec<IoSlice<'_>> = all.map(|(_, datagram)| IoSlice::new(datagram)).collect();
-        let mut runs = Vec::with_capacity(messages.len());
-        let mut addresses = Vec::with_capacity(messages.len());
-        let mut parts = parts.as_slice();
-        for message in messages {
-            let (own, others) = split(parts, message.run);
-            runs.push(own);
-            parts = others;
-            let first = message.of(datagrams).first();
-            addresses.push(first.map(|(tuple, _)| tuple.remote.into()));
-        }
-        let (own, segment) = (runs.iter(), &common.segment);
-        let fd = socket.socket.as_raw_fd();
-        let (v4, v6);
-        let (headers, source) = match common.local {
-            _ if socket.has_one_address() => ([&mut self.bare, &mut self.bare_segmented], None),
+        let to = (socket, datagrams, messages);
+        match common.local {
             IpAddr::V4(ip) => {
-                v4 = v4_info(ip);
-                let source = ControlMessage::Ipv4PacketInfo(&v4);
-                ([&mut self.v4, &mut self.v4_segmented], Some(source))
+                let info = v4_info(ip);
+                let source = ControlMessage::Ipv4PacketInfo(&info);
+                self.v4.call(to, source, common.segment)
             }
             IpAddr::V6(ip) => {
-                v6 = v6_info(ip);
-                let source = ControlMessage::Ipv6PacketInfo(&v6);
-                ([&mut self.v6, &mut self.v6_segmented], Some(source))
+                let info = v6_info(ip);
+                let source = ControlMessage::Ipv6PacketInfo(&info);
+                self.v6.call(to, source, common.segment)
             }
-        };
-        let [alone, segmented] = headers;
-        let headers = if *segment == 0 { alone } else { segmented };
-        hand_over(fd, headers, own, addresses, source, segment)
+        }
     }
 }
 
-/// The system call itself; how many messages were sent.
-fn hand_over<'a>(
-    fd: RawFd,
-    headers: &'a mut Headers,
-    messages: impl Iterator<Item = &'a &'a [IoSlice<'a>]>,
-    addresses: Vec<Option<SockaddrStorage>>,
-    source: Option<ControlMessage<'a>>,
-    segment: &'a u16,
-) -> Result<usize, Errno> {
-    let none = MsgFlags::empty();
-    let segments = ControlMessage::UdpGsoSegments(segment);
-    let sent = match (source, *segment) {
-        (None, 0) => sendmmsg(fd, headers, messages, addresses, [], none),
-        (None, _) => sendmmsg(fd, headers, messages, addresses, [segments], none),
-        (Some(source), 0) => sendmmsg(fd, headers, messages, addresses, [source], none),
-        (Some(source), _) => sendmmsg(fd, headers, messages, addresses, [source, segments], none),
-    };
-    sent.map(Iterator::count)
+impl<A: Address> Calls<A> {
+    /// Room for headers with a source, and with a size of segments as well.
+    fn new(source: Vec<u8>, source_and_segment: Vec<u8>) -> Self {
+        let headers = |space| MultiHeaders::preallocate(MAX_MESSAGES, space);
+        Self {
+            alone: headers(Some(source)),
+            segmented: headers(Some(source_and_segment)),
+            bare_alone: headers(None),
+            bare_segmented: headers(Some(cmsg_space!(u16))),
+            remotes: Vec::with_capacity(MAX_MESSAGES),
+        }
+    }
+
+    /// The system call; how many messages were sent. `segment` as in [`Common`].
+    fn call(
+        &mut self,
+        (socket, datagrams, messages): (&MediaSocket, &[Datagram], &[Message]),
+        source: ControlMessage<'_>,
+        segment: u16,
+    ) -> Result<usize, Errno> {
+        let mut parts = Vec::with_capacity(messages.iter().map(|message| message.run).sum());
+        self.remotes.clear();
+        for message in messages {
+            let own = message.of(datagrams);
+            parts.extend(own.iter().map(|(_, datagram)| IoSlice::new(datagram)));
+            let to = own.first().and_then(|(tuple, _)| A::of(tuple.remote));
+            self.remotes.push(to);
+        }
+        let mut rest = parts.as_slice();
+        let mut runs = Vec::with_capacity(messages.len());
+        for message in messages {
+            let (own, others) = split(rest, message.run);
+            runs.push(own);
+            rest = others;
+        }
+        let segments = ControlMessage::UdpGsoSegments(&segment);
+        let (fd, runs, to) = (socket.socket.as_raw_fd(), runs.iter(), &self.remotes);
+        let none = MsgFlags::empty();
+        let sent = match (socket.has_one_address(), segment) {
+            (true, 0) => sendmmsg(fd, &mut self.bare_alone, runs, to, [], none),
+            (true, _) => sendmmsg(fd, &mut self.bare_segmented, runs, to, [segments], none),
+            (false, 0) => sendmmsg(fd, &mut self.alone, runs, to, [source], none),
+            (false, _) => sendmmsg(fd, &mut self.segmented, runs, to, [source, segments], none),
+        };
+        sent.map(Iterator::count)
+    }
 }
 
 fn v4_info(ip: Ipv4Addr) -> libc::in_pktinfo {
@@ -274,7 +315,7 @@ fn plan(datagrams: &[Datagram], max_segments: usize, messages: &mut Vec<Message>
         first += run;
         rest = split(rest, run).1;
     }
-    messages.sort_by_key(|message| (message.turn, message.len));
+    messages.sort_unstable_by_key(|message| (message.turn, message.len, message.first));
 }
 
 /// How many messages from the front can leave with one system call: those that come from
