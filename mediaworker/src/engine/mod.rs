@@ -218,11 +218,14 @@ struct ConsumerEntry {
     layer_was_told: bool,
 }
 
+/// A transport, and what the engine knows of it. What each packet needs comes first.
+#[repr(C)]
 struct TransportEntry {
-    id: String,
-    router: RouterKey,
     inner: Transport,
+    router: RouterKey,
     timer: Option<Instant>,
+    /// The bad network that it is behind on purpose.
+    throttle: Option<Box<Throttle>>,
     /// Has something queued that the next flush sends.
     dirty: bool,
     /// There is more than packets.
@@ -232,8 +235,7 @@ struct TransportEntry {
     /// ICE was restarted: a second username fragment is valid until the new one
     /// is used.
     restarted: bool,
-    /// The bad network that it is behind on purpose.
-    throttle: Option<Box<Throttle>>,
+    id: String,
     /// How the bandwidth towards its client is shared, once it consumes video.
     sharing: Option<Box<bandwidth::Sharing>>,
     /// What was replayed to its client lately.
@@ -265,7 +267,7 @@ pub struct Engine {
     throttled: usize,
     dirty: Vec<TransportKey>,
     /// Reused for every call into a transport.
-    output: Output,
+    output: Option<Box<Output>>,
     forwards: Vec<router::Forward>,
     scratch: bandwidth::Scratch,
     datagrams: Vec<Datagram>,
@@ -310,7 +312,7 @@ impl Engine {
             timers: Timers::default(),
             throttled: 0,
             dirty: Vec::new(),
-            output: Output::default(),
+            output: None,
             forwards: Vec::new(),
             scratch: bandwidth::Scratch::default(),
             datagrams: Vec::new(),

@@ -137,7 +137,7 @@ impl Engine {
             return;
         };
         let before = self.is_connected(key);
-        let mut out = std::mem::take(&mut self.output);
+        let mut out = self.output.take().unwrap_or_default();
         if self
             .contain(key, |transport| call(transport, &mut out))
             .is_none()
@@ -147,7 +147,19 @@ impl Engine {
         let after = self.is_connected(key);
         let connected = (before != after).then_some(after);
         self.settle(now, key, router, &mut out, connected);
-        self.output = out;
+        self.output = Some(out);
+    }
+
+    /// Lets the packets leave that are queued on a transport. True: that is all there is to
+    /// do, and its state and next timeout are what they were. `None` as for
+    /// [`Engine::contain`].
+    fn send_packets(&mut self, now: Instant, key: TransportKey) -> Option<bool> {
+        let mut out = self.output.take().unwrap_or_default();
+        let quiet = self.contain(key, |transport| transport.send_packets(now, &mut out));
+        self.send(now, key, &mut out.datagrams);
+        self.count_dropped(&mut out);
+        self.output = Some(out);
+        quiet
     }
 
     fn is_connected(&self, key: TransportKey) -> bool {
@@ -199,10 +211,7 @@ impl Engine {
         connected: Option<bool>,
     ) {
         self.send(now, key, &mut out.datagrams);
-        self.counters.dropped.refused += std::mem::take(&mut out.dropped);
-        self.counters.dropped.too_long += std::mem::take(&mut out.too_long);
-        self.counters.dropped.wrong_stream += std::mem::take(&mut out.wrong_stream);
-        self.counters.dropped.slow_video += std::mem::take(&mut out.slow_video);
+        self.count_dropped(out);
         let mut touched = false;
         for received in out.received.drain(..) {
             self.forward(now, router, received);
@@ -236,6 +245,14 @@ impl Engine {
             Some(reason) => self.transport_died(key, &reason),
             None => self.arm_transport(key),
         }
+    }
+
+    fn count_dropped(&mut self, out: &mut Output) {
+        let dropped = &mut self.counters.dropped;
+        dropped.refused += std::mem::take(&mut out.dropped);
+        dropped.too_long += std::mem::take(&mut out.too_long);
+        dropped.wrong_stream += std::mem::take(&mut out.wrong_stream);
+        dropped.slow_video += std::mem::take(&mut out.slow_video);
     }
 
     /// Starts or stops the consumers of a transport that has just been connected
@@ -344,8 +361,9 @@ impl Engine {
     /// not taken is taken for sent, and its room is used again.
     pub fn send_off(&mut self, leave: impl FnOnce(&mut Vec<Datagram>)) {
         leave(&mut self.datagrams);
+        let supplies = &mut self.output.get_or_insert_default().supplies;
         for (_, datagram) in self.datagrams.drain(..) {
-            self.output.supplies.put(datagram);
+            supplies.put(datagram);
         }
     }
 
@@ -391,15 +409,22 @@ impl Engine {
                     advance = std::mem::take(&mut entry.advance);
                     broken = entry.broken;
                 }
-                self.enter(now, key, |transport, out| {
-                    if broken {
-                        out.failed = Some("internal error".into());
-                    } else if advance {
-                        transport.flush(now, out);
-                    } else {
-                        transport.flush_packets(now, out);
-                    }
-                });
+                let mut quiet = false;
+                if !broken && !advance {
+                    let sent = self.send_packets(now, key);
+                    (quiet, broken) = (sent == Some(true), sent.is_none());
+                }
+                if !quiet {
+                    self.enter(now, key, |transport, out| {
+                        if broken {
+                            out.failed = Some("internal error".into());
+                        } else if advance {
+                            transport.flush(now, out);
+                        } else {
+                            transport.flush_packets(now, out);
+                        }
+                    });
+                }
                 if self.datagrams.len() >= ENOUGH_TO_LEAVE {
                     self.send_off(&mut leave);
                 }

@@ -102,6 +102,14 @@ impl Transport {
         both!(self, t => t.flush(now, out));
     }
 
+    /// Lets packets leave that were queued. True: nothing else is to be done now.
+    pub fn send_packets(&mut self, now: Instant, out: &mut Output) -> bool {
+        match self {
+            Self::WebRtc(transport) => transport.send_packets(now, out),
+            Self::Plain(_) => false,
+        }
+    }
+
     /// Sends what was queued, where nothing but packets was.
     pub fn flush_packets(&mut self, now: Instant, out: &mut Output) {
         match self {

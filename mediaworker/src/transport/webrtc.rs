@@ -43,6 +43,9 @@ const MAX_EARLY: usize = 8;
 /// one piece. A forwarded one grows by header extensions.
 const MAX_RTP_LEN: usize = 1600;
 
+/// How long sender reports wait for packets with which they can leave.
+const REPORT_SLACK: Duration = Duration::from_millis(50);
+
 /// DTLS state, with the names that clients know from statistics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DtlsState {
@@ -187,7 +190,8 @@ impl WebRtcTransport {
 
     /// When [`WebRtcTransport::handle_timeout`] wants to be called.
     pub fn next_timeout(&self) -> Option<Instant> {
-        let reports = self.sending.next_report();
+        // With packets they leave when it is their time, and need not be waited for.
+        let reports = self.sending.next_report().map(|at| at + REPORT_SLACK);
         let asks = self.receiving.next_timeout();
         let probe = self.bandwidth.next_probe().map(|(at, _)| at);
         [

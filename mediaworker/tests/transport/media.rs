@@ -371,6 +371,40 @@ fn sender_reports_keep_audio_and_video_in_sync() {
 }
 
 #[test]
+fn sender_reports_leave_with_packets_and_wait_for_them_not_for_long() {
+    let (mut network, mut audio, mut video) = call(8);
+    let second = Duration::from_secs(1);
+    run(&mut network, &mut [&mut audio, &mut video], second);
+    let seen = |network: &Network| {
+        let heard = &network.clients[1].peer.rtcp_received;
+        let reports = heard.iter().filter(|kind| **kind == "SR").count();
+        (reports, network.clients[1].peer.received.len())
+    };
+    // After a silence, packets and reports are due at different times.
+    for (flows, longest) in [(false, 1_051), (true, 1_021), (false, 1_051)] {
+        let mut times = Vec::new();
+        for at in 0..3_507 {
+            let before = seen(&network);
+            let millisecond = Duration::from_millis(1);
+            match flows {
+                true => run(&mut network, &mut [&mut audio, &mut video], millisecond),
+                false => network.run_for(millisecond),
+            }
+            let after = seen(&network);
+            if after.0 > before.0 {
+                times.push(at);
+                assert_eq!(after.1 > before.1, flows, "{times:?}");
+            }
+        }
+        assert!(times.len() >= 3, "{times:?}");
+        for pair in times.windows(2) {
+            let passed = pair[1] - pair[0];
+            assert!((1_000..=longest).contains(&passed), "{flows} {times:?}");
+        }
+    }
+}
+
+#[test]
 fn many_consumers_of_one_producer() {
     let (mut network, mut audio, mut video) = call(7);
     for i in 0..20u32 {

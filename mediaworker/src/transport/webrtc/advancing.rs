@@ -39,6 +39,13 @@ impl WebRtcTransport {
         self.report(now, out);
     }
 
+    /// Lets packets leave that were queued. True: no sender report is to leave with them, and
+    /// [`WebRtcTransport::next_timeout`] is what it was.
+    pub fn send_packets(&mut self, now: Instant, out: &mut Output) -> bool {
+        self.send_queued(now, out);
+        self.sending.next_report().is_none_or(|at| at > now)
+    }
+
     /// Sends what was queued, where nothing but packets was.
     pub fn flush_packets(&mut self, now: Instant, out: &mut Output) {
         self.send_queued(now, out);
