@@ -26,13 +26,19 @@ const MAX_JOBS: usize = 16;
 /// Timers that are due within up to this time of each other are dealt with in one tick. A
 /// wait is rounded down to whole milliseconds, by less than this, so none ends early.
 const TIMER_SLACK: Duration = Duration::from_millis(1);
-/// What can end a wait, at most: a job, connections, two sockets and those of plain
-/// transports.
-const SOURCES: usize = 5;
+/// Feedback waits this long for packets that the thread wakes up for anyway.
+const FEEDBACK_WAITS: Duration = Duration::from_millis(5);
+/// Where this much came at once, there is more before long: it is looked for, not waited
+/// for.
+const STEADY_FEEDBACK: usize = 2;
+/// What can end a wait, at most: a job, connections, two sockets, those for feedback and
+/// those of plain transports.
+const SOURCES: usize = 7;
 // What a source is.
 const JOBS: u64 = 0;
 const CONNECTIONS: u64 = 1;
 const DATAGRAMS: u64 = 2;
+const FEEDBACK: u64 = 3;
 
 /// Something to be done on the media thread.
 pub type Job = Box<dyn FnOnce(&mut Worker, Instant) + Send>;
@@ -55,6 +61,14 @@ pub struct Worker {
     wake: Arc<EventFd>,
     /// What it waits on.
     sources: Epoll,
+    /// When feedback is read that is there, or may be. Until then it does not end a wait.
+    feedback_at: Option<Instant>,
+}
+
+/// Waits for feedback, once.
+fn next_feedback() -> EpollEvent {
+    let once = EpollFlags::EPOLLIN | EpollFlags::EPOLLONESHOT;
+    EpollEvent::new(once, FEEDBACK)
 }
 
 /// What ended a wait.
@@ -86,6 +100,9 @@ impl Worker {
         for fd in sockets.fds() {
             sources.add(fd, readable(DATAGRAMS))?;
         }
+        for fd in sockets.feedback_fds() {
+            sources.add(fd, next_feedback())?;
+        }
         Ok(Self {
             engine,
             sockets,
@@ -95,6 +112,7 @@ impl Worker {
             held: None,
             wake,
             sources,
+            feedback_at: None,
         })
     }
 
@@ -114,12 +132,15 @@ impl Worker {
                 self.work(now, jobs);
             }
             self.engine.handle_timeouts(now);
-            let sockets = &mut self.sockets;
-            self.engine
-                .flush(now, |datagrams| sockets.send(now, datagrams));
-            self.send(now);
-            self.sweep(now);
+            self.flush(now);
             let forwarded = self.engine.counters().rtp_forwarded - before;
+            // Media has left, and the caches have what it needed.
+            let may_wait = |at| at > now && forwarded == 0;
+            if self.feedback_at.is_some_and(|at| !may_wait(at)) {
+                self.receive_feedback(now);
+                self.flush(now);
+            }
+            self.sweep(now);
             self.ticks.note(now.elapsed(), forwarded);
             self.send_events();
             if self.engine.is_congested() {
@@ -130,8 +151,10 @@ impl Worker {
     }
 
     /// Waits for datagrams, jobs or the next timeout.
-    fn wait(&self) -> Ready {
-        let sleep = self.engine.next_timeout().map_or(MAX_SLEEP, |at| {
+    fn wait(&mut self) -> Ready {
+        let timeouts = self.engine.next_timeout().into_iter();
+        let next = timeouts.chain(self.feedback_at).min();
+        let sleep = next.map_or(MAX_SLEEP, |at| {
             match at.saturating_duration_since(Instant::now()) {
                 Duration::ZERO => Duration::ZERO,
                 until => (until + TIMER_SLACK).min(MAX_SLEEP),
@@ -154,11 +177,23 @@ impl Worker {
         };
         let events = events.get(..count).unwrap_or_default();
         let is_ready = |source| events.iter().any(|event| event.data() == source);
+        if is_ready(FEEDBACK) {
+            let at = Instant::now() + FEEDBACK_WAITS;
+            self.feedback_at.get_or_insert(at);
+        }
         Ready {
             jobs: is_ready(JOBS),
             connections: is_ready(CONNECTIONS),
             datagrams: is_ready(DATAGRAMS),
         }
+    }
+
+    /// Sends what was queued.
+    fn flush(&mut self, now: Instant) {
+        let sockets = &mut self.sockets;
+        self.engine
+            .flush(now, |datagrams| sockets.send(now, datagrams));
+        self.send(now);
     }
 
     /// Sends what the engine has to send, and gives back the ports and connections of
@@ -248,6 +283,19 @@ impl Worker {
         }
     }
 
+    fn receive_feedback(&mut self, now: Instant) {
+        let (engine, mut count) = (&mut self.engine, 0);
+        self.sockets.receive_feedback(|tuple, datagram| {
+            engine.receive(now, tuple, datagram);
+            count += 1;
+        });
+        let waits = count < STEADY_FEEDBACK && {
+            let mut fds = self.sockets.feedback_fds();
+            fds.all(|fd| self.sources.modify(fd, &mut next_feedback()).is_ok())
+        };
+        self.feedback_at = (!waits).then_some(now + FEEDBACK_WAITS);
+    }
+
     fn receive_tcp(&mut self, now: Instant) {
         let engine = &mut self.engine;
         self.sockets
@@ -290,5 +338,69 @@ impl Worker {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::UdpSocket;
+
+    use nix::sys::eventfd::EfdFlags;
+
+    use super::*;
+    use crate::engine::EngineConfig;
+
+    #[test]
+    fn feedback_is_read_in_time_without_media_too() {
+        let ip = IpAddr::from([127, 0, 0, 1]);
+        let sockets = MediaSockets::bind(ip, 42_700..=42_799).unwrap();
+        let config = EngineConfig {
+            announced: Vec::new(),
+            udp_port: sockets.port(),
+            tcp: false,
+        };
+        let client = UdpSocket::bind((ip, 0)).unwrap();
+        client.connect((ip, sockets.port())).unwrap();
+        let send = |count| {
+            for _ in 0..count {
+                client.send(&[0x8f, 205, 0, 3]).unwrap();
+            }
+        };
+        let engine = Engine::new(config).unwrap();
+        let flags = EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC;
+        let wake = Arc::new(EventFd::from_value_and_flags(0, flags).unwrap());
+        let mut worker = Worker::new(engine, sockets, wake).unwrap();
+
+        // Waits until feedback is to be read, and reads it.
+        let read = |worker: &mut Worker| {
+            let at = worker.feedback_at.expect("it is known of");
+            while Instant::now() < at {
+                let ready = worker.wait();
+                assert!(!ready.datagrams && !ready.jobs && !ready.connections);
+            }
+            assert!(at.elapsed() < MAX_SLEEP / 2, "{:?}", at.elapsed());
+            let before = worker.sockets.counters().received;
+            worker.receive_feedback(Instant::now());
+            worker.sockets.counters().received - before
+        };
+        for _ in 0..2 {
+            // One by itself wakes the thread, and so does the next.
+            assert!(worker.feedback_at.is_none());
+            send(1);
+            worker.wait();
+            assert_eq!(read(&mut worker), 1);
+        }
+        // Where it keeps coming it is looked for, until none does.
+        assert!(worker.feedback_at.is_none());
+        send(3);
+        worker.wait();
+        assert_eq!(read(&mut worker), 3);
+        send(2);
+        assert_eq!(read(&mut worker), 2);
+        assert_eq!(read(&mut worker), 0);
+        assert!(worker.feedback_at.is_none());
+        send(1);
+        worker.wait();
+        assert_eq!(read(&mut worker), 1);
     }
 }

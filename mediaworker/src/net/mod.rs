@@ -1,6 +1,7 @@
 //! Sockets.
 
 mod batches;
+mod feedback;
 pub mod frames;
 pub mod own;
 pub mod tcp;

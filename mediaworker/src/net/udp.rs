@@ -15,6 +15,7 @@ use quinn_udp::{BATCH_SIZE, RecvMeta, UdpSockRef, UdpSocketState};
 use socket2::{Domain, SockRef, Socket, Type};
 
 use super::batches::Batches;
+use super::feedback;
 use super::own::OwnSockets;
 use super::tcp::TcpSockets;
 use crate::transport::{Datagram, Protocol, Tuple};
@@ -99,6 +100,17 @@ impl MediaSocket {
         }
     }
 
+    /// A second socket on the same port, which gets the feedback of receivers; `None` where
+    /// the kernel cannot do that.
+    fn split(&self) -> Option<Self> {
+        let bind = || bind_one(self.local, SOCKET_BUFFER, true);
+        feedback::split(&self.socket, bind)
+            .inspect_err(|error| {
+                tracing::warn!(local = %self.local, %error, "feedback is read as it comes: no second socket on the port");
+            })
+            .ok()
+    }
+
     /// Most datagrams of one segmented send.
     pub(super) fn max_segments(&self) -> usize {
         self.max_segments.get()
@@ -126,6 +138,8 @@ impl MediaSocket {
 #[derive(Debug)]
 pub struct MediaSockets {
     sockets: Vec<MediaSocket>,
+    /// Where feedback comes in, for each of these; none where the kernel cannot do that.
+    feedback: Vec<MediaSocket>,
     port: u16,
     own: OwnSockets,
     tcp: TcpSockets,
@@ -179,8 +193,10 @@ impl MediaSockets {
         tcp: TcpSockets,
     ) -> io::Result<Self> {
         warn_of_small_buffers(&sockets);
+        let feedback = sockets.iter().filter_map(MediaSocket::split).collect();
         Ok(Self {
             sockets,
+            feedback,
             port,
             own: OwnSockets::new(listen_ip, ports, port)?,
             tcp,
@@ -226,6 +242,11 @@ impl MediaSockets {
         shared.chain([self.own.as_fd()])
     }
 
+    /// What to wait on for feedback of receivers: how RTP packets arrive. It may wait.
+    pub fn feedback_fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.feedback.iter().map(|s| s.socket.as_fd())
+    }
+
     /// What to wait on for connections and what comes over them.
     pub fn tcp_fd(&self) -> BorrowedFd<'_> {
         self.tcp.as_fd()
@@ -244,6 +265,14 @@ impl MediaSockets {
             socket.receive(Protocol::Udp, buffers, counters, &mut sink);
         }
         self.own.receive(buffers, counters, &mut sink);
+    }
+
+    /// Takes feedback that has arrived, up to a bound, and gives each datagram to `sink`.
+    pub fn receive_feedback(&mut self, mut sink: impl FnMut(Tuple, &[u8])) {
+        let (buffers, counters) = (&mut self.buffers, &mut self.counters);
+        for socket in &self.feedback {
+            socket.receive(Protocol::Udp, buffers, counters, &mut sink);
+        }
     }
 
     /// Hands datagrams to the kernel, many in one call; and writes what is for
@@ -320,15 +349,17 @@ pub(super) fn bind_port(
         ips.push(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
     }
     ips.into_iter()
-        .map(|ip| bind_one(SocketAddr::new(ip, port), buffer))
+        .map(|ip| bind_one(SocketAddr::new(ip, port), buffer, false))
         .collect()
 }
 
-fn bind_one(local: SocketAddr, buffer: usize) -> io::Result<MediaSocket> {
+/// `shared`: with a socket that is bound to it already, and shares it.
+fn bind_one(local: SocketAddr, buffer: usize, shared: bool) -> io::Result<MediaSocket> {
     let socket = Socket::new(Domain::for_address(local), Type::DGRAM, None)?;
     if local.is_ipv6() {
         socket.set_only_v6(true)?;
     }
+    socket.set_reuse_port(shared)?;
     socket.bind(&local.into())?;
     let _ = socket.set_recv_buffer_size(buffer);
     let _ = socket.set_send_buffer_size(buffer);

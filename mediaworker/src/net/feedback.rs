@@ -1,0 +1,166 @@
+//! A second socket on a port, for what may wait.
+//!
+//! A hundred viewers say more than a thousand times a second how packets arrive
+//! (transport-wide congestion control). To wake up for each of these takes longer than to
+//! read them, and each is about some 100 ms, so that a few milliseconds more change nothing.
+//! What cannot wait goes on coming into the first socket: STUN, DTLS, RTP, and all RTCP that
+//! asks for something or that a round trip is measured with.
+//!
+//! The kernel tells one from the other by a program of ours (SO_ATTACH_REUSEPORT_CBPF,
+//! Linux 4.6). It sees the header of the first RTCP packet, which SRTCP leaves in the clear
+//! (RFC 3711 §3.4).
+
+use std::io;
+use std::net::UdpSocket;
+
+use nix::libc::{self, sock_filter, sock_fprog};
+use nix::sys::socket::{setsockopt, sockopt};
+use socket2::SockRef;
+
+/// First octet of RTCP transport-wide feedback, without the padding bit: version 2, format
+/// 15 (draft-holmer-rmcat-transport-wide-cc-extensions-01 §3.1).
+const FIRST_OCTET: u32 = 2 << 6 | 15;
+const EXCEPT_PADDING: u32 = 0xdf;
+/// RTCP packet type of feedback of the transport layer (RFC 4585 §6.1).
+const PACKET_TYPE: u32 = 205;
+// Which of the two sockets, in the order in which they were bound.
+const FIRST: u32 = 0;
+const SECOND: u32 = 1;
+
+/// Lets a socket, which is bound by itself so far, share its address with one that `bind`
+/// binds to it, and has the kernel put feedback into that one.
+///
+/// # Errors
+/// When the kernel cannot do that. Then `first` has its address for itself, and gets all.
+pub(super) fn split<S>(first: &UdpSocket, bind: impl FnOnce() -> io::Result<S>) -> io::Result<S> {
+    SockRef::from(first).set_reuse_port(true)?;
+    let second = bind().and_then(|second| attach(first).map(|()| second));
+    if second.is_err() {
+        SockRef::from(first).set_reuse_port(false)?;
+    }
+    second
+}
+
+/// Attaches the program to the sockets of an address, by any of them. What it is to say a
+/// socket for and cannot (a datagram of less than two octets) is for the first.
+fn attach(socket: &UdpSocket) -> io::Result<()> {
+    let load_octet = |at| statement(libc::BPF_LD | libc::BPF_B | libc::BPF_ABS, at);
+    let to = |socket| statement(libc::BPF_RET | libc::BPF_K, socket);
+    // Goes on where it is equal, otherwise past so many.
+    let skip_unless = |value, past| sock_filter {
+        jf: past,
+        ..statement(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, value)
+    };
+    let mut program = [
+        load_octet(0),
+        statement(libc::BPF_ALU | libc::BPF_AND | libc::BPF_K, EXCEPT_PADDING),
+        skip_unless(FIRST_OCTET, 3),
+        load_octet(1),
+        skip_unless(PACKET_TYPE, 1),
+        to(SECOND),
+        to(FIRST),
+    ];
+    let program = sock_fprog {
+        len: u16::try_from(program.len()).unwrap_or_default(),
+        filter: program.as_mut_ptr(),
+    };
+    setsockopt(socket, sockopt::AttachReusePortCbpf, &program)?;
+    Ok(())
+}
+
+/// An instruction that does not jump.
+fn statement(code: u32, k: u32) -> sock_filter {
+    sock_filter {
+        code: u16::try_from(code).unwrap_or_default(),
+        jt: 0,
+        jf: 0,
+        k,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv6Addr};
+    use std::time::{Duration, Instant};
+
+    use super::*;
+    use crate::net::udp::MediaSockets;
+
+    /// Receives in one way until so many datagrams have come. Fails where they do not.
+    fn collect(
+        sockets: &mut MediaSockets,
+        count: usize,
+        receive: impl Fn(&mut MediaSockets, &mut dyn FnMut(&[u8])),
+    ) -> Vec<Vec<u8>> {
+        let (mut seen, deadline) = (Vec::new(), Instant::now() + Duration::from_secs(5));
+        while seen.len() < count {
+            assert!(Instant::now() < deadline, "{seen:02x?}");
+            receive(sockets, &mut |datagram| seen.push(datagram.to_vec()));
+        }
+        seen
+    }
+
+    #[test]
+    fn transport_wide_feedback_has_a_socket_of_its_own_and_nothing_else_has() {
+        for ip in [
+            IpAddr::from([127, 0, 0, 1]),
+            IpAddr::from(Ipv6Addr::LOCALHOST),
+        ] {
+            let mut sockets = MediaSockets::bind(ip, 42_600..=42_699).unwrap();
+            assert_eq!(sockets.feedback_fds().count(), 1, "the kernel can do that");
+            let client = UdpSocket::bind((ip, 0)).unwrap();
+            client.connect((ip, sockets.port())).unwrap();
+            let feedback: [&[u8]; 3] = [
+                &[0x8f, 205, 0, 3, 1],
+                // With padding, and with nothing behind it.
+                &[0xaf, 205, 0, 3, 2],
+                &[0x8f, 205],
+            ];
+            let others: [&[u8]; 12] = [
+                // NACK and TMMBR; reports; PLI and REMB.
+                &[0x81, 205, 0, 3],
+                &[0x83, 205, 0, 3],
+                &[0x80, 200, 0, 6],
+                &[0x81, 201, 0, 7],
+                &[0x81, 206, 0, 2],
+                &[0x8f, 206, 0, 5],
+                // RTP, and such that has 15 contributing sources.
+                &[0x90, 111, 0, 1],
+                &[0x8f, 96, 0, 1],
+                // STUN, DTLS, and what is nothing.
+                &[0, 1, 0, 8],
+                &[22, 254, 253, 0],
+                &[0x8f],
+                &[0x4f, 205],
+            ];
+            for datagram in feedback.iter().chain(&others) {
+                client.send(datagram).unwrap();
+            }
+            let seen = collect(&mut sockets, others.len(), |sockets, sink| {
+                sockets.receive(|_, datagram| sink(datagram));
+            });
+            assert_eq!(seen, others);
+            let seen = collect(&mut sockets, feedback.len(), |sockets, sink| {
+                sockets.receive_feedback(|_, datagram| sink(datagram));
+            });
+            assert_eq!(seen, feedback);
+            let all = feedback.len() + others.len();
+            assert_eq!(sockets.counters().received, u64::try_from(all).unwrap());
+        }
+    }
+
+    #[test]
+    fn without_a_second_socket_the_first_gets_everything() {
+        let first = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let refused = || Err::<UdpSocket, _>(io::ErrorKind::Unsupported.into());
+        assert!(split(&first, refused).is_err());
+        assert!(!SockRef::from(&first).reuse_port().unwrap());
+        let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let to = first.local_addr().unwrap();
+        client.send_to(&[0x8f, 205, 0, 3], to).unwrap();
+        first
+            .set_read_timeout(Some(Duration::from_secs(5)))
+            .unwrap();
+        assert_eq!(first.recv(&mut [0; 10]).unwrap(), 4);
+    }
+}
