@@ -432,7 +432,10 @@ impl Session {
             self.next_nack = self.receiving.write_nacks(now, self.ssrc, &mut feedback);
         }
         if now >= self.next_feedback {
-            self.next_feedback = now + FEEDBACK_INTERVAL;
+            // Clients that share no thread keep a time of their own, however late this one is.
+            let late = now.duration_since(self.next_feedback).as_micros();
+            let passed = u32::try_from(late / FEEDBACK_INTERVAL.as_micros()).unwrap_or(u32::MAX);
+            self.next_feedback += FEEDBACK_INTERVAL * passed.saturating_add(1);
             self.receiving.write_feedback(self.ssrc, &mut feedback);
         }
         if now >= self.next_report {
