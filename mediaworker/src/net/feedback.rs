@@ -3,12 +3,14 @@
 //! A hundred viewers say more than a thousand times a second how packets arrive
 //! (transport-wide congestion control). To wake up for each of these takes longer than to
 //! read them, and each is about some 100 ms, so that a few milliseconds more change nothing.
-//! What cannot wait goes on coming into the first socket: STUN, DTLS, RTP, and all RTCP that
-//! asks for something or that a round trip is measured with.
+//! What cannot wait goes on coming into the first socket: STUN, DTLS, RTP, and RTCP that asks
+//! for something or reports what a round trip is measured with. (The estimate measures one with
+//! feedback, too, but the time that clients take to write any is a part of that anyway.)
 //!
 //! The kernel tells one from the other by a program of ours (SO_ATTACH_REUSEPORT_CBPF,
 //! Linux 4.6). It sees the header of the first RTCP packet, which SRTCP leaves in the clear
-//! (RFC 3711 §3.4).
+//! (RFC 3711 §3.4), of the first of the datagrams that the kernel has put together (UDP_GRO).
+//! So now and then something else waits with feedback: either socket may get anything.
 
 use std::io;
 use std::net::UdpSocket;
@@ -146,6 +148,34 @@ mod tests {
             assert_eq!(seen, feedback);
             let all = feedback.len() + others.len();
             assert_eq!(sockets.counters().received, u64::try_from(all).unwrap());
+        }
+    }
+
+    #[test]
+    fn both_ip_versions_have_one() {
+        let any = IpAddr::from(Ipv6Addr::UNSPECIFIED);
+        let mut sockets = MediaSockets::bind(any, 42_800..=42_899).unwrap();
+        assert_eq!(sockets.feedback_fds().count(), 2);
+        let ips = [
+            IpAddr::from([127, 0, 0, 1]),
+            IpAddr::from(Ipv6Addr::LOCALHOST),
+        ];
+        for ip in ips {
+            let client = UdpSocket::bind((ip, 0)).unwrap();
+            client.connect((ip, sockets.port())).unwrap();
+            client.send(&[0x8f, 205]).unwrap();
+            client.send(&[0x80, 201]).unwrap();
+            let seen = collect(&mut sockets, 1, |sockets, sink| {
+                sockets.receive_feedback(|from, datagram| {
+                    assert_eq!(from.remote, client.local_addr().unwrap());
+                    sink(datagram);
+                });
+            });
+            assert_eq!(seen, [[0x8f, 205]]);
+            let seen = collect(&mut sockets, 1, |sockets, sink| {
+                sockets.receive(|_, datagram| sink(datagram));
+            });
+            assert_eq!(seen, [[0x80, 201]]);
         }
     }
 

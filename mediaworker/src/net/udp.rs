@@ -25,7 +25,7 @@ const SOCKET_BUFFER: usize = 8 << 20;
 /// Largest thing that one receive can yield: an aggregate of datagrams.
 const RECEIVE_BUFFER: usize = 65_535;
 /// Receive calls for one tick and socket. What is left makes the next tick come
-/// at once; in between, what is due is sent.
+/// at once; in between, what is due is sent. (That of feedback waits as new feedback does.)
 const MAX_RECEIVE_CALLS: usize = 4;
 
 /// Counters since the start.
