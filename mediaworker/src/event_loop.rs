@@ -10,11 +10,14 @@ use std::time::{Duration, Instant};
 
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::eventfd::EventFd;
+use nix::sys::timer::{Expiration, TimerSetTimeFlags};
+use nix::sys::timerfd::{ClockId, TimerFd, TimerFlags};
 
 use crate::engine::{CommandError, ConnectionNote, Engine};
 use crate::event_channel::{EventSender, NotSent};
 use crate::net::tcp::ConnectionEvent;
 use crate::net::udp::MediaSockets;
+use crate::pace::Pace;
 use crate::ticks::Ticks;
 use crate::transport::TransportError;
 
@@ -31,14 +34,18 @@ const FEEDBACK_WAITS: Duration = Duration::from_millis(5);
 /// Where this much came at once, there is more before long: it is looked for, not waited
 /// for.
 const STEADY_FEEDBACK: usize = 2;
-/// What can end a wait, at most: a job, connections, two sockets, those for feedback and
-/// those of plain transports.
-const SOURCES: usize = 7;
+/// After a look by the clock that found this many packets there may be more, and the next
+/// one follows at once.
+const MANY: u64 = 64;
+/// What can end a wait, at most: a job, connections, the clock, two sockets, those for
+/// feedback and those of plain transports.
+const SOURCES: usize = 8;
 // What a source is.
 const JOBS: u64 = 0;
 const CONNECTIONS: u64 = 1;
 const DATAGRAMS: u64 = 2;
 const FEEDBACK: u64 = 3;
+const CLOCK: u64 = 4;
 
 /// Something to be done on the media thread.
 pub type Job = Box<dyn FnOnce(&mut Worker, Instant) + Send>;
@@ -63,6 +70,14 @@ pub struct Worker {
     sources: Epoll,
     /// When feedback is read that is there, or may be. Until then it does not end a wait.
     feedback_at: Option<Instant>,
+    /// Whether packets wait for the clock.
+    pace: Pace,
+    /// Ends waits where they do.
+    clock: TimerFd,
+    /// When the sockets were looked at last.
+    looked_at: Instant,
+    /// They are to be looked at again at once.
+    look_again: bool,
 }
 
 /// Waits for feedback, once.
@@ -103,6 +118,10 @@ impl Worker {
         for fd in sockets.feedback_fds() {
             sources.add(fd, next_feedback())?;
         }
+        let flags = TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC;
+        let clock = TimerFd::new(ClockId::CLOCK_MONOTONIC, flags)?;
+        sources.add(&clock, readable(CLOCK))?;
+        let now = Instant::now();
         Ok(Self {
             engine,
             sockets,
@@ -113,6 +132,10 @@ impl Worker {
             wake,
             sources,
             feedback_at: None,
+            pace: Pace::new(now),
+            clock,
+            looked_at: now,
+            look_again: false,
         })
     }
 
@@ -122,9 +145,18 @@ impl Worker {
             let ready = self.wait();
             let now = Instant::now();
             let before = self.engine.counters().rtp_forwarded;
+            let arrived = self.sockets.counters().received;
+            // What is read by the clock may have waited since the last time.
+            let mut waited = Duration::ZERO;
             if ready.datagrams {
+                if self.pace.period().is_some() {
+                    waited = now.saturating_duration_since(self.looked_at);
+                }
+                self.looked_at = now;
                 self.receive(now);
             }
+            let arrived = self.sockets.counters().received - arrived;
+            self.look_again = arrived >= MANY && self.pace.period().is_some();
             if ready.connections {
                 self.receive_tcp(now);
             }
@@ -142,7 +174,14 @@ impl Worker {
                 self.flush(later);
             }
             self.sweep(now);
-            self.ticks.note(now.elapsed(), forwarded);
+            let took = now.elapsed();
+            self.ticks.note(took, waited, forwarded);
+            if self
+                .pace
+                .note(now + took, ready.datagrams, arrived > 0, took)
+            {
+                self.change_pace(now + took);
+            }
             self.send_events();
             if self.engine.is_congested() {
                 return Ended::Congested;
@@ -153,14 +192,24 @@ impl Worker {
 
     /// Waits for datagrams, jobs or the next timeout.
     fn wait(&mut self) -> Ready {
-        let timeouts = self.engine.next_timeout().into_iter();
-        let next = timeouts.chain(self.feedback_at).min();
+        // By the clock it wakes up soon enough for timers and feedback.
+        let next = match self.pace.period() {
+            Some(_) => None,
+            None => {
+                let timeouts = self.engine.next_timeout().into_iter();
+                timeouts.chain(self.feedback_at).min()
+            }
+        };
         let sleep = next.map_or(MAX_SLEEP, |at| {
             match at.saturating_duration_since(Instant::now()) {
                 Duration::ZERO => Duration::ZERO,
                 until => (until + TIMER_SLACK).min(MAX_SLEEP),
             }
         });
+        let sleep = match self.look_again {
+            true => Duration::ZERO,
+            false => sleep,
+        };
         // A held event waits for room in its channel, which nothing signals.
         let sleep = match &self.events {
             Some(_) if self.held.is_some() => sleep.min(Duration::from_millis(10)),
@@ -182,11 +231,42 @@ impl Worker {
             let at = Instant::now() + FEEDBACK_WAITS;
             self.feedback_at.get_or_insert(at);
         }
+        let time_to_look = is_ready(CLOCK);
+        if time_to_look {
+            // It goes on once it is read.
+            let _ = self.clock.wait();
+        }
         Ready {
             jobs: is_ready(JOBS),
             connections: is_ready(CONNECTIONS),
-            datagrams: is_ready(DATAGRAMS),
+            datagrams: is_ready(DATAGRAMS) || time_to_look || self.look_again,
         }
+    }
+
+    /// Has packets end waits, or the clock.
+    fn change_pace(&mut self, now: Instant) {
+        let flags = match self.pace.period().map(|period| self.start_clock(period)) {
+            Some(Ok(())) => EpollFlags::empty(),
+            none_or_failed => {
+                if none_or_failed.is_some() {
+                    // Without a clock, packets do it.
+                    self.pace = Pace::new(now);
+                }
+                let _ = self.clock.unset();
+                EpollFlags::EPOLLIN
+            }
+        };
+        for fd in self.sockets.fds() {
+            // Where it fails, these packets end waits as before, which is dearer.
+            let _ = self
+                .sources
+                .modify(fd, &mut EpollEvent::new(flags, DATAGRAMS));
+        }
+    }
+
+    fn start_clock(&self, period: Duration) -> nix::Result<()> {
+        let times = Expiration::Interval(period.into());
+        self.clock.set(times, TimerSetTimeFlags::empty())
     }
 
     /// Sends what was queued.
@@ -290,7 +370,8 @@ impl Worker {
             engine.receive(now, tuple, datagram);
             count += 1;
         });
-        let waits = count < STEADY_FEEDBACK && {
+        let by_the_clock = self.pace.period().is_some();
+        let waits = !by_the_clock && count < STEADY_FEEDBACK && {
             let mut fds = self.sockets.feedback_fds();
             fds.all(|fd| self.sources.modify(fd, &mut next_feedback()).is_ok())
         };
@@ -351,26 +432,90 @@ mod tests {
     use super::*;
     use crate::engine::EngineConfig;
 
-    #[test]
-    fn feedback_is_read_in_time_without_media_too() {
-        let ip = IpAddr::from([127, 0, 0, 1]);
-        let sockets = MediaSockets::bind(ip, 42_700..=42_799).unwrap();
+    const IP: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+
+    /// A worker on a port of a range, and a client of it.
+    fn worker(ports: std::ops::RangeInclusive<u16>) -> (Worker, UdpSocket) {
+        let sockets = MediaSockets::bind(IP, ports).unwrap();
         let config = EngineConfig {
             announced: Vec::new(),
             udp_port: sockets.port(),
             tcp: false,
         };
-        let client = UdpSocket::bind((ip, 0)).unwrap();
-        client.connect((ip, sockets.port())).unwrap();
+        let client = UdpSocket::bind((IP, 0)).unwrap();
+        client.connect((IP, sockets.port())).unwrap();
+        let engine = Engine::new(config).unwrap();
+        let flags = EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC;
+        let wake = Arc::new(EventFd::from_value_and_flags(0, flags).unwrap());
+        (Worker::new(engine, sockets, wake).unwrap(), client)
+    }
+
+    /// Tells the pace of a thousand looks, a millisecond apart.
+    fn look_often(worker: &mut Worker, found: bool) {
+        let mut at = Instant::now() + Duration::from_secs(1);
+        for _ in 0..1_000 {
+            at += Duration::from_millis(1);
+            if worker.pace.note(at, true, found, Duration::ZERO) {
+                worker.change_pace(at);
+            }
+        }
+    }
+
+    #[test]
+    fn packets_that_come_often_wait_for_the_clock() {
+        let (mut worker, client) = worker(42_600..=42_699);
+        let arrived = |worker: &mut Worker| {
+            let before = worker.sockets.counters().received;
+            worker.receive(Instant::now());
+            worker.sockets.counters().received - before
+        };
+        client.send(&[0]).unwrap();
+        assert!(worker.wait().datagrams);
+        assert_eq!(arrived(&mut worker), 1);
+
+        look_often(&mut worker, true);
+        let period = worker.pace.period().expect("they come often");
+        let mut times = Vec::new();
+        for _ in 0..20 {
+            client.send(&[0]).unwrap();
+            let ready = worker.wait();
+            assert!(ready.datagrams, "nothing else ends a wait");
+            times.push(Instant::now());
+            assert_eq!(arrived(&mut worker), 1);
+        }
+        let took = times.last().unwrap().duration_since(times[0]);
+        // The first one may be late, and then the second comes sooner.
+        assert!(took >= period * 12, "{took:?} for 19 times {period:?}");
+        // What is to be done is done at once.
+        worker.wake.write(1).unwrap();
+        let ready = worker.wait();
+        assert!(ready.jobs);
+        worker.wake.read().unwrap();
+        // So is what is left of many.
+        worker.look_again = true;
+        assert!(worker.wait().datagrams);
+        worker.look_again = false;
+
+        look_often(&mut worker, false);
+        assert_eq!(worker.pace.period(), None);
+        let begun = Instant::now();
+        // It is neither the clock nor, for a second, anything else that ends this one.
+        while begun.elapsed() < MAX_SLEEP / 2 {
+            assert!(!worker.wait().datagrams, "after {:?}", begun.elapsed());
+        }
+        client.send(&[0]).unwrap();
+        assert!(worker.wait().datagrams);
+        assert_eq!(arrived(&mut worker), 1);
+    }
+
+    #[test]
+    fn feedback_is_read_in_time_without_media_too() {
+        let (mut worker, client) = worker(42_700..=42_799);
         let send = |count| {
             for _ in 0..count {
                 client.send(&[0x8f, 205, 0, 3]).unwrap();
             }
         };
-        let engine = Engine::new(config).unwrap();
-        let flags = EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC;
-        let wake = Arc::new(EventFd::from_value_and_flags(0, flags).unwrap());
-        let mut worker = Worker::new(engine, sockets, wake).unwrap();
 
         // Waits until feedback is to be read, and reads it.
         let read = |worker: &mut Worker| {
@@ -403,5 +548,14 @@ mod tests {
         send(1);
         worker.wait();
         assert_eq!(read(&mut worker), 1);
+        // By the clock too, however little comes.
+        assert!(worker.feedback_at.is_none());
+        look_often(&mut worker, true);
+        send(1);
+        while worker.feedback_at.is_none() {
+            worker.wait();
+        }
+        worker.receive_feedback(Instant::now());
+        assert!(worker.feedback_at.is_some(), "no wait for the next");
     }
 }

@@ -11,6 +11,7 @@ pub mod fuzzing;
 pub mod grpc;
 mod logging;
 pub mod net;
+mod pace;
 mod process;
 mod run;
 pub mod ticks;

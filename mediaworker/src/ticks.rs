@@ -41,13 +41,13 @@ pub struct Ticks {
 }
 
 impl Ticks {
-    /// One more, which forwarded so many RTP packets. Those were read after it
-    /// began and sent before it ended, so none of them took longer.
-    pub fn note(&mut self, took: Duration, forwarded: u64) {
-        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        self.all.add(micros, 1);
+    /// One more, which forwarded so many RTP packets. Those had come within `waited`
+    /// before it began and were sent before it ended, so none of them took longer.
+    pub fn note(&mut self, took: Duration, waited: Duration, forwarded: u64) {
+        let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        self.all.add(micros(took), 1);
         if forwarded > 0 {
-            self.of_packets.add(micros, forwarded);
+            self.of_packets.add(micros(took + waited), forwarded);
         }
     }
 
@@ -77,7 +77,7 @@ mod tests {
             (100_001, 3),
             (9_000_000, 1),
         ] {
-            ticks.note(Duration::from_micros(micros), forwarded);
+            ticks.note(Duration::from_micros(micros), Duration::ZERO, forwarded);
         }
         let all = proto::Histogram::from(ticks.all());
         assert_eq!(all.counts, [2, 1, 0, 0, 0, 0, 0, 0, 0, 0, 1, 2]);
@@ -85,5 +85,9 @@ mod tests {
         let packets = proto::Histogram::from(ticks.of_packets());
         assert_eq!(packets.counts, [1, 10, 0, 0, 0, 0, 0, 0, 0, 0, 0, 4]);
         assert_eq!(packets.sum_us, 50 + 510 + 300_003 + 9_000_000);
+        ticks.note(Duration::from_micros(40), Duration::from_micros(30), 2);
+        let sum = |histogram: &Histogram| proto::Histogram::from(histogram).sum_us;
+        assert_eq!(sum(ticks.all()), all.sum_us + 40);
+        assert_eq!(sum(ticks.of_packets()), packets.sum_us + 2 * 70);
     }
 }

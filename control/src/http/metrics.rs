@@ -237,7 +237,7 @@ const TIMES: Times = [
     ),
     (
         "forwarding_seconds",
-        "How long RTP packets were in the worker, from being read to the end of the tick",
+        "How long RTP packets waited for the worker and were in it, at most",
         |it| it.forwarding.as_ref(),
     ),
 ];

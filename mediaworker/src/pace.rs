@@ -1,0 +1,156 @@
+//! When the media thread looks at its sockets: as soon as something is there, or by the
+//! clock where that would wake it some hundred times a second. A wake costs the same for
+//! one packet as for ten, and on a core that sleeps in between most of what it costs are
+//! empty caches; and what one receiver gets of several packets can leave together.
+//!
+//! Pure: it is told what rounds of the thread found and took, and says how it is to wait.
+
+use std::time::{Duration, Instant};
+
+/// How long a packet waits and is worked on together, at most: the more of the time the
+/// thread works, the shorter it waits.
+pub const MAX_WAIT: Duration = Duration::from_millis(3);
+/// How often it is thought about. Shorter, and chance would decide.
+const WINDOW: Duration = Duration::from_millis(100);
+/// Looks in a second that find something, from which on they are made by the clock. Then
+/// each finds one and a half times as much, at least.
+const BUSY: u32 = 500;
+/// Looks by the clock of which fewer than this, in percent, find something are not worth
+/// it: that is what 300 a second are.
+const FILLED_PERCENT: u32 = 60;
+
+/// How the thread waits for packets.
+#[derive(Debug)]
+pub struct Pace {
+    /// Begin of the window.
+    began: Instant,
+    /// Looks at the sockets in the window, and those that found something.
+    looks: u32,
+    found: u32,
+    /// Time that rounds took in the window.
+    worked: Duration,
+    period: Option<Duration>,
+}
+
+impl Pace {
+    /// Begins with packets that do not wait.
+    pub fn new(now: Instant) -> Self {
+        Self {
+            began: now,
+            looks: 0,
+            found: 0,
+            worked: Duration::ZERO,
+            period: None,
+        }
+    }
+
+    /// Time from one look at the sockets to the next; `None` while they are looked at as
+    /// soon as something is there.
+    pub fn period(&self) -> Option<Duration> {
+        self.period
+    }
+
+    /// One round: whether it looked at the sockets and found packets, and how long it took.
+    /// True when [`period`](Self::period) has changed.
+    pub fn note(&mut self, now: Instant, looked: bool, found: bool, took: Duration) -> bool {
+        self.looks += u32::from(looked);
+        self.found += u32::from(looked && found);
+        self.worked += took;
+        let passed = now.saturating_duration_since(self.began);
+        if passed < WINDOW {
+            return false;
+        }
+        let pays = match self.period {
+            None => f64::from(self.found) >= f64::from(BUSY) * passed.as_secs_f64(),
+            Some(_) => self.found * 100 >= self.looks * FILLED_PERCENT && self.found > 0,
+        };
+        let load = self.worked.as_secs_f64() / passed.as_secs_f64();
+        let period = pays.then(|| MAX_WAIT.div_f64(1.0 + load.min(1.0)));
+        let before = self.period;
+        *self = Self {
+            period,
+            ..Self::new(now)
+        };
+        period != before
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    /// Rounds for half a second, of which each takes its part of the time between them.
+    fn run(pace: &mut Pace, at: &mut Instant, every: Duration, found_percent: u32, load: f64) {
+        let end = *at + 500 * MS;
+        let mut found = 0;
+        while *at < end {
+            *at += every;
+            found += found_percent;
+            pace.note(*at, true, found >= 100, every.mul_f64(load));
+            found %= 100;
+        }
+    }
+
+    #[test]
+    fn packets_wait_only_where_they_come_often() {
+        for (wakes_in_a_second, waits) in [(1, false), (80, false), (450, false), (550, true)] {
+            let (mut at, every) = (Instant::now(), Duration::from_secs(1) / wakes_in_a_second);
+            let mut pace = Pace::new(at);
+            run(&mut pace, &mut at, every, 100, 0.0);
+            assert_eq!(pace.period().is_some(), waits, "{wakes_in_a_second}");
+        }
+    }
+
+    #[test]
+    fn they_wait_no_longer_once_they_come_seldom() {
+        for (found_percent, waits) in [(100, true), (65, true), (55, false), (0, false)] {
+            let mut at = Instant::now();
+            let mut pace = Pace::new(at);
+            run(&mut pace, &mut at, MS, 100, 0.0);
+            let period = pace.period().expect("a thousand wakes a second");
+            run(&mut pace, &mut at, period, found_percent, 0.0);
+            assert_eq!(pace.period().is_some(), waits, "{found_percent} %");
+        }
+        // Nor when nothing is looked at.
+        let mut at = Instant::now();
+        let mut pace = Pace::new(at);
+        run(&mut pace, &mut at, MS, 100, 0.0);
+        assert!(pace.note(at + 200 * MS, false, false, MS));
+        assert_eq!(pace.period(), None);
+    }
+
+    #[test]
+    fn waiting_and_work_together_have_a_bound() {
+        for (load, period) in [(0.0, 3000), (0.5, 2000), (1.0, 1500), (7.0, 1500)] {
+            let mut at = Instant::now();
+            let mut pace = Pace::new(at);
+            run(&mut pace, &mut at, MS, 100, load);
+            let found = pace.period().map_or(0, |period| period.as_micros());
+            assert_eq!(found, period, "{load}");
+        }
+    }
+
+    #[test]
+    fn changes_are_told() {
+        let start = Instant::now();
+        let mut pace = Pace::new(start);
+        let changes = |pace: &mut Pace, from: u32, to: u32| {
+            let rounds = (from..to).map(|round| pace.note(start + round * MS, true, true, MS / 2));
+            rounds.filter(|changed| *changed).count()
+        };
+        assert_eq!(
+            changes(&mut pace, 1, 100),
+            0,
+            "before the first window is over"
+        );
+        assert_eq!(changes(&mut pace, 100, 200), 1);
+        assert!(pace.period().is_some());
+        // Another period is a change as well.
+        assert!(pace.note(start + 400 * MS, true, true, 50 * MS));
+        assert!(pace.note(start + 600 * MS, true, false, MS));
+        assert_eq!(pace.period(), None);
+        assert!(!pace.note(start + 800 * MS, true, false, MS));
+    }
+}
