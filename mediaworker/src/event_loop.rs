@@ -29,14 +29,12 @@ const MAX_JOBS: usize = 16;
 /// Timers that are due within up to this time of each other are dealt with in one tick. A
 /// wait is rounded down to whole milliseconds, by less than this, so none ends early.
 const TIMER_SLACK: Duration = Duration::from_millis(1);
-/// Feedback waits this long for packets that the thread wakes up for anyway.
+/// Feedback waits this long for packets that the thread wakes up for anyway; where packets
+/// wait for the clock, until it has passed after that.
 const FEEDBACK_WAITS: Duration = Duration::from_millis(5);
 /// Where this much came at once, there is more before long: it is looked for, not waited
 /// for.
 const STEADY_FEEDBACK: usize = 2;
-/// After a look by the clock that found this many packets there may be more, and the next
-/// one follows at once.
-const MANY: u64 = 64;
 /// What can end a wait, at most: a job, connections, the clock, two sockets, those for
 /// feedback and those of plain transports.
 const SOURCES: usize = 8;
@@ -153,10 +151,10 @@ impl Worker {
                     waited = now.saturating_duration_since(self.looked_at);
                 }
                 self.looked_at = now;
-                self.receive(now);
+                let more = self.receive(now);
+                self.look_again = more && self.pace.period().is_some();
             }
             let arrived = self.sockets.counters().received - arrived;
-            self.look_again = arrived >= MANY && self.pace.period().is_some();
             if ready.connections {
                 self.receive_tcp(now);
             }
@@ -257,7 +255,7 @@ impl Worker {
             }
         };
         for fd in self.sockets.fds() {
-            // Where it fails, these packets end waits as before, which is dearer.
+            // It fails for what is not waited on only.
             let _ = self
                 .sources
                 .modify(fd, &mut EpollEvent::new(flags, DATAGRAMS));
@@ -355,13 +353,16 @@ impl Worker {
         self.engine.connect_plain_transport(now, request)
     }
 
-    fn receive(&mut self, now: Instant) {
+    /// True when there may be more.
+    fn receive(&mut self, now: Instant) -> bool {
         let engine = &mut self.engine;
-        self.sockets
+        let more = self
+            .sockets
             .receive(|tuple, datagram| engine.receive(now, tuple, datagram));
         for (port, to) in self.sockets.own().take_unreachable() {
             engine.unreachable(now, port, to);
         }
+        more
     }
 
     fn receive_feedback(&mut self, now: Instant) {
@@ -475,14 +476,15 @@ mod tests {
 
         look_often(&mut worker, true);
         let period = worker.pace.period().expect("they come often");
-        let mut times = Vec::new();
+        let (mut times, mut found) = (Vec::new(), 0);
         for _ in 0..20 {
             client.send(&[0]).unwrap();
             let ready = worker.wait();
             assert!(ready.datagrams, "nothing else ends a wait");
             times.push(Instant::now());
-            assert_eq!(arrived(&mut worker), 1);
+            found += arrived(&mut worker);
         }
+        assert_eq!(found + arrived(&mut worker), 20);
         let took = times.last().unwrap().duration_since(times[0]);
         // The first one may be late, and then the second comes sooner.
         assert!(took >= period * 12, "{took:?} for 19 times {period:?}");
@@ -492,6 +494,11 @@ mod tests {
         assert!(ready.jobs);
         worker.wake.read().unwrap();
         // So is what is left of many.
+        for _ in 0..200 {
+            client.send(&[0]).unwrap();
+        }
+        assert!(worker.receive(Instant::now()));
+        assert!(!worker.receive(Instant::now()));
         worker.look_again = true;
         assert!(worker.wait().datagrams);
         worker.look_again = false;

@@ -12,12 +12,14 @@ use std::time::{Duration, Instant};
 pub const MAX_WAIT: Duration = Duration::from_millis(3);
 /// How often it is thought about. Shorter, and chance would decide.
 const WINDOW: Duration = Duration::from_millis(100);
-/// Looks in a second that find something, from which on they are made by the clock. Then
-/// each finds one and a half times as much, at least.
-const BUSY: u32 = 500;
+/// Looks by the clock are made where each of them is expected to find what ended so many
+/// waits before, on average: from 500 a second on where there is little work.
+const EACH_FINDS: f64 = 1.5;
 /// Looks by the clock of which fewer than this, in percent, find something are not worth
-/// it: that is what 300 a second are.
+/// it: that is what 0.9 for each look are, where they come by chance.
 const FILLED_PERCENT: u32 = 60;
+/// Periods are multiples of this: the clock is seldom set anew.
+const STEP: Duration = Duration::from_micros(250);
 
 /// How the thread waits for packets.
 #[derive(Debug)]
@@ -60,19 +62,29 @@ impl Pace {
         if passed < WINDOW {
             return false;
         }
+        let load = self.worked.as_secs_f64() / passed.as_secs_f64();
+        let period = period(load);
         let pays = match self.period {
-            None => f64::from(self.found) >= f64::from(BUSY) * passed.as_secs_f64(),
+            None => {
+                let looks = passed.as_secs_f64() / period.as_secs_f64();
+                f64::from(self.found) >= EACH_FINDS * looks
+            }
             Some(_) => self.found * 100 >= self.looks * FILLED_PERCENT && self.found > 0,
         };
-        let load = self.worked.as_secs_f64() / passed.as_secs_f64();
-        let period = pays.then(|| MAX_WAIT.div_f64(1.0 + load.min(1.0)));
         let before = self.period;
         *self = Self {
-            period,
+            period: pays.then_some(period),
             ..Self::new(now)
         };
-        period != before
+        self.period != before
     }
+}
+
+/// The period with which a packet waits and is worked on for [`MAX_WAIT`] at most, where
+/// the thread works for this share of its time.
+fn period(load: f64) -> Duration {
+    let steps = MAX_WAIT.div_duration_f64(STEP) / (1.0 + load.min(1.0));
+    STEP.mul_f64(steps.floor())
 }
 
 #[cfg(test)]
@@ -95,11 +107,23 @@ mod tests {
 
     #[test]
     fn packets_wait_only_where_they_come_often() {
-        for (wakes_in_a_second, waits) in [(1, false), (80, false), (450, false), (550, true)] {
+        for (wakes_in_a_second, load, waits) in [
+            (1, 0.0, false),
+            (80, 0.0, false),
+            (450, 0.0, false),
+            (550, 0.0, true),
+            // Then the clock would look more often, and find less.
+            (550, 0.5, false),
+            (800, 0.5, true),
+        ] {
             let (mut at, every) = (Instant::now(), Duration::from_secs(1) / wakes_in_a_second);
             let mut pace = Pace::new(at);
-            run(&mut pace, &mut at, every, 100, 0.0);
-            assert_eq!(pace.period().is_some(), waits, "{wakes_in_a_second}");
+            run(&mut pace, &mut at, every, 100, load);
+            assert_eq!(
+                pace.period().is_some(),
+                waits,
+                "{wakes_in_a_second}, {load}"
+            );
         }
     }
 
@@ -123,12 +147,14 @@ mod tests {
 
     #[test]
     fn waiting_and_work_together_have_a_bound() {
-        for (load, period) in [(0.0, 3000), (0.5, 2000), (1.0, 1500), (7.0, 1500)] {
-            let mut at = Instant::now();
-            let mut pace = Pace::new(at);
-            run(&mut pace, &mut at, MS, 100, load);
-            let found = pace.period().map_or(0, |period| period.as_micros());
-            assert_eq!(found, period, "{load}");
+        for (load, micros) in [
+            (0.0, 3000),
+            (0.1, 2500),
+            (0.5, 2000),
+            (1.0, 1500),
+            (7.0, 1500),
+        ] {
+            assert_eq!(period(load).as_micros(), micros, "{load}");
         }
     }
 
@@ -148,7 +174,7 @@ mod tests {
         assert_eq!(changes(&mut pace, 100, 200), 1);
         assert!(pace.period().is_some());
         // Another period is a change as well.
-        assert!(pace.note(start + 400 * MS, true, true, 50 * MS));
+        assert!(pace.note(start + 400 * MS, true, true, 10 * MS));
         assert!(pace.note(start + 600 * MS, true, false, MS));
         assert_eq!(pace.period(), None);
         assert!(!pace.note(start + 800 * MS, true, false, MS));

@@ -237,7 +237,7 @@ const TIMES: Times = [
     ),
     (
         "forwarding_seconds",
-        "How long RTP packets waited for the worker and were in it, at most",
+        "How long RTP packets were in the worker at most, with what they waited for the clock",
         |it| it.forwarding.as_ref(),
     ),
 ];

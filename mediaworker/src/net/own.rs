@@ -211,15 +211,16 @@ impl OwnSockets {
         buffers: &mut Buffers,
         counters: &mut NetCounters,
         sink: &mut impl FnMut(Tuple, &[u8]),
-    ) {
+    ) -> bool {
         if self.open.is_empty() {
-            return;
+            return false;
         }
         let mut events = [EpollEvent::empty(); MAX_READY];
         let ready = self
             .epoll
             .wait(&mut events, EpollTimeout::ZERO)
             .unwrap_or(0);
+        let mut more = ready == MAX_READY;
         let mut looked_at = None;
         for event in events.iter().take(ready) {
             let port = u16::try_from(event.data()).unwrap_or(0);
@@ -235,9 +236,10 @@ impl OwnSockets {
                 continue;
             }
             for socket in sockets {
-                socket.receive(Protocol::OwnPort(port), buffers, counters, sink);
+                more |= socket.receive(Protocol::OwnPort(port), buffers, counters, sink);
             }
         }
+        more
     }
 }
 

@@ -62,14 +62,15 @@ pub(super) fn buffers() -> Buffers {
 }
 
 impl MediaSocket {
-    /// Takes what has arrived, up to a bound, and gives each datagram to `sink`.
+    /// Takes what has arrived, up to a bound, and gives each datagram to `sink`. True at
+    /// that bound: there may be more.
     pub(super) fn receive(
         &self,
         protocol: Protocol,
         buffers: &mut Buffers,
         counters: &mut NetCounters,
         sink: &mut impl FnMut(Tuple, &[u8]),
-    ) {
+    ) -> bool {
         for _ in 0..MAX_RECEIVE_CALLS {
             let mut slices: Vec<IoSliceMut<'_>> =
                 buffers.iter_mut().map(|b| IoSliceMut::new(b)).collect();
@@ -79,7 +80,7 @@ impl MediaSocket {
                 .recv(UdpSockRef::from(&self.socket), &mut slices, &mut metas);
             let Ok(count) = result else {
                 // Nothing there, or an ICMP error of an earlier send.
-                break;
+                return false;
             };
             drop(slices);
             for (buffer, meta) in buffers.iter().zip(&metas).take(count) {
@@ -95,9 +96,10 @@ impl MediaSocket {
                 }
             }
             if count < BATCH_SIZE {
-                break;
+                return false;
             }
         }
+        true
     }
 
     /// A second socket on the same port, which gets the feedback of receivers; `None` where
@@ -258,13 +260,15 @@ impl MediaSockets {
         self.tcp.receive(now, &mut self.counters, &mut sink);
     }
 
-    /// Takes what has arrived, up to a bound, and gives each datagram to `sink`.
-    pub fn receive(&mut self, mut sink: impl FnMut(Tuple, &[u8])) {
+    /// Takes what has arrived, up to a bound, and gives each datagram to `sink`. True at
+    /// that bound: there may be more.
+    pub fn receive(&mut self, mut sink: impl FnMut(Tuple, &[u8])) -> bool {
         let (buffers, counters) = (&mut self.buffers, &mut self.counters);
+        let mut more = false;
         for socket in &self.sockets {
-            socket.receive(Protocol::Udp, buffers, counters, &mut sink);
+            more |= socket.receive(Protocol::Udp, buffers, counters, &mut sink);
         }
-        self.own.receive(buffers, counters, &mut sink);
+        more | self.own.receive(buffers, counters, &mut sink)
     }
 
     /// Takes feedback that has arrived, up to a bound, and gives each datagram to `sink`.
