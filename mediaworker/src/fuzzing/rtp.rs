@@ -153,6 +153,7 @@ pub fn packet(input: &[u8]) {
     let content = match what >> 2 & 3 {
         0 => Content::Again(header.sequence.wrapping_add(7), &media),
         1 => Content::Padding(what | 1),
+        2 => Content::Longer(&media),
         _ => Content::Media(&media),
     };
     let mut packet = Vec::new();
@@ -169,6 +170,10 @@ pub fn packet(input: &[u8]) {
         Content::Media(_) => {
             assert_eq!(read.payload(), source.0);
             assert_eq!(packet.len(), header_len + source.0.len());
+        }
+        Content::Longer(_) => {
+            assert_eq!(read.payload(), source.0);
+            assert_eq!(packet.len(), header_len + source.0.len() + 1);
         }
         Content::Again(before, _) => {
             let before = before.to_be_bytes();

@@ -75,6 +75,10 @@ struct SendStream {
     /// SSRC and payload type of retransmissions.
     rtx: Option<(u32, u8)>,
     mid: String,
+    /// RTP timestamp of the newest picture, and octets of payload in the longest of its packets
+    /// so far. Those that are an octet shorter, as packetizers make some, are padded: packets
+    /// of one size leave together.
+    longest: (u32, usize),
     /// RTP timestamp of the last packet, and when that was captured.
     last: Option<(u32, Instant)>,
     /// With RTX: what may be asked for again.
@@ -234,6 +238,7 @@ impl Sending {
             kind: spec.kind,
             outbound: Outbound::default(),
             rtx_index: random_index(),
+            longest: (0, 0),
             last: None,
             resends: Resends::default(),
             history: History::default(),
@@ -354,6 +359,17 @@ impl Sending {
             return false;
         };
         stream.outbound.written(forward.sequence);
+        let source = Source {
+            packet: Rc::clone(packet),
+            what: forward.payload,
+            frame_number: forward.frame_number,
+        };
+        stream.longest = match stream.longest {
+            (timestamp, len) if timestamp == forward.timestamp => {
+                (timestamp, len.max(source.len()))
+            }
+            _ => (forward.timestamp, source.len()),
+        };
         let waiting = Waiting {
             slot,
             consumer: stream.consumer,
@@ -361,11 +377,7 @@ impl Sending {
             timestamp: forward.timestamp,
             marker: forward.marker,
             captured: at,
-            source: Source {
-                packet: Rc::clone(packet),
-                what: forward.payload,
-                frame_number: forward.frame_number,
-            },
+            source,
             again: false,
             probe: false,
         };

@@ -121,6 +121,30 @@ fn a_picture_leaves_in_the_tick_in_which_it_came() {
     assert!(pictures > 40, "{pictures}");
 }
 
+/// Those that are an octet shorter than the longest of their picture are padded, so that all
+/// can leave together. (That payloads stay what they were is asserted above.)
+#[test]
+fn packets_of_a_picture_are_made_equally_long() {
+    let (mut network, mut audio, mut video) = call(32);
+    run(&mut network, &mut [&mut audio, &mut video], 2 * SECOND);
+    let headers = &network.clients[1].peer.raw_headers;
+    assert!(headers.iter().any(|header| *header.ssrc == 5000));
+    for header in headers {
+        let shorter = *header.ssrc == 6000 && !header.marker;
+        assert_eq!(header.has_padding, shorter, "{header:?}");
+    }
+    // Of different lengths beyond that, they are what they were.
+    let padded = |network: &Network| {
+        let headers = network.clients[1].peer.raw_headers.iter();
+        headers.filter(|header| header.has_padding).count()
+    };
+    let before = padded(&network);
+    video.frame_len = Some(1_102);
+    video.skip(SECOND);
+    run(&mut network, &mut [&mut video], SECOND);
+    assert_eq!(padded(&network), before, "two packets of 551");
+}
+
 #[test]
 fn packets_carry_only_negotiated_extensions() {
     let (mut network, mut audio, mut video) = call(2);

@@ -180,7 +180,8 @@ pub struct Source {
     pub capture_delay: Duration,
     /// How loud audio is, dBov.
     pub level: i8,
-    /// Octets of a frame that is no key frame; without it, 4 packets of 600.
+    /// Octets of a frame that is no key frame; without it, each is 4 packets, three of 600
+    /// and one of 601.
     pub frame_len: Option<usize>,
     /// Packets of frames under way: timestamp, marker, first octets, length.
     queue: VecDeque<(u32, bool, Vec<u8>, usize)>,
@@ -251,12 +252,11 @@ impl Source {
         self.requests_seen = requests;
         self.frames += 1;
         let (parts, len) = match self.frame_len {
-            None => (4, 600),
+            None => (4, 2_401),
             Some(len) => {
                 // Key frames are larger.
                 let len = if key { 3 * len } else { len };
-                let parts = len.div_ceil(1100);
-                (parts, len / parts)
+                (len.div_ceil(1100), len)
             }
         };
         for part in 0..parts {
@@ -266,6 +266,8 @@ impl Source {
             let header = if key { 0x00 } else { 0x01 };
             let payload = vec![descriptor, header];
             let marker = part + 1 == parts;
+            // As packetizers split it: the last ones are an octet longer.
+            let len = len / parts + usize::from(part >= parts - len % parts);
             self.queue.push_back((self.timestamp, marker, payload, len));
         }
     }

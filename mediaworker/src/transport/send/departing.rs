@@ -157,7 +157,13 @@ impl Sending {
             counted,
         };
         let (ssrc, payload_type, index, content) = match stream.rtx.filter(|_| again) {
-            None => (stream.ssrc, stream.pt, sequence, Content::Media(&source)),
+            None => {
+                let content = match stream.longest == (timestamp, source.len() + 1) {
+                    true => Content::Longer(&source),
+                    false => Content::Media(&source),
+                };
+                (stream.ssrc, stream.pt, sequence, content)
+            }
             Some((ssrc, pt)) => {
                 let index = stream.next_rtx_index();
                 (ssrc, pt, index, Content::Again(sequence, &source))

@@ -79,6 +79,8 @@ pub struct Header<'a> {
 pub enum Content<'a> {
     /// Media.
     Media(&'a Source),
+    /// The same with an octet of padding.
+    Longer(&'a Source),
     /// The same once more, with the sequence number that it had (RFC 4588 §4).
     Again(u64, &'a Source),
     /// Octets of padding, 1 to 255.
@@ -96,21 +98,26 @@ pub fn write(
 ) -> usize {
     let (source, len) = match content {
         Content::Media(source) => (Some(source), source.len()),
+        Content::Longer(source) => (Some(source), source.len() + 1),
         Content::Again(_, source) => (Some(source), 2 + source.len()),
         Content::Padding(len) => (None, len.into()),
     };
     to.reserve_exact(USUAL_HEADER + len + MAX_TAG);
-    let padding = u8::from(matches!(content, Content::Padding(_)));
+    let padding = matches!(content, Content::Longer(_) | Content::Padding(_));
     let mark = (u8::from(header.marker) << 7) | (header.payload_type & 0x7f);
     let [s0, s1] = low(header.sequence).to_be_bytes();
     let [t0, t1, t2, t3] = header.timestamp.to_be_bytes();
     let [i0, i1, i2, i3] = header.ssrc.to_be_bytes();
-    let first = 0x80 | (padding << 5);
+    let first = 0x80 | (u8::from(padding) << 5);
     to.extend_from_slice(&[first, mark, s0, s1, t0, t1, t2, t3, i0, i1, i2, i3]);
     write_extensions(to, header, ids, written, source);
     let header_len = to.len();
     match content {
         Content::Media(source) => source.write(to),
+        Content::Longer(source) => {
+            source.write(to);
+            to.push(1);
+        }
         Content::Again(sequence, source) => {
             to.extend_from_slice(&low(sequence).to_be_bytes());
             source.write(to);
@@ -385,6 +392,9 @@ mod tests {
         let source = source(&[], Payload::Same, Some(5));
         let (packet, len) = written(&bare, &ids, none, Content::Media(&source));
         assert_eq!((packet[0], len, packet.len()), (0x80, 12, 12));
+        let (packet, len) = written(&bare, &ids, none, Content::Longer(&source));
+        assert_eq!((packet[0], len), (0xa0, 12));
+        assert_eq!(packet[12..], [1]);
         let (packet, len) = written(&bare, &ids, none, Content::Padding(3));
         assert_eq!((packet[0], len), (0xa0, 12));
         assert_eq!(packet[12..], [0, 0, 3]);
