@@ -11,6 +11,9 @@ use super::packet::Source;
 /// Packets that are kept, and for how long. What is older is not sent again.
 const KEPT: usize = 1024;
 const KEPT_FOR: Duration = Duration::from_secs(3);
+/// How often those that are too old are forgotten. The caches have forgotten them long before,
+/// so one by one, with each packet that leaves, each is waited for.
+const FORGET_EVERY: Duration = Duration::from_millis(200);
 
 /// A packet that was sent.
 #[derive(Debug)]
@@ -31,13 +34,22 @@ pub struct Sent {
 #[derive(Debug, Default)]
 pub struct Resends {
     packets: VecDeque<Sent>,
+    /// When some are forgotten next.
+    forget_at: Option<Instant>,
 }
 
 impl Resends {
-    /// Keeps a packet; those that are too many or too old are forgotten.
+    /// Keeps a packet; those that are too many are forgotten, and now and then those that are
+    /// too old.
     pub fn keep(&mut self, packet: Sent) {
-        let old = |first: &Sent| packet.at.saturating_duration_since(first.at) > KEPT_FOR;
-        while self.packets.len() >= KEPT || self.packets.front().is_some_and(old) {
+        if self.forget_at.is_none_or(|at| at <= packet.at) {
+            let old = |first: &Sent| packet.at.saturating_duration_since(first.at) > KEPT_FOR;
+            while self.packets.front().is_some_and(old) {
+                self.packets.pop_front();
+            }
+            self.forget_at = Some(packet.at + FORGET_EVERY);
+        }
+        if self.packets.len() >= KEPT {
             self.packets.pop_front();
         }
         let in_order = self.packets.back();
@@ -130,9 +142,12 @@ mod tests {
             let found = resends.by_number(number).map(|it| it.sequence);
             assert_eq!(found, sequence, "{number}");
         }
-        resends.keep(packet(65_539, now + KEPT_FOR));
+        let late = now + KEPT_FOR;
+        resends.keep(packet(65_539, late));
         assert!(resends.packet(65_534).is_some());
-        resends.keep(packet(65_540, now + KEPT_FOR + Duration::from_millis(1)));
+        resends.keep(packet(65_540, late + FORGET_EVERY / 2));
+        assert!(resends.packet(65_538).is_some(), "too old since a moment");
+        resends.keep(packet(65_541, late + FORGET_EVERY));
         assert!(resends.packet(65_538).is_none(), "too old");
         assert!(resends.packet(65_539).is_some());
         for sequence in 70_000..72_000 {
