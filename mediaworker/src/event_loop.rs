@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Receiver;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::eventfd::EventFd;
@@ -17,7 +17,7 @@ use crate::engine::{CommandError, ConnectionNote, Engine};
 use crate::event_channel::{EventSender, NotSent};
 use crate::net::tcp::ConnectionEvent;
 use crate::net::udp::MediaSockets;
-use crate::pace::Pace;
+use crate::pace::{Look, Pace};
 use crate::ticks::Ticks;
 use crate::transport::TransportError;
 
@@ -150,7 +150,6 @@ impl Worker {
                 if self.pace.period().is_some() {
                     waited = now.saturating_duration_since(self.looked_at);
                 }
-                self.looked_at = now;
                 let more = self.receive(now);
                 self.look_again = more && self.pace.period().is_some();
             }
@@ -164,8 +163,10 @@ impl Worker {
             self.engine.handle_timeouts(now);
             self.flush(now);
             let forwarded = self.engine.counters().rtp_forwarded - before;
-            // Media has left, and the caches have what it needed.
-            let may_wait = |at| at > now && forwarded == 0;
+            // Once media has left, the caches have what feedback needs; but by the clock that is
+            // at each look, which would find one at a time.
+            let by_the_clock = self.pace.period().is_some();
+            let may_wait = |at| at > now && (forwarded == 0 || by_the_clock);
             if self.feedback_at.is_some_and(|at| !may_wait(at)) {
                 let later = Instant::now();
                 self.receive_feedback(later);
@@ -355,10 +356,12 @@ impl Worker {
 
     /// True when there may be more.
     fn receive(&mut self, now: Instant) -> bool {
+        let look = Look::new(now, SystemTime::now(), self.looked_at);
+        self.looked_at = now;
         let engine = &mut self.engine;
-        let more = self
-            .sockets
-            .receive(|tuple, datagram| engine.receive(now, tuple, datagram));
+        let more = self.sockets.receive(|tuple, datagram, stamp| {
+            engine.receive_late(now, look.came(stamp), tuple, datagram);
+        });
         for (port, to) in self.sockets.own().take_unreachable() {
             engine.unreachable(now, port, to);
         }

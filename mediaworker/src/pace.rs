@@ -5,7 +5,9 @@
 //!
 //! Pure: it is told what rounds of the thread found and took, and says how it is to wait.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
+
+use crate::net::udp::Stamp;
 
 /// How long a packet waits and is worked on together, at most: the more of the time the
 /// thread works, the shorter it waits.
@@ -87,6 +89,36 @@ fn period(load: f64) -> Duration {
     STEP.mul_f64(steps.floor())
 }
 
+/// A look at the sockets. What it finds has waited for it; the kernel's stamps say how long.
+#[derive(Debug, Clone, Copy)]
+pub struct Look {
+    at: Instant,
+    /// The same on the clock of the stamps.
+    wall: Duration,
+    /// The look before it.
+    before: Instant,
+}
+
+impl Look {
+    /// A look at one time on both clocks, and when the one before it was.
+    pub fn new(at: Instant, wall: SystemTime, before: Instant) -> Self {
+        let wall = wall.duration_since(SystemTime::UNIX_EPOCH);
+        Self {
+            at,
+            wall: wall.unwrap_or_default(),
+            before,
+        }
+    }
+
+    /// When something that it finds came: since the look before it, however the clock of the
+    /// wall was set meanwhile, and not after it.
+    pub fn came(&self, stamp: Stamp) -> Instant {
+        let waited = stamp.and_then(|stamp| self.wall.checked_sub(stamp));
+        let came = self.at.checked_sub(waited.unwrap_or_default());
+        came.map_or(self.before, |came| came.max(self.before))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -155,6 +187,27 @@ mod tests {
             (7.0, 1500),
         ] {
             assert_eq!(period(load).as_micros(), micros, "{load}");
+        }
+    }
+
+    #[test]
+    fn stamps_say_when_something_came() {
+        let before = Instant::now();
+        let at = before + 3 * MS;
+        let wall = Duration::from_secs(1_700_000_000);
+        let look = Look { at, wall, before };
+        for (stamp, came) in [
+            (Some(wall - 2 * MS), at - 2 * MS),
+            (Some(wall), at),
+            // While it looks.
+            (Some(wall + MS), at),
+            // The clock of the wall was set.
+            (Some(wall - Duration::from_secs(3600)), before),
+            (Some(wall + Duration::from_secs(3600)), at),
+            (Some(Duration::ZERO), before),
+            (None, at),
+        ] {
+            assert_eq!(look.came(stamp), came, "{stamp:?}");
         }
     }
 

@@ -28,18 +28,24 @@ const MAX_FLUSH_ROUNDS: usize = 8;
 const ENOUGH_TO_LEAVE: usize = 64;
 
 impl Engine {
-    /// Takes in one datagram from the media sockets.
+    /// Takes in one datagram that has just come.
     pub fn receive(&mut self, now: Instant, tuple: Tuple, datagram: &[u8]) {
+        self.receive_late(now, now, tuple, datagram);
+    }
+
+    /// Takes in one datagram that came at another time than this: what is told and reckoned of
+    /// arrivals is of that.
+    pub fn receive_late(&mut self, now: Instant, came: Instant, tuple: Tuple, datagram: &[u8]) {
         if self.throttled > 0 && self.hold_uplink(now, tuple, datagram) {
             return;
         }
-        self.admit(now, tuple, datagram);
+        self.admit(now, came, tuple, datagram);
     }
 
     /// Takes in one datagram that nothing holds back.
-    pub(super) fn admit(&mut self, now: Instant, tuple: Tuple, datagram: &[u8]) {
+    pub(super) fn admit(&mut self, now: Instant, came: Instant, tuple: Tuple, datagram: &[u8]) {
         if let Protocol::OwnPort(port) = tuple.protocol {
-            self.admit_plain(now, port, tuple, datagram);
+            self.admit_plain(now, came, port, tuple, datagram);
             return;
         }
         match PacketKind::of(datagram) {
@@ -47,7 +53,7 @@ impl Engine {
             Some(kind) => match self.owner(&tuple) {
                 Some(key) => self.enter(now, key, |transport, out| {
                     if let Some(transport) = transport.web_rtc_mut() {
-                        transport.handle_datagram(now, kind, datagram, out);
+                        transport.handle_datagram(now, came, kind, datagram, out);
                     }
                 }),
                 None => self.counters.dropped.unknown += 1,

@@ -110,7 +110,14 @@ impl Engine {
     }
 
     /// Takes in a datagram from a port of a plain transport.
-    pub(super) fn admit_plain(&mut self, now: Instant, port: u16, from: Tuple, datagram: &[u8]) {
+    pub(super) fn admit_plain(
+        &mut self,
+        now: Instant,
+        came: Instant,
+        port: u16,
+        from: Tuple,
+        datagram: &[u8],
+    ) {
         let Some((key, channel)) = self.plain.by_port.get(&port).copied() else {
             self.counters.dropped.unknown += 1;
             return;
@@ -118,7 +125,7 @@ impl Engine {
         let mut taken = Taken::Refused;
         self.enter(now, key, |transport, out| {
             if let Some(transport) = transport.plain_mut() {
-                taken = transport.receive(now, from, channel, datagram, out);
+                taken = transport.receive(now, came, from, channel, datagram, out);
             }
         });
         let dropped = &mut self.counters.dropped;

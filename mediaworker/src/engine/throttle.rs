@@ -83,7 +83,7 @@ impl Engine {
         let Some(mut throttle) = throttle else { return };
         self.forget_throttle(key, &mut throttle);
         for (tuple, datagram) in throttle.uplink.drain() {
-            self.admit(now, tuple, &datagram);
+            self.admit(now, now, tuple, &datagram);
         }
     }
 
@@ -165,7 +165,7 @@ impl Engine {
             if let Some(datagram) = throttle.downlink.pop(now) {
                 self.datagrams.push(datagram);
             } else if let Some((tuple, datagram)) = throttle.uplink.pop(now) {
-                self.admit(now, tuple, &datagram);
+                self.admit(now, now, tuple, &datagram);
             } else {
                 break;
             }

@@ -139,7 +139,7 @@ mod tests {
                 client.send(datagram).unwrap();
             }
             let seen = collect(&mut sockets, others.len(), |sockets, sink| {
-                sockets.receive(|_, datagram| sink(datagram));
+                sockets.receive(|_, datagram, _| sink(datagram));
             });
             assert_eq!(seen, others);
             let seen = collect(&mut sockets, feedback.len(), |sockets, sink| {
@@ -173,7 +173,7 @@ mod tests {
             });
             assert_eq!(seen, [[0x8f, 205]]);
             let seen = collect(&mut sockets, 1, |sockets, sink| {
-                sockets.receive(|_, datagram| sink(datagram));
+                sockets.receive(|_, datagram, _| sink(datagram));
             });
             assert_eq!(seen, [[0x80, 201]]);
         }

@@ -13,7 +13,7 @@ use nix::sys::socket::{
     ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, setsockopt, sockopt,
 };
 
-use super::udp::{Buffers, MediaSocket, NetCounters, bind_port};
+use super::udp::{Buffers, MediaSocket, NetCounters, Stamp, bind_port};
 use crate::transport::plain::OwnPorts;
 use crate::transport::{Protocol, Tuple};
 
@@ -210,7 +210,7 @@ impl OwnSockets {
         &mut self,
         buffers: &mut Buffers,
         counters: &mut NetCounters,
-        sink: &mut impl FnMut(Tuple, &[u8]),
+        sink: &mut impl FnMut(Tuple, &[u8], Stamp),
     ) -> bool {
         if self.open.is_empty() {
             return false;
@@ -358,7 +358,7 @@ mod tests {
         }
         let (mut seen, deadline) = (Vec::new(), Instant::now() + Duration::from_secs(5));
         while seen.len() < 3 && Instant::now() < deadline {
-            sockets.receive(|from, datagram| {
+            sockets.receive(|from, datagram, _| {
                 assert_eq!(from.remote, remote);
                 seen.push((from, datagram.to_vec()));
             });
@@ -404,12 +404,12 @@ mod tests {
             let (mut told, deadline) = (Vec::new(), Instant::now() + Duration::from_secs(5));
             while told.len() < 3 && Instant::now() < deadline {
                 sockets.send(Instant::now(), &[(way(nobody), vec![0; 100])]);
-                sockets.receive(|_, _| unreachable!());
+                sockets.receive(|_, _, _| unreachable!());
                 told.extend(sockets.own().take_unreachable());
             }
             assert!(told.len() >= 3 && told.iter().all(|it| *it == (port, nobody)));
             // All is read: nothing is ready but what arrives.
-            sockets.receive(|_, _| unreachable!());
+            sockets.receive(|_, _, _| unreachable!());
             let mut events = [EpollEvent::empty(); 1];
             let ready = sockets.own().epoll.wait(&mut events, EpollTimeout::ZERO);
             assert_eq!(ready, Ok(0));
@@ -420,7 +420,7 @@ mod tests {
             client.send_to(&[2], (ip, port)).unwrap();
             let mut received = false;
             while !received && Instant::now() < deadline {
-                sockets.receive(|_, datagram| received = datagram == [2]);
+                sockets.receive(|_, datagram, _| received = datagram == [2]);
             }
             assert!(received);
             assert_eq!(sockets.own().take_unreachable(), []);

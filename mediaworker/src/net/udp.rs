@@ -9,7 +9,7 @@ use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::ops::RangeInclusive;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use quinn_udp::{BATCH_SIZE, RecvMeta, UdpSockRef, UdpSocketState};
 use socket2::{Domain, SockRef, Socket, Type};
@@ -27,6 +27,10 @@ const RECEIVE_BUFFER: usize = 65_535;
 /// Receive calls for one tick and socket. What is left makes the next tick come
 /// at once; in between, what is due is sent. (That of feedback waits as new feedback does.)
 const MAX_RECEIVE_CALLS: usize = 4;
+
+/// When a datagram reached the kernel, as time since 1970 on the clock of the wall; `None` where
+/// the kernel does not say.
+pub type Stamp = Option<Duration>;
 
 /// Counters since the start.
 #[derive(Debug, Clone, Copy, Default)]
@@ -62,14 +66,14 @@ pub(super) fn buffers() -> Buffers {
 }
 
 impl MediaSocket {
-    /// Takes what has arrived, up to a bound, and gives each datagram to `sink`. True at
-    /// that bound: there may be more.
+    /// Takes what has arrived, up to a bound, and gives each datagram to `sink`, with its
+    /// stamp. True at that bound: there may be more.
     pub(super) fn receive(
         &self,
         protocol: Protocol,
         buffers: &mut Buffers,
         counters: &mut NetCounters,
-        sink: &mut impl FnMut(Tuple, &[u8]),
+        sink: &mut impl FnMut(Tuple, &[u8], Stamp),
     ) -> bool {
         for _ in 0..MAX_RECEIVE_CALLS {
             let mut slices: Vec<IoSliceMut<'_>> =
@@ -92,7 +96,7 @@ impl MediaSocket {
                 let data = buffer.get(..meta.len).unwrap_or_default();
                 for datagram in data.chunks(meta.stride.max(1)) {
                     counters.note_received(datagram.len());
-                    sink(tuple, datagram);
+                    sink(tuple, datagram, meta.timestamp);
                 }
             }
             if count < BATCH_SIZE {
@@ -260,9 +264,9 @@ impl MediaSockets {
         self.tcp.receive(now, &mut self.counters, &mut sink);
     }
 
-    /// Takes what has arrived, up to a bound, and gives each datagram to `sink`. True at
-    /// that bound: there may be more.
-    pub fn receive(&mut self, mut sink: impl FnMut(Tuple, &[u8])) -> bool {
+    /// Takes what has arrived, up to a bound, and gives each datagram to `sink`, with its
+    /// stamp. True at that bound: there may be more.
+    pub fn receive(&mut self, mut sink: impl FnMut(Tuple, &[u8], Stamp)) -> bool {
         let (buffers, counters) = (&mut self.buffers, &mut self.counters);
         let mut more = false;
         for socket in &self.sockets {
@@ -274,6 +278,7 @@ impl MediaSockets {
     /// Takes feedback that has arrived, up to a bound, and gives each datagram to `sink`.
     pub fn receive_feedback(&mut self, mut sink: impl FnMut(Tuple, &[u8])) {
         let (buffers, counters) = (&mut self.buffers, &mut self.counters);
+        let mut sink = |tuple, datagram: &[u8], _| sink(tuple, datagram);
         for socket in &self.feedback {
             socket.receive(Protocol::Udp, buffers, counters, &mut sink);
         }
@@ -399,7 +404,7 @@ fn warn_of_small_buffers(sockets: &[MediaSocket]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::{Duration, Instant};
+    use std::time::{Duration, Instant, SystemTime};
 
     fn tuple(port: u16) -> Tuple {
         Tuple {
@@ -453,12 +458,41 @@ mod tests {
         }
         let (mut seen, deadline) = (Vec::new(), Instant::now() + Duration::from_secs(5));
         while seen.len() < 3 && Instant::now() < deadline {
-            sockets.receive(|from, datagram| {
+            sockets.receive(|from, datagram, _| {
                 assert_eq!(from, to_client);
                 seen.push(datagram.len());
             });
         }
         assert_eq!(seen, [10, 20, 30]);
+    }
+
+    #[test]
+    fn datagrams_are_stamped_when_they_come() {
+        let mut sockets = MediaSockets::bind([127, 0, 0, 1].into(), 42_800..=42_899).unwrap();
+        let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+        client.connect(("127.0.0.1", sockets.port())).unwrap();
+        let wall = || {
+            let now = SystemTime::now();
+            now.duration_since(SystemTime::UNIX_EPOCH).unwrap()
+        };
+        let deadline = Instant::now() + Duration::from_secs(5);
+        loop {
+            // On the loopback it comes while it is sent.
+            let before = wall();
+            client.send(&[7]).unwrap();
+            let after = wall();
+            let mut came = None;
+            while came.is_none() && Instant::now() < deadline {
+                sockets.receive(|_, _, stamp| came = Some(stamp));
+            }
+            let came = came.expect("it comes").expect("with a stamp");
+            if (before..=after).contains(&came) {
+                break;
+            }
+            // The kernel begins with stamps a while after it was asked for them; until then,
+            // they say when something was read.
+            assert!(Instant::now() < deadline, "{came:?} after {after:?}");
+        }
     }
 
     #[test]

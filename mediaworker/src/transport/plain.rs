@@ -218,6 +218,7 @@ impl PlainTransport {
     pub fn receive(
         &mut self,
         now: Instant,
+        came: Instant,
         from: Tuple,
         channel: Channel,
         datagram: &[u8],
@@ -250,7 +251,7 @@ impl PlainTransport {
         let mut rtcp = None;
         let taken = match (clear, kind) {
             (None, _) => Taken::Refused,
-            (Some(clear), PacketKind::Rtp) => self.receive_rtp(now, clear, out),
+            (Some(clear), PacketKind::Rtp) => self.receive_rtp(now, came, clear, out),
             (Some(clear), _) => {
                 rtcp = rtcp::read(clear).ok();
                 Taken::Unparsable
@@ -268,7 +269,7 @@ impl PlainTransport {
             }
         };
         let taken = match rtcp {
-            Some(all) => self.receive_rtcp(now, all, out),
+            Some(all) => self.receive_rtcp(now, came, all, out),
             None => taken,
         };
         if taken == Taken::Used {
@@ -292,7 +293,13 @@ impl PlainTransport {
         Some(self.reach.fail(now))
     }
 
-    fn receive_rtp(&mut self, now: Instant, datagram: &[u8], out: &mut Output) -> Taken {
+    fn receive_rtp(
+        &mut self,
+        now: Instant,
+        came: Instant,
+        datagram: &[u8],
+        out: &mut Output,
+    ) -> Taken {
         if self.receiving.is_empty() {
             // It only shows where the remote is.
             let is_rtp = RtpPacket::parse(datagram).is_ok();
@@ -303,7 +310,7 @@ impl PlainTransport {
             };
         }
         let len = datagram.len();
-        let (received, again) = match self.receiving.receive(now, datagram, len) {
+        let (received, again) = match self.receiving.receive(came, datagram, len) {
             Arrival::Media { received, again } => (received, again),
             Arrival::Kept | Arrival::WrongType => return Taken::WrongStream,
             Arrival::Padding | Arrival::Refused => return Taken::Refused,
@@ -315,11 +322,16 @@ impl PlainTransport {
         Taken::Used
     }
 
-    fn receive_rtcp(&mut self, now: Instant, all: Vec<Heard>, out: &mut Output) -> Taken {
-        let wall = self.clock.read(now);
+    fn receive_rtcp(
+        &mut self,
+        now: Instant,
+        came: Instant,
+        all: Vec<Heard>,
+        out: &mut Output,
+    ) -> Taken {
         let mut taken = Taken::Used;
         for heard in all {
-            if !self.heed(now, wall, heard, out) {
+            if !self.heed(now, came, heard, out) {
                 taken = Taken::FalseReport;
             }
         }
@@ -328,7 +340,8 @@ impl PlainTransport {
     }
 
     /// Does what the remote says. False: it is about no stream of this transport.
-    fn heed(&mut self, now: Instant, wall: SystemTime, heard: Heard, out: &mut Output) -> bool {
+    fn heed(&mut self, now: Instant, came: Instant, heard: Heard, out: &mut Output) -> bool {
+        let wall = self.clock.read(came);
         let (sinks, books) = (&mut self.sinks, &mut self.sending);
         match heard {
             Heard::Sender {
@@ -341,7 +354,7 @@ impl PlainTransport {
                     ntp,
                     timestamp,
                 };
-                self.receiving.handle_sender(now, &sender)
+                self.receiving.handle_sender(came, &sender)
             }
             Heard::Report {
                 ssrc,

@@ -230,10 +230,11 @@ impl WebRtcTransport {
         self.ice.restart()
     }
 
-    /// Handles DTLS, RTP or RTCP.
+    /// Handles DTLS, RTP or RTCP, which came at a time not after this.
     pub fn handle_datagram(
         &mut self,
         now: Instant,
+        came: Instant,
         kind: PacketKind,
         datagram: &[u8],
         out: &mut Output,
@@ -264,8 +265,8 @@ impl WebRtcTransport {
             }
         }
         match kind {
-            PacketKind::Rtp => self.take_rtp(now, datagram, out),
-            PacketKind::Rtcp => self.take_rtcp(now, datagram, out),
+            PacketKind::Rtp => self.take_rtp(now, came, datagram, out),
+            PacketKind::Rtcp => self.take_rtcp(now, came, datagram, out),
             PacketKind::Dtls | PacketKind::Stun => {
                 let fed = self.rtc.as_deref_mut().map(|rtc| feed(rtc, now, datagram));
                 if fed != Some(true) {
@@ -323,7 +324,7 @@ impl WebRtcTransport {
             return;
         }
         for datagram in std::mem::take(&mut self.early) {
-            self.handle_datagram(now, PacketKind::Dtls, &datagram, out);
+            self.handle_datagram(now, now, PacketKind::Dtls, &datagram, out);
         }
         self.flush(now, out);
     }

@@ -1258,7 +1258,7 @@ fn the_sctp_state_follows_the_association() {
                     let checked = transport.handle_check(now, tuple, &message, &mut out);
                     out.datagrams.extend(checked.map(|c| (tuple, c.response)));
                 }
-                Some(kind) => transport.handle_datagram(now, kind, &datagram, &mut out),
+                Some(kind) => transport.handle_datagram(now, now, kind, &datagram, &mut out),
                 None => {}
             }
             if states.last() != Some(&transport.sctp_state()) {

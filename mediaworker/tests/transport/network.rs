@@ -121,6 +121,9 @@ impl Link {
     }
 }
 
+/// What a look finds, and when it came.
+type Found = (Instant, Datagram);
+
 pub struct Network {
     pub now: Instant,
     pub start: Instant,
@@ -139,6 +142,12 @@ pub struct Network {
     pub measured: bool,
     /// New clients have a TCP connection each, and new transports offer nothing else.
     pub over_tcp: bool,
+    /// How long the engine waits from one look at its sockets to the next; it is told when what
+    /// it finds came.
+    pub looks_every: Duration,
+    /// What has come since the last look, and when that was.
+    found: Vec<Found>,
+    looked: Instant,
     /// What the engine has told of connections.
     pub notes: Vec<ConnectionNote>,
     under_way: BTreeMap<(Instant, u64), (To, Vec<u8>)>,
@@ -167,6 +176,9 @@ impl Network {
             plain: Vec::new(),
             measured: false,
             over_tcp: false,
+            looks_every: Duration::ZERO,
+            found: Vec::new(),
+            looked: now,
             notes: Vec::new(),
             under_way: BTreeMap::new(),
             order: 0,
@@ -299,11 +311,10 @@ impl Network {
         let due: Vec<_> = {
             let later = self.under_way.split_off(&(now, u64::MAX));
             std::mem::replace(&mut self.under_way, later)
-                .into_values()
+                .into_iter()
                 .collect()
         };
-        let mut arrived = Vec::new();
-        for (to, datagram) in due {
+        for ((came, _), (to, datagram)) in due {
             match to {
                 To::Server { from, over } => {
                     let tuple = Tuple {
@@ -311,7 +322,7 @@ impl Network {
                         local: server_address().ip(),
                         protocol: over,
                     };
-                    arrived.push((tuple, datagram));
+                    self.found.push((came, (tuple, datagram)));
                 }
                 To::Peer(client) => {
                     let client = &mut self.clients[client];
@@ -322,7 +333,14 @@ impl Network {
         }
         let mut datagrams = Vec::new();
         let tick = if self.measured { measured_tick } else { tick };
-        tick(&mut self.engine, now, &arrived, &mut datagrams);
+        let found = match now.saturating_duration_since(self.looked) >= self.looks_every {
+            true => std::mem::take(&mut self.found),
+            false => Vec::new(),
+        };
+        if !found.is_empty() {
+            self.looked = now;
+        }
+        tick(&mut self.engine, now, &found, &mut datagrams);
         for (tuple, datagram) in datagrams {
             if matches!(tuple.protocol, Protocol::OwnPort(_)) {
                 self.plain.push((tuple, datagram));
@@ -423,11 +441,11 @@ impl Network {
 fn pass(
     engine: &mut Engine,
     now: Instant,
-    arrived: &[Datagram],
+    found: &[Found],
     mut leave: impl FnMut(&mut Vec<Datagram>),
 ) {
-    for (tuple, datagram) in arrived {
-        engine.receive(now, *tuple, datagram);
+    for (came, (tuple, datagram)) in found {
+        engine.receive_late(now, *came, *tuple, datagram);
     }
     engine.handle_timeouts(now);
     engine.flush(now, &mut leave);
@@ -435,15 +453,15 @@ fn pass(
 }
 
 /// The engine uses its buffers again.
-fn tick(engine: &mut Engine, now: Instant, arrived: &[Datagram], out: &mut Vec<Datagram>) {
-    pass(engine, now, arrived, |it| out.extend_from_slice(it));
+fn tick(engine: &mut Engine, now: Instant, found: &[Found], out: &mut Vec<Datagram>) {
+    pass(engine, now, found, |it| out.extend_from_slice(it));
 }
 
 /// The same without copies. What is measured is found by this name, so nothing else is
 /// called so, and it is not inlined.
 #[inline(never)]
-fn measured_tick(engine: &mut Engine, now: Instant, arrived: &[Datagram], out: &mut Vec<Datagram>) {
-    pass(engine, now, arrived, |it| out.append(it));
+fn measured_tick(engine: &mut Engine, now: Instant, found: &[Found], out: &mut Vec<Datagram>) {
+    pass(engine, now, found, |it| out.append(it));
 }
 
 /// The server's transport as a client sees it.

@@ -101,6 +101,21 @@ fn rates_fall_to_zero_when_nothing_comes_any_more() {
     assert_eq!(transport(&network, "recv").rtp_sent.unwrap().bitrate, 0);
 }
 
+/// That the engine looks at its sockets by the clock is no jitter of the network.
+#[test]
+fn what_waits_to_be_looked_at_came_when_it_came() {
+    let jitter = |looks_every: Duration| {
+        let (mut network, mut audio, mut video) = call(1);
+        network.looks_every = looks_every;
+        run(&mut network, &mut [&mut audio, &mut video], 5 * SECOND);
+        ["mic", "cam"].map(|id| producer(&network, id).jitter)
+    };
+    let at_once = jitter(Duration::ZERO);
+    for millis in [3, 7] {
+        assert_eq!(jitter(Duration::from_millis(millis)), at_once, "{millis}");
+    }
+}
+
 #[test]
 fn loss_and_repair_are_seen_on_both_legs() {
     let (mut network, mut audio, mut video) = call(3);

@@ -44,8 +44,8 @@ impl WebRtcTransport {
         for (came, kind, packet) in std::mem::take(&mut self.held.0) {
             match kind {
                 _ if self.dtls != DtlsState::Connected => out.dropped += 1,
-                PacketKind::Rtcp => self.take_rtcp(came, &packet, out),
-                _ => self.take_rtp(came, &packet, out),
+                PacketKind::Rtcp => self.take_rtcp(now, came, &packet, out),
+                _ => self.take_rtp(now, came, &packet, out),
             }
         }
     }

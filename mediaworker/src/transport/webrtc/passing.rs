@@ -177,7 +177,7 @@ impl WebRtcTransport {
     }
 
     /// Opens an RTP packet of the client, and finds out whose it is.
-    pub(super) fn take_rtp(&mut self, now: Instant, rtp: &[u8], out: &mut Output) {
+    pub(super) fn take_rtp(&mut self, now: Instant, came: Instant, rtp: &[u8], out: &mut Output) {
         let Some(opener) = self.opener.as_mut() else {
             self.hold(now, PacketKind::Rtp, rtp, out);
             return;
@@ -186,7 +186,7 @@ impl WebRtcTransport {
         clear.clear();
         clear.extend_from_slice(rtp);
         let arrival = match opener.rtp(&mut clear) {
-            Some(()) => self.receiving.receive(now, &clear, rtp.len()),
+            Some(()) => self.receiving.receive(came, &clear, rtp.len()),
             None => {
                 self.receiving.discard(rtp);
                 Arrival::Refused
@@ -209,7 +209,7 @@ impl WebRtcTransport {
     }
 
     /// Opens RTCP of the client, and does what it asks for.
-    pub(super) fn take_rtcp(&mut self, now: Instant, rtcp: &[u8], out: &mut Output) {
+    pub(super) fn take_rtcp(&mut self, now: Instant, came: Instant, rtcp: &[u8], out: &mut Output) {
         let Some(opener) = self.opener.as_mut() else {
             self.hold(now, PacketKind::Rtcp, rtcp, out);
             return;
@@ -227,8 +227,8 @@ impl WebRtcTransport {
             out.dropped += 1;
             return;
         }
-        self.receiving.handle(now, self.ssrc, &heard);
-        if self.handle_heard(now, heard, out) {
+        self.receiving.handle(came, self.ssrc, &heard);
+        if self.handle_heard(now, came, heard, out) {
             self.send_queued(now, out);
         }
     }
@@ -236,7 +236,13 @@ impl WebRtcTransport {
     /// Takes in what the client reports and requests, queues again what it asks for, and
     /// notes what was lost. False: the client asks for more than it may, and the transport
     /// has failed.
-    fn handle_heard(&mut self, now: Instant, heard: Heard, out: &mut Output) -> bool {
+    fn handle_heard(
+        &mut self,
+        now: Instant,
+        came: Instant,
+        heard: Heard,
+        out: &mut Output,
+    ) -> bool {
         for feedback in &heard.feedback {
             let sent = || self.traffic.sent(|meter| meter.recent_bitrate(now));
             out.bandwidth_changed |= self.bandwidth.handle_feedback(now, feedback, sent);
@@ -244,9 +250,9 @@ impl WebRtcTransport {
         if let Some(bitrate) = heard.bitrate {
             out.bandwidth_changed |= self.bandwidth.handle_remb(bitrate);
         }
-        let reported = self.sending.handle(now, &heard);
+        let reported = self.sending.handle(came, &heard);
         if !heard.reports.is_empty() {
-            let times = heard.reports.iter().filter_map(|it| it.round_trip(now));
+            let times = heard.reports.iter().filter_map(|it| it.round_trip(came));
             self.bandwidth.handle_reports(now, reported, times.min());
         }
         for ssrc in heard.plis.iter().chain(&heard.firs) {
