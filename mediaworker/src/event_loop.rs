@@ -3,15 +3,15 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant, SystemTime};
 
+use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::eventfd::EventFd;
-use nix::sys::timer::{Expiration, TimerSetTimeFlags};
-use nix::sys::timerfd::{ClockId, TimerFd, TimerFlags};
 
 use crate::engine::{CommandError, ConnectionNote, Engine};
 use crate::event_channel::{EventSender, NotSent};
@@ -35,15 +35,14 @@ const FEEDBACK_WAITS: Duration = Duration::from_millis(5);
 /// Where this much came at once, there is more before long: it is looked for, not waited
 /// for.
 const STEADY_FEEDBACK: usize = 2;
-/// What can end a wait, at most: a job, connections, the clock, two sockets, those for
-/// feedback and those of plain transports.
-const SOURCES: usize = 8;
+/// What can end a wait, at most: a job, connections, two sockets, those for feedback and those
+/// of plain transports.
+const SOURCES: usize = 7;
 // What a source is.
 const JOBS: u64 = 0;
 const CONNECTIONS: u64 = 1;
 const DATAGRAMS: u64 = 2;
 const FEEDBACK: u64 = 3;
-const CLOCK: u64 = 4;
 
 /// Something to be done on the media thread.
 pub type Job = Box<dyn FnOnce(&mut Worker, Instant) + Send>;
@@ -70,8 +69,6 @@ pub struct Worker {
     feedback_at: Option<Instant>,
     /// Whether packets wait for the clock.
     pace: Pace,
-    /// Ends waits where they do.
-    clock: TimerFd,
     /// When the sockets were looked at last.
     looked_at: Instant,
     /// They are to be looked at again at once.
@@ -89,6 +86,15 @@ struct Ready {
     jobs: bool,
     datagrams: bool,
     connections: bool,
+}
+
+impl Ready {
+    /// After a wait that was interrupted.
+    const ALL: Self = Self {
+        jobs: true,
+        datagrams: true,
+        connections: true,
+    };
 }
 
 /// Why the loop ended.
@@ -116,9 +122,6 @@ impl Worker {
         for fd in sockets.feedback_fds() {
             sources.add(fd, next_feedback())?;
         }
-        let flags = TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC;
-        let clock = TimerFd::new(ClockId::CLOCK_MONOTONIC, flags)?;
-        sources.add(&clock, readable(CLOCK))?;
         let now = Instant::now();
         Ok(Self {
             engine,
@@ -131,7 +134,6 @@ impl Worker {
             sources,
             feedback_at: None,
             pace: Pace::new(now),
-            clock,
             looked_at: now,
             look_again: false,
         })
@@ -175,12 +177,8 @@ impl Worker {
             self.sweep(now);
             let took = now.elapsed();
             self.ticks.note(took, waited, forwarded);
-            if self
-                .pace
-                .note(now + took, ready.datagrams, arrived > 0, took)
-            {
-                self.change_pace(now + took);
-            }
+            self.pace
+                .note(now + took, ready.datagrams, arrived > 0, took);
             self.send_events();
             if self.engine.is_congested() {
                 return Ended::Congested;
@@ -189,16 +187,40 @@ impl Worker {
         Ended::Stopped
     }
 
-    /// Waits for datagrams, jobs or the next timeout.
     fn wait(&mut self) -> Ready {
-        // By the clock it wakes up soon enough for timers and feedback.
-        let next = match self.pace.period() {
-            Some(_) => None,
-            None => {
-                let timeouts = self.engine.next_timeout().into_iter();
-                timeouts.chain(self.feedback_at).min()
-            }
+        match self.pace.period() {
+            None => self.wait_for_packets(),
+            Some(period) => self.wait_for_the_clock(period),
+        }
+    }
+
+    /// Waits for jobs, connections or the time to look at the sockets again, which is soon
+    /// enough for timers and feedback as well.
+    fn wait_for_the_clock(&mut self, period: Duration) -> Ready {
+        let now = Instant::now();
+        self.feedback_at.get_or_insert(now + FEEDBACK_WAITS);
+        let look_at = self.looked_at + period;
+        let sleep = match self.look_again {
+            true => Duration::ZERO,
+            false => look_at.saturating_duration_since(now),
         };
+        let [jobs, connections] = [self.wake.as_fd(), self.sockets.tcp_fd()];
+        let mut sources = [jobs, connections].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
+        let Ok(count) = ppoll(&mut sources, Some(sleep.into()), None) else {
+            return Ready::ALL;
+        };
+        let [jobs, connections] = sources.map(|source| source.any() != Some(false));
+        Ready {
+            jobs,
+            connections,
+            datagrams: count == 0 || self.look_again || Instant::now() >= look_at,
+        }
+    }
+
+    /// Waits for datagrams, jobs, connections or the next timeout.
+    fn wait_for_packets(&mut self) -> Ready {
+        let timeouts = self.engine.next_timeout().into_iter();
+        let next = timeouts.chain(self.feedback_at).min();
         let sleep = next.map_or(MAX_SLEEP, |at| {
             match at.saturating_duration_since(Instant::now()) {
                 Duration::ZERO => Duration::ZERO,
@@ -217,12 +239,7 @@ impl Worker {
         let mut events = [EpollEvent::empty(); SOURCES];
         let timeout = EpollTimeout::try_from(sleep).unwrap_or(EpollTimeout::ZERO);
         let Ok(count) = self.sources.wait(&mut events, timeout) else {
-            // Interrupted: look at everything.
-            return Ready {
-                jobs: true,
-                datagrams: true,
-                connections: true,
-            };
+            return Ready::ALL;
         };
         let events = events.get(..count).unwrap_or_default();
         let is_ready = |source| events.iter().any(|event| event.data() == source);
@@ -230,42 +247,11 @@ impl Worker {
             let at = Instant::now() + FEEDBACK_WAITS;
             self.feedback_at.get_or_insert(at);
         }
-        let time_to_look = is_ready(CLOCK);
-        if time_to_look {
-            // It goes on once it is read.
-            let _ = self.clock.wait();
-        }
         Ready {
             jobs: is_ready(JOBS),
             connections: is_ready(CONNECTIONS),
-            datagrams: is_ready(DATAGRAMS) || time_to_look || self.look_again,
+            datagrams: is_ready(DATAGRAMS) || self.look_again,
         }
-    }
-
-    /// Has packets end waits, or the clock.
-    fn change_pace(&mut self, now: Instant) {
-        let flags = match self.pace.period().map(|period| self.start_clock(period)) {
-            Some(Ok(())) => EpollFlags::empty(),
-            none_or_failed => {
-                if none_or_failed.is_some() {
-                    // Without a clock, packets do it.
-                    self.pace = Pace::new(now);
-                }
-                let _ = self.clock.unset();
-                EpollFlags::EPOLLIN
-            }
-        };
-        for fd in self.sockets.fds() {
-            // It fails for what is not waited on only.
-            let _ = self
-                .sources
-                .modify(fd, &mut EpollEvent::new(flags, DATAGRAMS));
-        }
-    }
-
-    fn start_clock(&self, period: Duration) -> nix::Result<()> {
-        let times = Expiration::Interval(period.into());
-        self.clock.set(times, TimerSetTimeFlags::empty())
     }
 
     /// Sends what was queued.
@@ -459,9 +445,7 @@ mod tests {
         let mut at = Instant::now() + Duration::from_secs(1);
         for _ in 0..1_000 {
             at += Duration::from_millis(1);
-            if worker.pace.note(at, true, found, Duration::ZERO) {
-                worker.change_pace(at);
-            }
+            worker.pace.note(at, true, found, Duration::ZERO);
         }
     }
 
@@ -495,6 +479,11 @@ mod tests {
         worker.wake.write(1).unwrap();
         let ready = worker.wait();
         assert!(ready.jobs);
+        // Packets have their time in between.
+        let begun = Instant::now();
+        while !worker.wait().datagrams {
+            assert!(begun.elapsed() < MAX_SLEEP / 2);
+        }
         worker.wake.read().unwrap();
         // So is what is left of many.
         for _ in 0..200 {
