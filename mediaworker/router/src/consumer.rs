@@ -69,6 +69,8 @@ pub(crate) enum Verdict {
     /// Not forwarded, because this stream would be welcome but did not bring a keyframe.
     NeedsKeyFrame,
     Nothing,
+    /// It is of a stream that the consumer neither gets nor waits for.
+    NotIts,
 }
 
 impl Consumer {
@@ -287,7 +289,7 @@ impl Consumer {
             {
                 self.start_or_ask(now, rtp, arrived)
             }
-            Some(_) => Verdict::Nothing,
+            Some(_) => Verdict::NotIts,
             None => self.begin(now, rtp, arrived, cap),
         }
     }

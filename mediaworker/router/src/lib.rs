@@ -372,11 +372,14 @@ impl Router {
                 continue;
             };
             let verdict = consumer.handle(now, rtp, &arrival);
-            tell_layer(&mut self.actions, *key, consumer);
+            // Most packets of simulcast are nothing to most consumers.
+            if verdict != Verdict::NotIts {
+                tell_layer(&mut self.actions, *key, consumer);
+            }
             match verdict {
                 Verdict::Forward(place) => out.push(forward(*key, consumer.sink(), place)),
                 Verdict::NeedsKeyFrame => ask = true,
-                Verdict::Nothing => {}
+                Verdict::Nothing | Verdict::NotIts => {}
             }
         }
         if ask {
