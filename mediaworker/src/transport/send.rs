@@ -359,17 +359,13 @@ impl Sending {
             return false;
         };
         stream.outbound.written(forward.sequence);
-        let source = Source {
-            packet: Rc::clone(packet),
-            what: forward.payload,
-            frame_number: forward.frame_number,
+        let (timestamp, longest) = stream.longest;
+        let before = if timestamp == forward.timestamp {
+            longest
+        } else {
+            0
         };
-        stream.longest = match stream.longest {
-            (timestamp, len) if timestamp == forward.timestamp => {
-                (timestamp, len.max(source.len()))
-            }
-            _ => (forward.timestamp, source.len()),
-        };
+        stream.longest = (forward.timestamp, before.max(packet.payload.len()));
         let waiting = Waiting {
             slot,
             consumer: stream.consumer,
@@ -377,7 +373,11 @@ impl Sending {
             timestamp: forward.timestamp,
             marker: forward.marker,
             captured: at,
-            source,
+            source: Source {
+                packet: Rc::clone(packet),
+                what: forward.payload,
+                frame_number: forward.frame_number,
+            },
             again: false,
             probe: false,
         };
