@@ -2,10 +2,9 @@
 //! segmented message (UDP_SEGMENT), and the messages of many receivers with one system
 //! call (`sendmmsg`).
 //!
-//! All messages of a call have segments of one size. A picture is often split into some
-//! packets of one size and some that are an octet longer, so receivers take turns: of what
-//! there is to send, what all of them get first leaves with one call, and what they get
-//! next with another.
+//! All messages of a call have segments of one size, and pictures and sound have sizes of their
+//! own, so receivers take turns: of what there is to send, what all of them get first leaves
+//! with one call, and what they get next with another.
 
 use std::io::IoSlice;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
