@@ -73,12 +73,20 @@ pub struct Worker {
     looked_at: Instant,
     /// They are to be looked at again at once.
     look_again: bool,
+    /// When they had nothing more: what there is now came since then.
+    emptied_at: Instant,
 }
 
 /// Waits for feedback, once.
 fn next_feedback() -> EpollEvent {
     let once = EpollFlags::EPOLLIN | EpollFlags::EPOLLONESHOT;
     EpollEvent::new(once, FEEDBACK)
+}
+
+/// Whether feedback that is to be read at some time is read now. Once media has left, the caches
+/// have what it needs; but by the clock that is at each look, which would find one at a time.
+fn reads_feedback(at: Instant, now: Instant, has_forwarded: bool, by_the_clock: bool) -> bool {
+    at <= now || (has_forwarded && !by_the_clock)
 }
 
 /// What ended a wait.
@@ -136,6 +144,7 @@ impl Worker {
             pace: Pace::new(now),
             looked_at: now,
             look_again: false,
+            emptied_at: now,
         })
     }
 
@@ -165,11 +174,9 @@ impl Worker {
             self.engine.handle_timeouts(now);
             self.flush(now);
             let forwarded = self.engine.counters().rtp_forwarded - before;
-            // Once media has left, the caches have what feedback needs; but by the clock that is
-            // at each look, which would find one at a time.
             let by_the_clock = self.pace.period().is_some();
-            let may_wait = |at| at > now && (forwarded == 0 || by_the_clock);
-            if self.feedback_at.is_some_and(|at| !may_wait(at)) {
+            let reads = |at| reads_feedback(at, now, forwarded > 0, by_the_clock);
+            if self.feedback_at.is_some_and(reads) {
                 let later = Instant::now();
                 self.receive_feedback(later);
                 self.flush(later);
@@ -342,7 +349,7 @@ impl Worker {
 
     /// True when there may be more.
     fn receive(&mut self, now: Instant) -> bool {
-        let look = Look::new(now, SystemTime::now(), self.looked_at);
+        let look = Look::new(now, SystemTime::now(), self.emptied_at);
         self.looked_at = now;
         let engine = &mut self.engine;
         let more = self.sockets.receive(|tuple, datagram, stamp| {
@@ -350,6 +357,9 @@ impl Worker {
         });
         for (port, to) in self.sockets.own().take_unreachable() {
             engine.unreachable(now, port, to);
+        }
+        if !more {
+            self.emptied_at = now;
         }
         more
     }
@@ -473,8 +483,7 @@ mod tests {
         }
         assert_eq!(found + arrived(&mut worker), 20);
         let took = times.last().unwrap().duration_since(times[0]);
-        // The first one may be late, and then the second comes sooner.
-        assert!(took >= period * 12, "{took:?} for 19 times {period:?}");
+        assert!(took >= period * 19, "{took:?} for 19 times {period:?}");
         // What is to be done is done at once.
         worker.wake.write(1).unwrap();
         let ready = worker.wait();
@@ -491,20 +500,39 @@ mod tests {
         }
         assert!(worker.receive(Instant::now()));
         assert!(!worker.receive(Instant::now()));
-        worker.look_again = true;
+        let begun = Instant::now();
+        (worker.look_again, worker.looked_at) = (true, begun + 10 * MAX_SLEEP);
         assert!(worker.wait().datagrams);
+        assert!(begun.elapsed() < MAX_SLEEP, "not by the clock");
         worker.look_again = false;
 
         look_often(&mut worker, false);
         assert_eq!(worker.pace.period(), None);
+        worker.receive_feedback(Instant::now());
         let begun = Instant::now();
         // It is neither the clock nor, for a second, anything else that ends this one.
-        while begun.elapsed() < MAX_SLEEP / 2 {
-            assert!(!worker.wait().datagrams, "after {:?}", begun.elapsed());
-        }
+        assert!(!worker.wait().datagrams, "after {:?}", begun.elapsed());
+        assert!(begun.elapsed() > MAX_SLEEP / 2, "{:?}", begun.elapsed());
         client.send(&[0]).unwrap();
         assert!(worker.wait().datagrams);
         assert_eq!(arrived(&mut worker), 1);
+    }
+
+    #[test]
+    fn feedback_is_read_in_time_or_once_media_has_left() {
+        let now = Instant::now();
+        for (due, has_forwarded, by_the_clock, expected) in [
+            (false, false, false, false),
+            (false, true, false, true),
+            (false, true, true, false),
+            (false, false, true, false),
+            (true, false, false, true),
+            (true, true, true, true),
+        ] {
+            let at = if due { now } else { now + FEEDBACK_WAITS };
+            let reads = reads_feedback(at, now, has_forwarded, by_the_clock);
+            assert_eq!(reads, expected, "{due} {has_forwarded} {by_the_clock}");
+        }
     }
 
     #[test]
@@ -554,7 +582,9 @@ mod tests {
         while worker.feedback_at.is_none() {
             worker.wait();
         }
+        let before = worker.sockets.counters().received;
         worker.receive_feedback(Instant::now());
+        assert_eq!(worker.sockets.counters().received - before, 1);
         assert!(worker.feedback_at.is_some(), "no wait for the next");
     }
 }

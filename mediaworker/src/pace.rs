@@ -89,12 +89,12 @@ pub struct Look {
     at: Instant,
     /// The same on the clock of the stamps.
     wall: Duration,
-    /// The look before it.
+    /// When there was nothing to be found.
     before: Instant,
 }
 
 impl Look {
-    /// A look at one time on both clocks, and when the one before it was.
+    /// A look at one time on both clocks, and when one before it had left nothing.
     pub fn new(at: Instant, wall: SystemTime, before: Instant) -> Self {
         let wall = wall.duration_since(SystemTime::UNIX_EPOCH);
         Self {
@@ -104,8 +104,8 @@ impl Look {
         }
     }
 
-    /// When something that it finds came: since the look before it, however the clock of the
-    /// wall was set meanwhile, and not after it.
+    /// When something that it finds came: since there was nothing, however the clock of the wall
+    /// was set meanwhile, and not after it.
     pub fn came(&self, stamp: Stamp) -> Instant {
         let waited = stamp.and_then(|stamp| self.wall.checked_sub(stamp));
         let came = self.at.checked_sub(waited.unwrap_or_default());

@@ -96,8 +96,8 @@ impl Engine {
         self.datagrams.extend(throttle.downlink.drain());
     }
 
-    /// Holds back a datagram for a throttled transport. False: it is for another
-    /// one, and nothing was done.
+    /// Holds back a datagram for a throttled transport, as if it had come just now and will
+    /// come again when it passes. False: it is for another one, and nothing was done.
     pub(super) fn hold_uplink(&mut self, now: Instant, tuple: Tuple, datagram: &[u8]) -> bool {
         let key = match PacketKind::of(datagram) {
             _ if matches!(tuple.protocol, Protocol::OwnPort(_)) => self.owner(&tuple),

@@ -126,7 +126,10 @@ impl World {
             local: [10, 0, 0, 1].into(),
             protocol,
         };
-        self.engine.receive(self.now, tuple, datagram);
+        // It may have waited, and longer than another that came before it.
+        let waited = Duration::from_micros(u64::try_from(datagram.len() % 64 * 100).unwrap_or(0));
+        let came = self.now.checked_sub(waited).unwrap_or(self.now);
+        self.engine.receive_late(self.now, came, tuple, datagram);
         self.tick();
     }
 

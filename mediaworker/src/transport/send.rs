@@ -75,9 +75,9 @@ struct SendStream {
     /// SSRC and payload type of retransmissions.
     rtx: Option<(u32, u8)>,
     mid: String,
-    /// RTP timestamp of the newest picture, and octets of payload in the longest of its packets
-    /// so far. Those that are an octet shorter, as packetizers make some, are padded: packets
-    /// of one size leave together.
+    /// RTP timestamp of the picture that was written last, and octets of payload in the longest
+    /// of its packets so far. Those that are an octet shorter, as packetizers make some, are
+    /// padded: packets of one size leave together.
     longest: (u32, usize),
     /// RTP timestamp of the last packet, and when that was captured.
     last: Option<(u32, Instant)>,
@@ -359,13 +359,6 @@ impl Sending {
             return false;
         };
         stream.outbound.written(forward.sequence);
-        let (timestamp, longest) = stream.longest;
-        let before = if timestamp == forward.timestamp {
-            longest
-        } else {
-            0
-        };
-        stream.longest = (forward.timestamp, before.max(packet.payload.len()));
         let waiting = Waiting {
             slot,
             consumer: stream.consumer,
@@ -380,6 +373,11 @@ impl Sending {
             },
             again: false,
             probe: false,
+        };
+        let len = waiting.source.len();
+        stream.longest = match stream.longest {
+            (timestamp, longest) if timestamp == forward.timestamp => (timestamp, longest.max(len)),
+            _ => (forward.timestamp, len),
         };
         self.queue(waiting)
     }

@@ -183,6 +183,9 @@ pub struct Source {
     /// Octets of a frame that is no key frame; without it, each is 4 packets, three of 600
     /// and one of 601.
     pub frame_len: Option<usize>,
+    /// By how many octets the last packets of a frame are longer than the others, where they
+    /// are.
+    pub longer_by: usize,
     /// Packets of frames under way: timestamp, marker, first octets, length.
     queue: VecDeque<(u32, bool, Vec<u8>, usize)>,
     /// When the next of them may leave.
@@ -206,6 +209,7 @@ impl Source {
             capture_delay: Duration::ZERO,
             level: -30,
             frame_len: None,
+            longer_by: 1,
             queue: VecDeque::new(),
             free: network.now,
         }
@@ -267,7 +271,8 @@ impl Source {
             let payload = vec![descriptor, header];
             let marker = part + 1 == parts;
             // As packetizers split it: the last ones are an octet longer.
-            let len = len / parts + usize::from(part >= parts - len % parts);
+            let longer = usize::from(part >= parts - len % parts);
+            let len = len / parts + self.longer_by * longer;
             self.queue.push_back((self.timestamp, marker, payload, len));
         }
     }

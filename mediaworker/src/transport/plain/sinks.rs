@@ -26,6 +26,8 @@ const AUDIO_KEPT: usize = 64;
 const HEADER: usize = 12;
 /// Longest round trip that is believed.
 const MAX_ROUND_TRIP: Duration = Duration::from_secs(10);
+/// By how much more than has passed the remote may say that it waited, units of 1/65,536 s: 50 ms.
+const CLOCKS_APART: i32 = 3_277;
 
 /// A stream of ours.
 #[derive(Debug)]
@@ -335,6 +337,11 @@ pub fn round_trip(now: SystemTime, last_report: u32, delay: u32) -> Option<Durat
     }
     let now = middle(rtcp::ntp(now));
     let units = now.wrapping_sub(last_report).wrapping_sub(delay);
+    let units = match units.cast_signed() {
+        // A clock that runs a little fast on the other side makes it negative.
+        ahead if (-CLOCKS_APART..0).contains(&ahead) => 0,
+        _ => units,
+    };
     let time = Duration::from_micros(u64::from(units) * 1_000_000 / 65_536);
     (time <= MAX_ROUND_TRIP).then_some(time)
 }
@@ -354,6 +361,8 @@ mod tests {
         let trip = round_trip(now, sent, 65_536).unwrap();
         assert!((499..=500).contains(&trip.as_millis()), "{trip:?}");
         assert_eq!(round_trip(now, 0, 0), None);
+        let all_of_it = 65_536 * 3 / 2;
+        assert_eq!(round_trip(now, sent, all_of_it + 66), Some(Duration::ZERO));
         assert_eq!(round_trip(now, sent, 3 * 65_536), None, "a lie");
     }
 }

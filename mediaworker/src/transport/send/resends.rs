@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::packet::Source;
 
-/// Packets that are kept, and for how long. What is older is not sent again.
+/// Packets that are kept, and for how long at least.
 const KEPT: usize = 1024;
 const KEPT_FOR: Duration = Duration::from_secs(3);
 /// How often those that are too old are forgotten. The caches have forgotten them long before,

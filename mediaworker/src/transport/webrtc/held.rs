@@ -18,10 +18,17 @@ pub(super) struct Held(Vec<(Instant, PacketKind, Box<[u8]>)>);
 
 impl WebRtcTransport {
     /// Holds RTP or RTCP until there are keys, if it is the time for that.
-    pub(super) fn hold(&mut self, now: Instant, kind: PacketKind, packet: &[u8], out: &mut Output) {
+    pub(super) fn hold(
+        &mut self,
+        now: Instant,
+        came: Instant,
+        kind: PacketKind,
+        packet: &[u8],
+        out: &mut Output,
+    ) {
         self.let_go(now, out);
         if self.dtls == DtlsState::Connecting && self.held.0.len() < MAX_HELD {
-            self.held.0.push((now, kind, packet.into()));
+            self.held.0.push((came, kind, packet.into()));
         } else {
             out.dropped += 1;
         }

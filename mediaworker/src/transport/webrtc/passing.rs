@@ -179,7 +179,7 @@ impl WebRtcTransport {
     /// Opens an RTP packet of the client, and finds out whose it is.
     pub(super) fn take_rtp(&mut self, now: Instant, came: Instant, rtp: &[u8], out: &mut Output) {
         let Some(opener) = self.opener.as_mut() else {
-            self.hold(now, PacketKind::Rtp, rtp, out);
+            self.hold(now, came, PacketKind::Rtp, rtp, out);
             return;
         };
         let mut clear = std::mem::take(&mut out.clear);
@@ -211,7 +211,7 @@ impl WebRtcTransport {
     /// Opens RTCP of the client, and does what it asks for.
     pub(super) fn take_rtcp(&mut self, now: Instant, came: Instant, rtcp: &[u8], out: &mut Output) {
         let Some(opener) = self.opener.as_mut() else {
-            self.hold(now, PacketKind::Rtcp, rtcp, out);
+            self.hold(now, came, PacketKind::Rtcp, rtcp, out);
             return;
         };
         let mut clear = std::mem::take(&mut out.clear);
