@@ -71,7 +71,8 @@ pub struct Worker {
     pace: Pace,
     /// When the sockets were looked at last.
     looked_at: Instant,
-    /// They are to be looked at again at once.
+    /// They had more than one look takes: by the clock too, the next one follows at once. (What
+    /// is left in a socket ends a wait for packets anyway.)
     look_again: bool,
     /// When they had nothing more: what there is now came since then.
     emptied_at: Instant,
@@ -161,8 +162,7 @@ impl Worker {
                 if self.pace.period().is_some() {
                     waited = now.saturating_duration_since(self.looked_at);
                 }
-                let more = self.receive(now);
-                self.look_again = more && self.pace.period().is_some();
+                self.look_again = self.receive(now);
             }
             let arrived = self.sockets.counters().received - arrived;
             if ready.connections {
@@ -234,10 +234,6 @@ impl Worker {
                 until => (until + TIMER_SLACK).min(MAX_SLEEP),
             }
         });
-        let sleep = match self.look_again {
-            true => Duration::ZERO,
-            false => sleep,
-        };
         // A held event waits for room in its channel, which nothing signals.
         let sleep = match &self.events {
             Some(_) if self.held.is_some() => sleep.min(Duration::from_millis(10)),
@@ -257,7 +253,7 @@ impl Worker {
         Ready {
             jobs: is_ready(JOBS),
             connections: is_ready(CONNECTIONS),
-            datagrams: is_ready(DATAGRAMS) || self.look_again,
+            datagrams: is_ready(DATAGRAMS),
         }
     }
 
