@@ -143,7 +143,7 @@ mod tests {
             });
             assert_eq!(seen, others);
             let seen = collect(&mut sockets, feedback.len(), |sockets, sink| {
-                sockets.receive_feedback(|_, datagram| sink(datagram));
+                sockets.receive_feedback(|_, datagram, _| sink(datagram));
             });
             assert_eq!(seen, feedback);
             let all = feedback.len() + others.len();
@@ -166,7 +166,7 @@ mod tests {
             client.send(&[0x8f, 205]).unwrap();
             client.send(&[0x80, 201]).unwrap();
             let seen = collect(&mut sockets, 1, |sockets, sink| {
-                sockets.receive_feedback(|from, datagram| {
+                sockets.receive_feedback(|from, datagram, _| {
                     assert_eq!(from.remote, client.local_addr().unwrap());
                     sink(datagram);
                 });

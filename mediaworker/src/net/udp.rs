@@ -25,7 +25,7 @@ const SOCKET_BUFFER: usize = 8 << 20;
 /// Largest thing that one receive can yield: an aggregate of datagrams.
 const RECEIVE_BUFFER: usize = 65_535;
 /// Receive calls for one tick and socket. What is left makes the next tick come
-/// at once; in between, what is due is sent. (That of feedback waits as new feedback does.)
+/// at once; in between, what is due is sent.
 const MAX_RECEIVE_CALLS: usize = 4;
 
 /// When a datagram reached the kernel, as time since 1970 on the clock of the wall; `None` where
@@ -268,20 +268,14 @@ impl MediaSockets {
     /// stamp. True at that bound: there may be more.
     pub fn receive(&mut self, mut sink: impl FnMut(Tuple, &[u8], Stamp)) -> bool {
         let (buffers, counters) = (&mut self.buffers, &mut self.counters);
-        let mut more = false;
-        for socket in &self.sockets {
-            more |= socket.receive(Protocol::Udp, buffers, counters, &mut sink);
-        }
+        let more = receive_shared(&self.sockets, buffers, counters, &mut sink);
         more | self.own.receive(buffers, counters, &mut sink)
     }
 
-    /// Takes feedback that has arrived, up to a bound, and gives each datagram to `sink`.
-    pub fn receive_feedback(&mut self, mut sink: impl FnMut(Tuple, &[u8])) {
+    /// Takes feedback that has arrived, in the same way.
+    pub fn receive_feedback(&mut self, mut sink: impl FnMut(Tuple, &[u8], Stamp)) -> bool {
         let (buffers, counters) = (&mut self.buffers, &mut self.counters);
-        let mut sink = |tuple, datagram: &[u8], _| sink(tuple, datagram);
-        for socket in &self.feedback {
-            socket.receive(Protocol::Udp, buffers, counters, &mut sink);
-        }
+        receive_shared(&self.feedback, buffers, counters, &mut sink)
     }
 
     /// Hands datagrams to the kernel, many in one call; and writes what is for
@@ -314,6 +308,17 @@ impl MediaSockets {
         }
         self.tcp.flush(now);
     }
+}
+
+/// Receives from sockets on the shared port; see [`MediaSocket::receive`].
+fn receive_shared(
+    sockets: &[MediaSocket],
+    buffers: &mut Buffers,
+    counters: &mut NetCounters,
+    sink: &mut impl FnMut(Tuple, &[u8], Stamp),
+) -> bool {
+    let receive = |socket: &MediaSocket| socket.receive(Protocol::Udp, buffers, counters, sink);
+    sockets.iter().map(receive).fold(false, |more, it| more | it)
 }
 
 /// How many datagrams from the front are for the socket that the first of them is for.

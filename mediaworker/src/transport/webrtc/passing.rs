@@ -245,7 +245,7 @@ impl WebRtcTransport {
     ) -> bool {
         for feedback in &heard.feedback {
             let sent = || self.traffic.sent(|meter| meter.recent_bitrate(now));
-            out.bandwidth_changed |= self.bandwidth.handle_feedback(now, feedback, sent);
+            out.bandwidth_changed |= self.bandwidth.handle_feedback(came, feedback, sent);
         }
         if let Some(bitrate) = heard.bitrate {
             out.bandwidth_changed |= self.bandwidth.handle_remb(bitrate);
