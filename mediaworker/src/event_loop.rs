@@ -175,16 +175,17 @@ impl Worker {
             if ready.jobs {
                 self.work(now, jobs);
             }
-            self.engine.handle_timeouts(now);
             self.flush(now);
             let forwarded = self.engine.counters().rtp_forwarded - before;
             let by_the_clock = self.pace.period().is_some();
             let reads = |at| reads_feedback(at, now, forwarded > 0, by_the_clock);
+            let mut later = now;
             if self.feedback_at.is_some_and(reads) {
-                let later = Instant::now();
+                later = Instant::now();
                 self.receive_feedback(later);
-                self.flush(later);
             }
+            self.engine.handle_timeouts(later);
+            self.flush(later);
             self.sweep(now);
             let took = now.elapsed();
             self.ticks.note(took, waited, forwarded);

@@ -33,6 +33,10 @@ struct Slot {
 #[derive(Debug, Default)]
 pub(crate) struct Arrivals {
     slots: VecDeque<Slot>,
+    /// Slots at the front that have ended [`WINDOW`] or longer before the newest, and octets of
+    /// the others.
+    before: usize,
+    lately: u64,
 }
 
 /// What arrived after the one time and up to the other.
@@ -58,17 +62,18 @@ impl Arrivals {
     pub fn add(&mut self, arrival: i64, way: i64, octets: u64) {
         if let Some(last) = self.slots.back_mut() {
             if arrival < last.last.saturating_sub(JUMP) {
-                self.slots.clear();
+                *self = Self::default();
             } else if arrival <= last.last || arrival.saturating_sub(last.first) < SLOT {
                 last.octets += octets;
                 last.last = last.last.max(arrival);
                 last.way = last.way.min(way);
+                self.count(octets);
                 return;
             }
         }
         let old = |slot: &Slot| arrival.saturating_sub(slot.last) > KEPT_FOR;
         while self.slots.len() >= MOST_SLOTS || self.slots.front().is_some_and(old) {
-            self.slots.pop_front();
+            self.forget_one();
         }
         self.slots.push_back(Slot {
             first: arrival,
@@ -76,27 +81,39 @@ impl Arrivals {
             octets,
             way,
         });
+        self.count(octets);
     }
 
     /// Of octets of which it is not known when they arrived, only that they did.
     pub fn add_untold(&mut self, octets: u64) {
         if let Some(last) = self.slots.back_mut() {
             last.octets += octets;
+            self.count(octets);
         }
     }
 
-    /// The newest arrivals, of that much time or a little more.
-    fn span(&self, time: i64) -> Option<Span> {
-        let to = self.slots.back()?.last;
-        let mut octets = 0;
-        for slot in self.slots.iter().rev() {
-            if to.saturating_sub(slot.last) >= time {
-                let from = slot.last;
-                return Some(Span { from, to, octets });
-            }
-            octets += slot.octets;
+    /// Octets were added to the newest slot.
+    fn count(&mut self, octets: u64) {
+        self.lately += octets;
+        let Some(newest) = self.slots.back().map(|slot| slot.last) else {
+            return;
+        };
+        while let Some(slot) = self.slots.get(self.before)
+            && newest.saturating_sub(slot.last) >= WINDOW
+        {
+            self.lately -= slot.octets;
+            self.before += 1;
         }
-        None
+    }
+
+    fn forget_one(&mut self) {
+        let Some(slot) = self.slots.pop_front() else {
+            return;
+        };
+        match self.before.checked_sub(1) {
+            Some(before) => self.before = before,
+            None => self.lately -= slot.octets,
+        }
     }
 
     /// The newest arrivals that have all waited in a queue, because their way was as
@@ -119,13 +136,14 @@ impl Arrivals {
 
     /// What arrives, bits per second. `None`: too little is known.
     pub fn bitrate(&self) -> Option<u64> {
-        if let Some(span) = self.span(WINDOW) {
-            return Some(span.bitrate());
+        let to = self.slots.back()?.last;
+        if let Some(before) = self.before.checked_sub(1) {
+            let time = to.saturating_sub(self.slots.get(before)?.last);
+            return Some(bitrate(self.lately, time));
         }
-        let (first, to) = (self.slots.front()?, self.slots.back()?.last);
+        let first = self.slots.front()?;
         let time = to.saturating_sub(first.last);
-        let octets = self.slots.iter().skip(1).map(|slot| slot.octets).sum();
-        (time >= LEAST_WINDOW).then(|| bitrate(octets, time))
+        (time >= LEAST_WINDOW).then(|| bitrate(self.lately - first.octets, time))
     }
 }
 
@@ -190,13 +208,44 @@ mod tests {
                 assert!((1_800_000..2_200_000).contains(&bitrate), "{bitrate}");
             }
         }
-        let span = arrivals.span(200_000).unwrap();
-        assert!((200_000..=210_000).contains(&(span.to - span.from)));
-        assert_eq!(span.bitrate(), 2_000_000);
+        assert_eq!(arrivals.bitrate(), Some(2_000_000));
         arrivals.add_untold(12_500);
         assert!(arrivals.bitrate() > Some(2_150_000));
         arrivals.add(-5_000_000, 0, 1);
         assert_eq!(arrivals.bitrate(), None, "another clock");
+    }
+
+    #[test]
+    fn what_came_lately_is_what_the_newest_slots_hold() {
+        for seed in 0..50u64 {
+            let mut state = seed;
+            let mut random = |below: u64| {
+                state = state
+                    .wrapping_mul(6_364_136_223_846_793_005)
+                    .wrapping_add(1);
+                (state >> 33) % below
+            };
+            let (mut arrivals, mut at) = (Arrivals::default(), 0);
+            for _ in 0..2_000 {
+                match random(200) {
+                    0 => at += 700_000,
+                    1 => at -= 3_000_000,
+                    2..10 => at -= 8_000,
+                    _ => at += random(12_000) as i64,
+                }
+                match random(20) {
+                    0 => arrivals.add_untold(random(1_000)),
+                    _ => arrivals.add(at, 0, random(1_500)),
+                }
+                let Some(newest) = arrivals.slots.back().map(|slot| slot.last) else {
+                    continue;
+                };
+                let is_late = |slot: &&Slot| newest - slot.last < WINDOW;
+                let late = arrivals.slots.iter().filter(is_late);
+                assert_eq!(arrivals.lately, late.clone().map(|it| it.octets).sum());
+                assert_eq!(arrivals.before + late.count(), arrivals.slots.len());
+            }
+        }
     }
 
     #[test]

@@ -43,18 +43,21 @@ impl Loss {
     /// Takes in what one message says. `lost` is negative where packets arrived after
     /// all.
     pub fn note(&mut self, at: i64, arrived: i64, lost: i64) {
-        while let Some(first) = self.reports.front()
-            && at.saturating_sub(first.at) >= WINDOW
-        {
-            self.reports.pop_front();
-        }
+        // Whether others are old is looked at where they are counted.
+        let old = |first: &Report| at.saturating_sub(first.at) >= WINDOW;
         let is_full = self.reports.len() >= MOST_REPORTS;
-        match self.reports.back_mut().filter(|_| is_full) {
+        let has_room = !is_full || self.reports.front().is_some_and(old);
+        match self.reports.back_mut().filter(|_| !has_room) {
             Some(last) => {
                 last.arrived += arrived;
                 last.lost += lost;
             }
-            None => self.reports.push_back(Report { at, arrived, lost }),
+            None => {
+                if is_full {
+                    self.reports.pop_front();
+                }
+                self.reports.push_back(Report { at, arrived, lost });
+            }
         }
     }
 

@@ -1,9 +1,13 @@
 //! When transports and routers want to be called.
 
 use std::collections::BTreeSet;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::{RouterKey, TransportKey};
+
+/// How long a look at all that a router sends waits for packets: once those have left, the caches
+/// have what it looks at, and nobody wakes up for it.
+const WAITS_FOR_PACKETS: Duration = Duration::from_millis(25);
 
 /// Who wants to be called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -18,6 +22,16 @@ pub enum Timer {
     Share(RouterKey),
     /// Datagrams that a throttle holds back.
     Throttle(TransportKey),
+}
+
+impl Timer {
+    /// How long it may wait once it is due.
+    fn waits(self) -> Duration {
+        match self {
+            Self::Review(_) | Self::Share(_) => WAITS_FOR_PACKETS,
+            Self::Transport(_) | Self::Router(_) | Self::Throttle(_) => Duration::ZERO,
+        }
+    }
 }
 
 /// One time for each that has one; the earliest is found without a search.
@@ -41,9 +55,17 @@ impl Timers {
         }
     }
 
-    /// The earliest time.
+    /// When one of them cannot wait any longer.
     pub fn next(&self) -> Option<Instant> {
-        self.queue.first().map(|(at, _)| *at)
+        let mut next: Option<Instant> = None;
+        for (at, timer) in &self.queue {
+            if next.is_some_and(|next| next <= *at) {
+                break;
+            }
+            let latest = *at + timer.waits();
+            next = Some(next.map_or(latest, |next| next.min(latest)));
+        }
+        next
     }
 
     /// Takes out one timer that is due; its owner has to forget the time.
@@ -77,5 +99,28 @@ mod tests {
         timers.set(timer, &mut held, Some(now));
         assert_eq!(timers.pop_due(now), Some(timer));
         assert_eq!(timers.next(), None);
+    }
+
+    #[test]
+    fn what_waits_for_packets_wakes_nobody_up_until_it_is_late() {
+        let now = Instant::now();
+        let ms = |ms| now + Duration::from_millis(ms);
+        let (router, transport) = (RouterKey::null(), TransportKey::null());
+        let mut timers = Timers::default();
+        let mut held = [None; 3];
+        timers.set(Timer::Share(router), &mut held[0], Some(ms(10)));
+        assert_eq!(timers.next(), Some(ms(10) + WAITS_FOR_PACKETS));
+        assert_eq!(timers.pop_due(ms(9)), None);
+        for (at, expected) in [(11, 11), (34, 34), (36, 35)] {
+            let timer = Timer::Transport(transport);
+            timers.set(timer, &mut held[1], Some(ms(at)));
+            assert_eq!(timers.next(), Some(ms(expected)), "{at}");
+        }
+        timers.set(Timer::Review(router), &mut held[2], Some(ms(5)));
+        assert_eq!(timers.next(), Some(ms(5) + WAITS_FOR_PACKETS));
+        // With packets they have their turn in time.
+        assert_eq!(timers.pop_due(ms(10)), Some(Timer::Review(router)));
+        assert_eq!(timers.pop_due(ms(10)), Some(Timer::Share(router)));
+        assert_eq!(timers.next(), Some(ms(36)));
     }
 }
