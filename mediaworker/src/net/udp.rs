@@ -318,7 +318,10 @@ fn receive_shared(
     sink: &mut impl FnMut(Tuple, &[u8], Stamp),
 ) -> bool {
     let receive = |socket: &MediaSocket| socket.receive(Protocol::Udp, buffers, counters, sink);
-    sockets.iter().map(receive).fold(false, |more, it| more | it)
+    sockets
+        .iter()
+        .map(receive)
+        .fold(false, |more, it| more | it)
 }
 
 /// How many datagrams from the front are for the socket that the first of them is for.

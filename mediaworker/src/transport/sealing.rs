@@ -12,8 +12,6 @@ use aws_lc_rs::hmac;
 use aws_lc_rs::iv::FixedLength;
 use str0m::crypto::dtls::SrtpProfile;
 
-/// Longest authentication tag, octets.
-pub const MAX_TAG: usize = 16;
 const GCM_SALT: usize = 12;
 const COUNTER_SALT: usize = 14;
 /// Octets of an HMAC that AES_CM_128_HMAC_SHA1_80 sends.
@@ -32,6 +30,17 @@ const LABEL_SALT: u8 = 2;
 const LABEL_RTCP: u8 = 3;
 /// Where the label is in the input of the derivation.
 const LABEL_AT: usize = 7;
+
+/// An RTP packet before it is protected.
+#[derive(Debug, Clone, Copy)]
+pub struct Clear<'a> {
+    /// Its header with the extensions, which stay in the clear.
+    pub header: &'a [u8],
+    /// What follows it.
+    pub payload: &'a [u8],
+    /// What follows that: padding.
+    pub end: &'a [u8],
+}
 
 /// What DTLS has exported (RFC 5764 §4.2).
 #[derive(Clone)]
@@ -107,17 +116,22 @@ impl Sealer {
         })
     }
 
-    /// Encrypts what follows the header, `header` octets, and appends the tag. `index`:
-    /// roll-over counter and sequence number, used for this SSRC once. False: the packet
-    /// must not be sent.
-    pub fn seal_rtp(&self, packet: &mut Vec<u8>, header: usize, ssrc: u32, index: u64) -> bool {
-        let roll_over = ((index >> 16) & 0xFFFF_FFFF).to_be_bytes();
-        let trailer = roll_over.get(4..).unwrap_or_default();
+    /// Makes an encrypted packet with its tag, in the place of whatever `packet` holds.
+    /// `index`: roll-over counter and sequence number, used for this SSRC once. False: it must
+    /// not be sent.
+    pub fn seal_rtp(&self, packet: &mut Vec<u8>, clear: &Clear<'_>, ssrc: u32, index: u64) -> bool {
         match &self.rtp {
             Cipher::Gcm { key, salt } => {
-                seal_gcm(key, gcm_nonce(salt, ssrc, index), packet, header, None)
+                seal_gcm(key, gcm_nonce(salt, ssrc, index), packet, clear).is_some()
             }
             Cipher::Counter(counter) => {
+                packet.clear();
+                for part in [clear.header, clear.payload, clear.end] {
+                    packet.extend_from_slice(part);
+                }
+                let roll_over = ((index >> 16) & 0xFFFF_FFFF).to_be_bytes();
+                let trailer = roll_over.get(4..).unwrap_or_default();
+                let header = clear.header.len();
                 counter.encrypt(ssrc, index, packet, header) && counter.sign(packet, trailer)
             }
         }
@@ -139,7 +153,7 @@ impl Sealer {
         match &self.rtcp {
             Cipher::Gcm { key, salt } => {
                 let nonce = gcm_nonce(salt, ssrc, index.into());
-                let sealed = seal_gcm(key, nonce, packet, RTCP_CLEAR, Some(mark));
+                let sealed = seal_rtcp_gcm(key, nonce, packet, mark);
                 packet.extend_from_slice(&mark);
                 sealed
             }
@@ -209,26 +223,38 @@ fn gcm_nonce(salt: &[u8; GCM_SALT], ssrc: u32, index: u64) -> Nonce {
     Nonce::assume_unique_for_key(bytes)
 }
 
-/// Encrypts what follows the first `clear` octets and appends the tag, which covers all
-/// and `more`.
+/// Encrypts what follows the header while it is copied: what all receivers share stays as it is.
+/// `None`: it failed.
 fn seal_gcm(
     key: &LessSafeKey,
     nonce: Nonce,
     packet: &mut Vec<u8>,
-    clear: usize,
-    more: Option<[u8; 4]>,
-) -> bool {
-    let Some((header, body)) = packet.split_at_mut_checked(clear) else {
+    clear: &Clear<'_>,
+) -> Option<()> {
+    let Clear {
+        header,
+        payload,
+        end,
+    } = *clear;
+    // What it holds is written over, so of a packet as long as the last one nothing is cleared.
+    let len = header.len() + payload.len() + end.len() + key.algorithm().tag_len();
+    packet.reserve_exact(len.saturating_sub(packet.len()));
+    packet.resize(len, 0);
+    let (place, rest) = packet.split_at_mut_checked(header.len())?;
+    let (encrypted, rest) = rest.split_at_mut_checked(payload.len())?;
+    place.copy_from_slice(header);
+    let aad = Aad::from(header);
+    key.seal_out_of_place_scatter(nonce, aad, payload, encrypted, end, rest)
+        .ok()
+}
+
+/// Encrypts what follows the clear part and appends the tag, which covers `mark` as well.
+fn seal_rtcp_gcm(key: &LessSafeKey, nonce: Nonce, packet: &mut Vec<u8>, mark: [u8; 4]) -> bool {
+    let Some((head, body)) = packet.split_at_mut_checked(RTCP_CLEAR) else {
         return false;
     };
-    let sealed = match more {
-        None => key.seal_in_place_separate_tag(nonce, Aad::from(&*header), body),
-        Some(more) => {
-            let aad = [&*header, &more].concat();
-            key.seal_in_place_separate_tag(nonce, Aad::from(aad), body)
-        }
-    };
-    sealed
+    let aad = Aad::from([&*head, &mark].concat());
+    key.seal_in_place_separate_tag(nonce, aad, body)
         .map(|tag| packet.extend_from_slice(tag.as_ref()))
         .is_ok()
 }
@@ -337,8 +363,14 @@ mod tests {
             for client in [true, false] {
                 let material = material(profile, len, client);
                 let sealer = Sealer::new(&material).unwrap();
-                let mut packet = [&header[..], b"a payload of some length"].concat();
-                assert!(sealer.seal_rtp(&mut packet, 12, ssrc, index));
+                // Whatever was there before, longer or shorter.
+                let mut packet = vec![0xAA; if client { 100 } else { 20 }];
+                let clear = Clear {
+                    header: &header,
+                    payload: b"a payload of some len",
+                    end: b"gth",
+                };
+                assert!(sealer.seal_rtp(&mut packet, &clear, ssrc, index));
                 let body = &packet[12..];
                 let mut plain = vec![0; body.len() + 16];
                 match profile {
@@ -376,7 +408,7 @@ mod tests {
         for (profile, len) in profiles() {
             let mut sealer = Sealer::new(&material(profile, len, false)).unwrap();
             let plain: Vec<u8> = (0..40).collect();
-            let tag = if len == 60 { HMAC_TAG } else { MAX_TAG };
+            let tag = if len == 60 { HMAC_TAG } else { 16 };
             for index in 0..3u32 {
                 let mut packet = plain.clone();
                 assert!(sealer.seal_rtcp(&mut packet));

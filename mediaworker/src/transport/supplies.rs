@@ -5,6 +5,7 @@
 use std::time::Instant;
 
 use super::rtcp;
+use super::send::packet::Room;
 
 /// Buffers that are kept: more than leave at a time, as a rule. And the longest, octets: a
 /// packet is hardly longer.
@@ -14,20 +15,22 @@ const LONGEST: usize = 2_048;
 /// The buffers and the time.
 #[derive(Debug, Default)]
 pub struct Supplies {
+    /// For what is written of a packet before it is protected.
+    pub(super) room: Room,
     buffers: Vec<Vec<u8>>,
     time: Option<(Instant, [u8; 3])>,
 }
 
 impl Supplies {
-    /// An empty buffer. The one that was used last is the one that caches still have.
+    /// A buffer, with whatever it held. The one that was used last is the one that caches still
+    /// have.
     pub fn take(&mut self) -> Vec<u8> {
         self.buffers.pop().unwrap_or_default()
     }
 
     /// Takes a buffer whose content is of no use any more.
-    pub fn put(&mut self, mut buffer: Vec<u8>) {
+    pub fn put(&mut self, buffer: Vec<u8>) {
         if self.buffers.len() < KEPT && buffer.capacity() <= LONGEST {
-            buffer.clear();
             self.buffers.push(buffer);
         }
     }
@@ -61,12 +64,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn buffers_come_back_empty_and_neither_too_many_nor_too_long() {
+    fn buffers_come_back_and_neither_too_many_nor_too_long() {
         let mut supplies = Supplies::default();
         assert_eq!(supplies.take().capacity(), 0);
         supplies.put(vec![1; 1_200]);
-        let again = supplies.take();
-        assert!(again.is_empty() && again.capacity() >= 1_200);
+        assert!(supplies.take().capacity() >= 1_200);
         supplies.put(Vec::with_capacity(LONGEST + 1));
         for _ in 0..2 * KEPT {
             supplies.put(vec![1; 100]);

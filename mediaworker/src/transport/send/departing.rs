@@ -179,8 +179,8 @@ impl Sending {
         };
         let mut packet = supplies.take();
         let ids = &self.media.ids;
-        let len = packet::write(&mut packet, &header, ids, stream.written, content);
-        if !sealer.seal_rtp(&mut packet, len, ssrc, index) {
+        let clear = packet::write(&mut supplies.room, &header, ids, stream.written, content);
+        if !sealer.seal_rtp(&mut packet, &clear, ssrc, index) {
             return None;
         }
         if probe {
@@ -257,8 +257,9 @@ impl Sending {
         let content = Content::Padding(octets.min(MAX_PADDING));
         let ids = &self.media.ids;
         let mut packet = supplies.take();
-        let len = packet::write(&mut packet, &header, ids, Written::default(), content);
-        let sealed = sealer.seal_rtp(&mut packet, len, header.ssrc, index);
+        let room = &mut supplies.room;
+        let clear = packet::write(room, &header, ids, Written::default(), content);
+        let sealed = sealer.seal_rtp(&mut packet, &clear, header.ssrc, index);
         sealed.then_some(Departed {
             packet,
             kind: Departure::Probe,

@@ -1,5 +1,5 @@
-//! RTP packets to a client (RFC 3550 §5.1), written whole: header, header extensions
-//! (RFC 8285) and payload.
+//! RTP packets to a client (RFC 3550 §5.1): header, header extensions (RFC 8285) and payload,
+//! which is written only where it is not the producer's.
 
 use std::rc::Rc;
 
@@ -7,13 +7,13 @@ use router::Payload;
 
 use crate::transport::extensions::{Ids, Written};
 use crate::transport::packet::{Extensions, MediaPacket};
-use crate::transport::sealing::MAX_TAG;
+use crate::transport::sealing::Clear;
 
 /// Highest id, and most octets, of an extension in the one-byte form.
 const MAX_ONE_BYTE_ID: u8 = 14;
 const MAX_ONE_BYTE_LEN: usize = 16;
-/// Octets of a header with the extensions of most packets.
-const USUAL_HEADER: usize = 48;
+/// What padding of one octet is.
+const ONE: &[u8] = &[1];
 
 /// What a consumer's packet has of a producer's, which all consumers share.
 #[derive(Debug, Clone)]
@@ -32,6 +32,18 @@ impl Source {
         match self.what {
             Payload::Empty => 0,
             Payload::Same | Payload::Patched(_) => self.packet.payload.len(),
+        }
+    }
+
+    /// Its payload, which is written to `body` where it is not the producer's.
+    fn payload<'a>(&'a self, body: &'a mut Vec<u8>) -> &'a [u8] {
+        match &self.what {
+            Payload::Empty => &[],
+            Payload::Same => &self.packet.payload,
+            Payload::Patched(_) => {
+                self.write(body);
+                body
+            }
         }
     }
 
@@ -87,22 +99,33 @@ pub enum Content<'a> {
     Padding(u8),
 }
 
-/// Writes a packet into an empty buffer, with room for its tag; answers the length of its
-/// header. `written`: which extensions it has of its source.
-pub fn write(
-    to: &mut Vec<u8>,
+impl<'a> Content<'a> {
+    fn source(self) -> Option<&'a Source> {
+        match self {
+            Self::Media(source) | Self::Longer(source) | Self::Again(_, source) => Some(source),
+            Self::Padding(_) => None,
+        }
+    }
+}
+
+/// Room for what is written of a packet; used again for the next.
+#[derive(Debug, Default)]
+pub struct Room {
+    header: Vec<u8>,
+    body: Vec<u8>,
+}
+
+/// Writes a packet. `written`: which extensions it has of its source.
+pub fn write<'a>(
+    room: &'a mut Room,
     header: &Header<'_>,
     ids: &Ids,
     written: Written,
-    content: Content<'_>,
-) -> usize {
-    let (source, len) = match content {
-        Content::Media(source) => (Some(source), source.len()),
-        Content::Longer(source) => (Some(source), source.len() + 1),
-        Content::Again(_, source) => (Some(source), 2 + source.len()),
-        Content::Padding(len) => (None, len.into()),
-    };
-    to.reserve_exact(USUAL_HEADER + len + MAX_TAG);
+    content: Content<'a>,
+) -> Clear<'a> {
+    let Room { header: to, body } = room;
+    to.clear();
+    body.clear();
     let padding = matches!(content, Content::Longer(_) | Content::Padding(_));
     let mark = (u8::from(header.marker) << 7) | (header.payload_type & 0x7f);
     let [s0, s1] = low(header.sequence).to_be_bytes();
@@ -110,26 +133,28 @@ pub fn write(
     let [i0, i1, i2, i3] = header.ssrc.to_be_bytes();
     let first = 0x80 | (u8::from(padding) << 5);
     to.extend_from_slice(&[first, mark, s0, s1, t0, t1, t2, t3, i0, i1, i2, i3]);
-    write_extensions(to, header, ids, written, source);
-    let header_len = to.len();
-    match content {
-        Content::Media(source) => source.write(to),
-        Content::Longer(source) => {
-            source.write(to);
-            to.push(1);
-        }
+    write_extensions(to, header, ids, written, content.source());
+    let (payload, end): (&[u8], _) = match content {
+        Content::Media(source) => (source.payload(body), &[][..]),
+        Content::Longer(source) => (source.payload(body), ONE),
         Content::Again(sequence, source) => {
-            to.extend_from_slice(&low(sequence).to_be_bytes());
-            source.write(to);
+            body.extend_from_slice(&low(sequence).to_be_bytes());
+            source.write(body);
+            (body, &[])
         }
         Content::Padding(len) => {
-            to.resize(header_len + usize::from(len.max(1)), 0);
-            if let Some(last) = to.last_mut() {
+            body.resize(usize::from(len.max(1)), 0);
+            if let Some(last) = body.last_mut() {
                 *last = len.max(1);
             }
+            (body, &[])
         }
+    };
+    Clear {
+        header: to,
+        payload,
+        end,
     }
-    header_len
 }
 
 /// The sequence number in a header.
@@ -325,9 +350,10 @@ mod tests {
         written: Written,
         content: Content<'_>,
     ) -> (Vec<u8>, usize) {
-        let mut packet = Vec::new();
-        let len = write(&mut packet, header, ids, written, content);
-        (packet, len)
+        let mut room = Room::default();
+        let clear = write(&mut room, header, ids, written, content);
+        let packet = [clear.header, clear.payload, clear.end].concat();
+        (packet, clear.header.len())
     }
 
     fn all() -> Written {
