@@ -583,6 +583,17 @@ mod tests {
         send(1);
         worker.wait();
         assert_eq!(read(&mut worker), 1);
+        // What is left of much is read at once.
+        assert!(worker.feedback_at.is_none());
+        send(150);
+        worker.wait();
+        let first = read(&mut worker);
+        let begun = Instant::now();
+        assert!(worker.feedback_at.is_some_and(|at| at <= begun));
+        worker.wait();
+        assert!(begun.elapsed() < MAX_SLEEP / 2);
+        assert_eq!(first + read(&mut worker), 150);
+        assert_eq!(read(&mut worker), 0);
         // By the clock too, however little comes.
         assert!(worker.feedback_at.is_none());
         look_often(&mut worker, true);

@@ -121,6 +121,10 @@ impl Link {
     }
 }
 
+/// How long the worker leaves feedback unread at most, and what that begins with.
+const FEEDBACK_WAITS: Duration = Duration::from_millis(25);
+const FEEDBACK: &[u8; 2] = &[0x8f, 205];
+
 /// What a look finds, and when it came.
 type Found = (Instant, Datagram);
 
@@ -148,6 +152,9 @@ pub struct Network {
     /// What has come since the last look, and when that was.
     found: Vec<Found>,
     looked: Instant,
+    /// The same of feedback of receivers.
+    feedback: Vec<Found>,
+    read_feedback: Instant,
     /// What the engine has told of connections.
     pub notes: Vec<ConnectionNote>,
     under_way: BTreeMap<(Instant, u64), (To, Vec<u8>)>,
@@ -177,6 +184,8 @@ impl Network {
             measured: false,
             over_tcp: false,
             looks_every: Duration::ZERO,
+            feedback: Vec::new(),
+            read_feedback: now,
             found: Vec::new(),
             looked: now,
             notes: Vec::new(),
@@ -322,7 +331,11 @@ impl Network {
                         local: server_address().ip(),
                         protocol: over,
                     };
-                    self.found.push((came, (tuple, datagram)));
+                    let found = match datagram.first_chunk() {
+                        Some(FEEDBACK) => &mut self.feedback,
+                        _ => &mut self.found,
+                    };
+                    found.push((came, (tuple, datagram)));
                 }
                 To::Peer(client) => {
                     let client = &mut self.clients[client];
@@ -333,12 +346,16 @@ impl Network {
         }
         let mut datagrams = Vec::new();
         let tick = if self.measured { measured_tick } else { tick };
-        let found = match now.saturating_duration_since(self.looked) >= self.looks_every {
+        let mut found = match now.saturating_duration_since(self.looked) >= self.looks_every {
             true => std::mem::take(&mut self.found),
             false => Vec::new(),
         };
         if !found.is_empty() {
             self.looked = now;
+        }
+        if now.saturating_duration_since(self.read_feedback) >= FEEDBACK_WAITS {
+            self.read_feedback = now;
+            found.append(&mut self.feedback);
         }
         tick(&mut self.engine, now, &found, &mut datagrams);
         for (tuple, datagram) in datagrams {
@@ -447,6 +464,7 @@ fn pass(
     for (came, (tuple, datagram)) in found {
         engine.receive_late(now, *came, *tuple, datagram);
     }
+    engine.flush(now, &mut leave);
     engine.handle_timeouts(now);
     engine.flush(now, &mut leave);
     engine.send_off(leave);

@@ -101,18 +101,24 @@ fn rates_fall_to_zero_when_nothing_comes_any_more() {
     assert_eq!(transport(&network, "recv").rtp_sent.unwrap().bitrate, 0);
 }
 
-/// That the engine looks at its sockets by the clock is no jitter of the network.
+/// That the engine looks at its sockets by the clock is no jitter of the network, and makes no
+/// way longer.
 #[test]
 fn what_waits_to_be_looked_at_came_when_it_came() {
-    let jitter = |looks_every: Duration| {
+    let told = |looks_every: Duration| {
         let (mut network, mut audio, mut video) = call(1);
         network.looks_every = looks_every;
         run(&mut network, &mut [&mut audio, &mut video], 5 * SECOND);
-        ["mic", "cam"].map(|id| producer(&network, id).jitter)
+        let jitter = ["mic", "cam"].map(|id| producer(&network, id).jitter);
+        let round_trip = consumer(&network, "v").0.round_trip_time;
+        (jitter, round_trip.expect("from receiver reports"))
     };
-    let at_once = jitter(Duration::ZERO);
+    let at_once = told(Duration::ZERO);
     for millis in [3, 7] {
-        assert_eq!(jitter(Duration::from_millis(millis)), at_once, "{millis}");
+        let (jitter, round_trip) = told(Duration::from_millis(millis));
+        assert_eq!(jitter, at_once.0, "{millis}");
+        let longer = round_trip - at_once.1;
+        assert!(longer.abs() < 1.0, "{longer} ms at {millis}");
     }
 }
 
