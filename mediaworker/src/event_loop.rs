@@ -176,9 +176,9 @@ impl Worker {
                 self.work(now, jobs);
             }
             self.flush(now);
-            let forwarded = self.engine.counters().rtp_forwarded - before;
+            let has_forwarded = self.engine.counters().rtp_forwarded > before;
             let by_the_clock = self.pace.period().is_some();
-            let reads = |at| reads_feedback(at, now, forwarded > 0, by_the_clock);
+            let reads = |at| reads_feedback(at, now, has_forwarded, by_the_clock);
             let mut later = now;
             if self.feedback_at.is_some_and(reads) {
                 later = Instant::now();
@@ -187,6 +187,7 @@ impl Worker {
             self.engine.handle_timeouts(later);
             self.flush(later);
             self.sweep(now);
+            let forwarded = self.engine.counters().rtp_forwarded - before;
             let took = now.elapsed();
             self.ticks.note(took, waited, forwarded);
             self.pace
@@ -583,7 +584,7 @@ mod tests {
         send(1);
         worker.wait();
         assert_eq!(read(&mut worker), 1);
-        // What is left of much is read at once.
+        // What is left of much is read with the next round.
         assert!(worker.feedback_at.is_none());
         send(150);
         worker.wait();

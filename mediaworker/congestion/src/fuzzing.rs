@@ -128,7 +128,10 @@ pub fn controller(mut input: &[u8]) {
             3 | 4 => {
                 let message = &input[..usize::from(much).min(input.len())];
                 input = &input[message.len()..];
-                if let Some(report) = controller.handle_feedback(now, message) {
+                // It may have waited, and longer than another that came before it.
+                let waited = Duration::from_millis(u64::from(much % 64));
+                let came = now.checked_sub(waited).unwrap_or(now);
+                if let Some(report) = controller.handle_feedback(came, message) {
                     assert!(
                         report.arrived <= 8_192 && report.lost <= 65_536,
                         "{report:?}"

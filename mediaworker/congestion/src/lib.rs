@@ -202,8 +202,9 @@ impl Controller {
         self.delay.queue().map(duration)
     }
 
-    /// Takes in a feedback message: what follows the SSRCs of its header. `None`: it is
-    /// malformed, or about nothing that was sent.
+    /// Takes in a feedback message, which came at that time, maybe before the last packets
+    /// were sent: what follows the SSRCs of its header. `None`: it is malformed, or about
+    /// nothing that was sent.
     pub fn handle_feedback(&mut self, now: Instant, message: &[u8]) -> Option<Report> {
         let feedback = Feedback::read(message)?;
         let base = self.register.extend(feedback.base)?;
@@ -436,7 +437,7 @@ impl Controller {
         self.trend.clear();
         self.probes.cancel();
         self.fresh = self.register.next();
-        self.fresh_since = at;
+        self.fresh_since = at.max(self.register.latest());
     }
 
     /// So much would be sent if it passed, bits per second: it is worth to find out up

@@ -73,10 +73,8 @@ impl Loss {
     }
 
     fn counted(&self, now: i64) -> Option<(f64, i64)> {
-        let fresh = self
-            .reports
-            .iter()
-            .filter(|it| now.saturating_sub(it.at) < WINDOW);
+        let newest = self.reports.iter().rev();
+        let fresh = newest.take_while(|it| now.saturating_sub(it.at) < WINDOW);
         let (arrived, lost) = fresh.fold((0, 0), |sum, it| (sum.0 + it.arrived, sum.1 + it.lost));
         let (lost, all) = (lost.max(0), (arrived + lost).max(0));
         #[expect(clippy::cast_precision_loss, reason = "packets of a second")]
@@ -144,6 +142,22 @@ mod tests {
         assert_eq!(after(20, 9), 1_000_000.0);
         assert_eq!(after(1, 20), 900_000.0);
         assert!(after(20, 50) < 10_000.0);
+    }
+
+    #[test]
+    fn a_hasty_receiver_is_counted_whole() {
+        let mut loss = Loss::default();
+        for index in 0..400 {
+            loss.note(index * 5_000, 9, 1);
+            assert!(loss.reports.len() <= MOST_REPORTS);
+            assert_eq!(loss.share(index * 5_000), Some(0.1), "{index}");
+        }
+        // Of those that did not fit, the last one that did has the time.
+        assert!(
+            loss.counted(400 * 5_000)
+                .is_some_and(|(_, all)| all >= 1_000)
+        );
+        assert_eq!(loss.share(400 * 5_000 + 2 * WINDOW), None);
     }
 
     #[test]

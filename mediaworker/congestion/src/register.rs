@@ -77,6 +77,11 @@ impl Register {
         self.next
     }
 
+    /// When the newest packet was sent, microseconds.
+    pub fn latest(&self) -> i64 {
+        self.latest
+    }
+
     /// The number of the oldest packet that is remembered.
     pub fn oldest(&self) -> u64 {
         self.oldest

@@ -107,9 +107,9 @@ impl Engine {
         if let Some(entry) = self.routers.get_mut(router) {
             let earliest = entry.shared.map_or(now, |at| at + LEAST_INTERVAL);
             let next = Some(earliest.max(now));
-            if entry.share.is_none_or(|at| Some(at) > next) {
+            if entry.share_soon.is_none_or(|at| Some(at) > next) {
                 self.timers
-                    .set(Timer::Share(router), &mut entry.share, next);
+                    .set(Timer::ShareSoon(router), &mut entry.share_soon, next);
             }
         }
     }
@@ -127,7 +127,10 @@ impl Engine {
         let Some(room) = self.routers.get_mut(router) else {
             return;
         };
-        room.share = None;
+        // One of them has brought us here.
+        self.timers.set(Timer::Share(router), &mut room.share, None);
+        self.timers
+            .set(Timer::ShareSoon(router), &mut room.share_soon, None);
         room.shared = Some(now);
         let mut scratch = std::mem::take(&mut self.scratch);
         let Scratch { consumers, costs } = &mut scratch;

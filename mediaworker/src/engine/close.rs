@@ -39,6 +39,8 @@ impl Engine {
             self.timers.set(Timer::Router(key), &mut entry.timer, None);
             self.timers.set(Timer::Review(key), &mut entry.review, None);
             self.timers.set(Timer::Share(key), &mut entry.share, None);
+            self.timers
+                .set(Timer::ShareSoon(key), &mut entry.share_soon, None);
             self.router_ids.remove(&entry.id);
         }
         Ok(())

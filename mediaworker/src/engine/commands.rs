@@ -59,6 +59,7 @@ impl Engine {
             timer: None,
             review: None,
             share: None,
+            share_soon: None,
             shared: None,
         });
         self.router_ids.insert(request.router_id.clone(), key);

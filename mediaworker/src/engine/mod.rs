@@ -1,9 +1,8 @@
 //! The engine: routers, transports and demultiplexing, without sockets or clock.
 //!
 //! Commands and datagrams go in, datagrams and events come out. One tick of the
-//! event loop is: [`Engine::receive`] for each datagram, then
-//! [`Engine::handle_timeouts`] and [`Engine::flush`], then
-//! [`Engine::send_off`]. A packet that is forwarded is only queued on its receiving
+//! event loop is: [`Engine::receive`] for each datagram, then [`Engine::flush`], then
+//! [`Engine::handle_timeouts`] and another flush, then [`Engine::send_off`]. A packet that is forwarded is only queued on its receiving
 //! transports; each of those is advanced once, in `flush`, however many packets it got in
 //! the tick.
 //!
@@ -182,6 +181,8 @@ struct RouterEntry {
     /// Time of the next look at what is available, while there are video
     /// consumers.
     share: Option<Instant>,
+    /// The same, where something is new.
+    share_soon: Option<Instant>,
     /// Time of the last one.
     shared: Option<Instant>,
 }

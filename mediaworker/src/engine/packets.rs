@@ -393,7 +393,7 @@ impl Engine {
                     self.act(key);
                 }
                 Timer::Review(key) => self.review(now, key),
-                Timer::Share(key) => self.share(now, key),
+                Timer::Share(key) | Timer::ShareSoon(key) => self.share(now, key),
                 Timer::Throttle(key) => self.release(now, key),
             }
         }

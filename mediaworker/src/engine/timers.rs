@@ -20,6 +20,8 @@ pub enum Timer {
     Review(RouterKey),
     /// A router whose consumers share what is available.
     Share(RouterKey),
+    /// The same, because something is new.
+    ShareSoon(RouterKey),
     /// Datagrams that a throttle holds back.
     Throttle(TransportKey),
 }
@@ -29,7 +31,9 @@ impl Timer {
     fn waits(self) -> Duration {
         match self {
             Self::Review(_) | Self::Share(_) => WAITS_FOR_PACKETS,
-            Self::Transport(_) | Self::Router(_) | Self::Throttle(_) => Duration::ZERO,
+            Self::Transport(_) | Self::Router(_) | Self::ShareSoon(_) | Self::Throttle(_) => {
+                Duration::ZERO
+            }
         }
     }
 }

@@ -8,7 +8,7 @@ use rtp_types::RtpPacket;
 
 use crate::transport::extensions::{self as uris, Extension, Ids, Written, fields};
 use crate::transport::packet::{Extensions, MediaPacket};
-use crate::transport::send::packet::{self, Content, Header, Room, write};
+use crate::transport::send::packet::{self, Content, Header, Parts, write};
 use crate::transport::srtp::{Opener, Sealer, Suite};
 
 /// Extensions that are written, in the order of their ids.
@@ -156,8 +156,8 @@ pub fn packet(input: &[u8]) {
         2 => Content::Longer(&media),
         _ => Content::Media(&media),
     };
-    let mut room = Room::default();
-    let clear = write(&mut room, &header, &ids, written, content);
+    let mut parts = Parts::default();
+    let clear = write(&mut parts, &header, &ids, written, content);
     let packet = [clear.header, clear.payload, clear.end].concat();
     let header_len = clear.header.len();
     let read = RtpPacket::parse(&packet).unwrap();

@@ -149,8 +149,10 @@ impl World {
 
     /// What the event loop does; looks at what leaves.
     fn tick(&mut self) {
-        self.engine.handle_timeouts(self.now);
         let mut sent = Vec::new();
+        self.engine
+            .flush(self.now, |datagrams| sent.extend_from_slice(datagrams));
+        self.engine.handle_timeouts(self.now);
         self.engine
             .flush(self.now, |datagrams| sent.extend_from_slice(datagrams));
         self.engine

@@ -2,10 +2,9 @@
 //!
 //! A hundred viewers say more than a thousand times a second how packets arrive
 //! (transport-wide congestion control). To wake up for each of these takes longer than to
-//! read them, and each is about some 100 ms, so that a few milliseconds more change nothing.
+//! read them, and each is about some 100 ms, so that some milliseconds more change nothing.
 //! What cannot wait goes on coming into the first socket: STUN, DTLS, RTP, and RTCP that asks
-//! for something or reports what a round trip is measured with. (The estimate measures one with
-//! feedback, too, but the time that clients take to write any is a part of that anyway.)
+//! for something or reports. When feedback came, the kernel's stamps say.
 //!
 //! The kernel tells one from the other by a program of ours (SO_ATTACH_REUSEPORT_CBPF,
 //! Linux 4.6). It sees the header of the first RTCP packet, which SRTCP leaves in the clear

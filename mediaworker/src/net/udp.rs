@@ -25,7 +25,8 @@ const SOCKET_BUFFER: usize = 8 << 20;
 /// Largest thing that one receive can yield: an aggregate of datagrams.
 const RECEIVE_BUFFER: usize = 65_535;
 /// Receive calls for one tick and socket. What is left makes the next tick come
-/// at once; in between, what is due is sent.
+/// at once; in between, what is due is sent. (By the clock, what is left of feedback waits for
+/// the next look.)
 const MAX_RECEIVE_CALLS: usize = 4;
 
 /// When a datagram reached the kernel, as time since 1970 on the clock of the wall; `None` where
@@ -484,18 +485,27 @@ mod tests {
             now.duration_since(SystemTime::UNIX_EPOCH).unwrap()
         };
         let deadline = Instant::now() + Duration::from_secs(5);
+        let (mut is_feedback, media): (_, &[u8]) = (false, &[7]);
         loop {
             // On the loopback it comes while it is sent.
             let before = wall();
-            client.send(&[7]).unwrap();
+            let datagram = if is_feedback { &[0x8f, 205] } else { media };
+            client.send(datagram).unwrap();
             let after = wall();
             let mut came = None;
             while came.is_none() && Instant::now() < deadline {
-                sockets.receive(|_, _, stamp| came = Some(stamp));
+                match is_feedback {
+                    true => sockets.receive_feedback(|_, _, stamp| came = Some(stamp)),
+                    false => sockets.receive(|_, _, stamp| came = Some(stamp)),
+                };
             }
             let came = came.expect("it comes").expect("with a stamp");
             if (before..=after).contains(&came) {
-                break;
+                if is_feedback {
+                    break;
+                }
+                is_feedback = true;
+                continue;
             }
             // The kernel begins with stamps a while after it was asked for them; until then,
             // they say when something was read.

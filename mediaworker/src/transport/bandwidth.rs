@@ -295,8 +295,8 @@ impl Bandwidth {
         }
     }
 
-    /// Takes in transport-cc feedback: what follows its SSRCs. `sent`: the bitrate of
-    /// what left lately. True: another one is available now.
+    /// Takes in transport-cc feedback, which came at that time: what follows its SSRCs.
+    /// `sent`: the bitrate of what left lately. True: another one is available now.
     pub fn handle_feedback(
         &mut self,
         now: Instant,

@@ -42,6 +42,12 @@ pub struct Clear<'a> {
     pub end: &'a [u8],
 }
 
+impl Clear<'_> {
+    fn len(&self) -> usize {
+        self.header.len() + self.payload.len() + self.end.len()
+    }
+}
+
 /// What DTLS has exported (RFC 5764 §4.2).
 #[derive(Clone)]
 pub struct KeyMaterial {
@@ -126,6 +132,7 @@ impl Sealer {
             }
             Cipher::Counter(counter) => {
                 packet.clear();
+                packet.reserve_exact(clear.len() + HMAC_TAG);
                 for part in [clear.header, clear.payload, clear.end] {
                     packet.extend_from_slice(part);
                 }
@@ -237,7 +244,7 @@ fn seal_gcm(
         end,
     } = *clear;
     // What it holds is written over, so of a packet as long as the last one nothing is cleared.
-    let len = header.len() + payload.len() + end.len() + key.algorithm().tag_len();
+    let len = clear.len() + key.algorithm().tag_len();
     packet.reserve_exact(len.saturating_sub(packet.len()));
     packet.resize(len, 0);
     let (place, rest) = packet.split_at_mut_checked(header.len())?;

@@ -5,7 +5,7 @@
 use std::time::Instant;
 
 use super::rtcp;
-use super::send::packet::Room;
+use super::send::packet::Parts;
 
 /// Buffers that are kept: more than leave at a time, as a rule. And the longest, octets: a
 /// packet is hardly longer.
@@ -16,7 +16,7 @@ const LONGEST: usize = 2_048;
 #[derive(Debug, Default)]
 pub struct Supplies {
     /// For what is written of a packet before it is protected.
-    pub(super) room: Room,
+    pub(super) parts: Parts,
     buffers: Vec<Vec<u8>>,
     time: Option<(Instant, [u8; 3])>,
 }

@@ -331,8 +331,8 @@ impl Network {
                         local: server_address().ip(),
                         protocol: over,
                     };
-                    let found = match datagram.first_chunk() {
-                        Some(FEEDBACK) => &mut self.feedback,
+                    let found = match (over, datagram.first_chunk()) {
+                        (Protocol::Udp, Some(FEEDBACK)) => &mut self.feedback,
                         _ => &mut self.found,
                     };
                     found.push((came, (tuple, datagram)));

@@ -179,7 +179,7 @@ impl Sending {
         };
         let mut packet = supplies.take();
         let ids = &self.media.ids;
-        let clear = packet::write(&mut supplies.room, &header, ids, stream.written, content);
+        let clear = packet::write(&mut supplies.parts, &header, ids, stream.written, content);
         if !sealer.seal_rtp(&mut packet, &clear, ssrc, index) {
             return None;
         }
@@ -257,8 +257,8 @@ impl Sending {
         let content = Content::Padding(octets.min(MAX_PADDING));
         let ids = &self.media.ids;
         let mut packet = supplies.take();
-        let room = &mut supplies.room;
-        let clear = packet::write(room, &header, ids, Written::default(), content);
+        let parts = &mut supplies.parts;
+        let clear = packet::write(parts, &header, ids, Written::default(), content);
         let sealed = sealer.seal_rtp(&mut packet, &clear, header.ssrc, index);
         sealed.then_some(Departed {
             packet,

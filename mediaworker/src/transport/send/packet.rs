@@ -108,22 +108,22 @@ impl<'a> Content<'a> {
     }
 }
 
-/// Room for what is written of a packet; used again for the next.
+/// Parts for what is written of a packet; used again for the next.
 #[derive(Debug, Default)]
-pub struct Room {
+pub struct Parts {
     header: Vec<u8>,
     body: Vec<u8>,
 }
 
 /// Writes a packet. `written`: which extensions it has of its source.
 pub fn write<'a>(
-    room: &'a mut Room,
+    parts: &'a mut Parts,
     header: &Header<'_>,
     ids: &Ids,
     written: Written,
     content: Content<'a>,
 ) -> Clear<'a> {
-    let Room { header: to, body } = room;
+    let Parts { header: to, body } = parts;
     to.clear();
     body.clear();
     let padding = matches!(content, Content::Longer(_) | Content::Padding(_));
@@ -350,8 +350,8 @@ mod tests {
         written: Written,
         content: Content<'_>,
     ) -> (Vec<u8>, usize) {
-        let mut room = Room::default();
-        let clear = write(&mut room, header, ids, written, content);
+        let mut parts = Parts::default();
+        let clear = write(&mut parts, header, ids, written, content);
         let packet = [clear.header, clear.payload, clear.end].concat();
         (packet, clear.header.len())
     }
