@@ -2,9 +2,9 @@
 //!
 //! Commands and datagrams go in, datagrams and events come out. One tick of the
 //! event loop is: [`Engine::receive`] for each datagram, then [`Engine::flush`], then
-//! [`Engine::handle_timeouts`] and another flush, then [`Engine::send_off`]. A packet that is forwarded is only queued on its receiving
-//! transports; each of those is advanced once, in `flush`, however many packets it got in
-//! the tick.
+//! [`Engine::handle_timeouts`] and another flush, then [`Engine::send_off`]. A packet that is
+//! forwarded is only queued on its receiving transports; each of those is advanced once, in
+//! `flush`, however many packets it got in the tick.
 //!
 //! Invariants: an id is in its table exactly while its entity lives; every
 //! transport and router has at most one entry in `timers`, at the time that it

@@ -1,10 +1,11 @@
 //! A second socket on a port, for what may wait.
 //!
 //! A hundred viewers say more than a thousand times a second how packets arrive
-//! (transport-wide congestion control). To wake up for each of these takes longer than to
-//! read them, and each is about some 100 ms, so that some milliseconds more change nothing.
-//! What cannot wait goes on coming into the first socket: STUN, DTLS, RTP, and RTCP that asks
-//! for something or reports. When feedback came, the kernel's stamps say.
+//! (transport-wide congestion control), and a hundred times what they have lost in all (receiver
+//! reports). To wake up for each of these takes longer than to read them, and each is about some
+//! 100 ms or a second, so that some milliseconds more change nothing: when they came, the kernel's
+//! stamps say. What cannot wait goes on coming into the first socket: STUN, DTLS, RTP, and RTCP that
+//! asks for something. So does a report with something behind it, which may be that.
 //!
 //! The kernel tells one from the other by a program of ours (SO_ATTACH_REUSEPORT_CBPF,
 //! Linux 4.6). It sees the header of the first RTCP packet, which SRTCP leaves in the clear
@@ -23,7 +24,14 @@ use socket2::SockRef;
 const FIRST_OCTET: u32 = 2 << 6 | 15;
 const EXCEPT_PADDING: u32 = 0xdf;
 /// RTCP packet type of feedback of the transport layer (RFC 4585 §6.1).
-const PACKET_TYPE: u32 = 205;
+const TRANSPORT_FEEDBACK: u32 = 205;
+/// The same of receiver reports (RFC 3550 §6.4.2), and the version in the first octet of any.
+const RECEIVER_REPORT: u32 = 201;
+const VERSION: u32 = 0xc0;
+const VERSION_2: u32 = 0x80;
+/// Octets behind the last packet of a datagram: index and tag of SRTCP, by what protects it
+/// (RFC 7714 §9.1; RFC 3711 §3.4 with 80 bits).
+const TRAILERS: [u32; 2] = [4 + 16, 4 + 10];
 // Which of the two sockets, in the order in which they were bound.
 const FIRST: u32 = 0;
 const SECOND: u32 = 1;
@@ -43,21 +51,38 @@ pub(super) fn split<S>(first: &UdpSocket, bind: impl FnOnce() -> io::Result<S>) 
 }
 
 /// Attaches the program to the sockets of an address, by any of them. What it is to say a
-/// socket for and cannot (a datagram of less than two octets) is for the first.
+/// socket for and cannot (a datagram that is too short) is for the first.
 fn attach(socket: &UdpSocket) -> io::Result<()> {
-    let load_octet = |at| statement(libc::BPF_LD | libc::BPF_B | libc::BPF_ABS, at);
+    let load = |size, at| statement(libc::BPF_LD | size | libc::BPF_ABS, at);
+    let by = |operation, value| statement(libc::BPF_ALU | operation | libc::BPF_K, value);
     let to = |socket| statement(libc::BPF_RET | libc::BPF_K, socket);
-    // Goes on where it is equal, otherwise past so many.
-    let skip_unless = |value, past| sock_filter {
-        jf: past,
+    // Where it is equal, and where it is not, so many are skipped.
+    let skip = |value, equal, other| sock_filter {
+        jt: equal,
+        jf: other,
         ..statement(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, value)
     };
+    let [gcm, counter] = TRAILERS;
     let mut program = [
-        load_octet(0),
-        statement(libc::BPF_ALU | libc::BPF_AND | libc::BPF_K, EXCEPT_PADDING),
-        skip_unless(FIRST_OCTET, 3),
-        load_octet(1),
-        skip_unless(PACKET_TYPE, 1),
+        load(libc::BPF_B, 1),
+        skip(RECEIVER_REPORT, 4, 0),
+        skip(TRANSPORT_FEEDBACK, 0, 15),
+        load(libc::BPF_B, 0),
+        by(libc::BPF_AND, EXCEPT_PADDING),
+        skip(FIRST_OCTET, 11, 12),
+        // A report is alone where nothing but the trailer is behind its length (in words, less
+        // one).
+        load(libc::BPF_B, 0),
+        by(libc::BPF_AND, VERSION),
+        skip(VERSION_2, 0, 9),
+        load(libc::BPF_H, 2),
+        by(libc::BPF_ADD, 1),
+        by(libc::BPF_LSH, 2),
+        statement(libc::BPF_MISC | libc::BPF_TAX, 0),
+        statement(libc::BPF_LD | libc::BPF_W | libc::BPF_LEN, 0),
+        statement(libc::BPF_ALU | libc::BPF_SUB | libc::BPF_X, 0),
+        skip(gcm, 1, 0),
+        skip(counter, 0, 1),
         to(SECOND),
         to(FIRST),
     ];
@@ -102,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn transport_wide_feedback_has_a_socket_of_its_own_and_nothing_else_has() {
+    fn what_may_wait_has_a_socket_of_its_own_and_nothing_else_has() {
         for ip in [
             IpAddr::from([127, 0, 0, 1]),
             IpAddr::from(Ipv6Addr::LOCALHOST),
@@ -111,13 +136,42 @@ mod tests {
             assert_eq!(sockets.feedback_fds().count(), 1, "the kernel can do that");
             let client = UdpSocket::bind((ip, 0)).unwrap();
             client.connect((ip, sockets.port())).unwrap();
-            let feedback: [&[u8]; 3] = [
+            let report = |blocks: u8, more| {
+                let words = 1 + 6 * blocks;
+                let len = 4 * (usize::from(words) + 1) + more;
+                let mut report = vec![0; len];
+                report[..4].copy_from_slice(&[0x80 | blocks, 201, 0, words]);
+                report
+            };
+            // As they are protected; about nothing, or long; with padding.
+            let mut padded = report(2, 20);
+            padded[0] |= 0x20;
+            let alone = [
+                report(1, 20),
+                report(1, 14),
+                report(0, 20),
+                report(31, 14),
+                padded,
+            ];
+            // With something behind them; without protection; cut off; of another version.
+            let mut other_version = report(1, 20);
+            other_version[0] = 0x41;
+            let not_alone = [
+                report(1, 20 + 12),
+                report(1, 14 + 16),
+                report(1, 0),
+                report(1, 19),
+                report(1, 20)[..20].to_vec(),
+                other_version,
+            ];
+            let mut feedback: Vec<&[u8]> = vec![
                 &[0x8f, 205, 0, 3, 1],
                 // With padding, and with nothing behind it.
                 &[0xaf, 205, 0, 3, 2],
                 &[0x8f, 205],
             ];
-            let others: [&[u8]; 12] = [
+            feedback.extend(alone.iter().map(Vec::as_slice));
+            let mut others: Vec<&[u8]> = vec![
                 // NACK and TMMBR; reports; PLI and REMB.
                 &[0x81, 205, 0, 3],
                 &[0x83, 205, 0, 3],
@@ -133,7 +187,9 @@ mod tests {
                 &[22, 254, 253, 0],
                 &[0x8f],
                 &[0x4f, 205],
+                &[0x80, 201],
             ];
+            others.extend(not_alone.iter().map(Vec::as_slice));
             for datagram in feedback.iter().chain(&others) {
                 client.send(datagram).unwrap();
             }
