@@ -66,8 +66,9 @@ impl std::fmt::Debug for KeyMaterial {
     }
 }
 
-/// Protects what is sent to one client.
+/// Protects what is sent to one client. What each packet needs comes first.
 #[derive(Debug)]
+#[repr(C)]
 pub struct Sealer {
     rtp: Cipher,
     rtcp: Cipher,

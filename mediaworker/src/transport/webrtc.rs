@@ -117,15 +117,16 @@ pub struct WebRtcTransport {
     /// SSRC of what we report and ask for.
     ssrc: u32,
     pub(super) resends: ResendBudget,
-    rtc_timeout: Option<Instant>,
     /// TCP connections on which too much waits.
     slow: Vec<ConnectionKey>,
-    pub(super) rtc: Option<Box<Rtc>>,
+    /// Its first two fields are the last that are needed of the first line of the caches.
+    traffic: Traffic,
     sending: Sending,
     ice: IceAgent,
     /// What can be sent to the client.
     pub(super) bandwidth: Bandwidth,
-    traffic: Traffic,
+    rtc_timeout: Option<Instant>,
+    pub(super) rtc: Option<Box<Rtc>>,
     receiving: Receiving,
     /// What opens the client's RTP and RTCP, once the keys are there.
     opener: Option<Opener>,

@@ -34,6 +34,9 @@ pub struct Sent {
 #[derive(Debug, Default)]
 pub struct Resends {
     packets: VecDeque<Sent>,
+    /// The highest sequence number of them: the last packet itself was sent too long ago for the
+    /// caches.
+    newest: Option<u64>,
     /// When some are forgotten next.
     forget_at: Option<Instant>,
 }
@@ -52,8 +55,8 @@ impl Resends {
         if self.packets.len() >= KEPT {
             self.packets.pop_front();
         }
-        let in_order = self.packets.back();
-        if in_order.is_none_or(|last| last.sequence < packet.sequence) {
+        if self.newest.is_none_or(|newest| newest < packet.sequence) {
+            self.newest = Some(packet.sequence);
             self.packets.push_back(packet);
             return;
         }
@@ -82,6 +85,7 @@ impl Resends {
     /// Forgets all of them.
     pub fn clear(&mut self) {
         self.packets.clear();
+        self.newest = None;
     }
 
     fn place(&self, sequence: u64) -> usize {
