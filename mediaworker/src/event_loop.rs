@@ -31,7 +31,7 @@ const MAX_JOBS: usize = 16;
 const TIMER_SLACK: Duration = Duration::from_millis(1);
 /// Feedback waits this long for packets that the thread wakes up for anyway, or for more of it;
 /// where packets wait for the clock, until it has passed after that. A client says each 50 to
-/// 250 ms how packets arrived.
+/// 250 ms how packets arrived, and each second or so what was lost; when that came is known.
 const FEEDBACK_WAITS: Duration = Duration::from_millis(25);
 /// Where this much came at once, there is more before long: it is looked for, not waited
 /// for.

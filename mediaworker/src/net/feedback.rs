@@ -4,13 +4,15 @@
 //! (transport-wide congestion control), and a hundred times what they have lost in all (receiver
 //! reports). To wake up for each of these takes longer than to read them, and each is about some
 //! 100 ms or a second, so that some milliseconds more change nothing: when they came, the kernel's
-//! stamps say. What cannot wait goes on coming into the first socket: STUN, DTLS, RTP, and RTCP that
-//! asks for something. So does a report with something behind it, which may be that.
+//! stamps say. (In what follows, feedback is both.) What cannot wait goes on coming into the first
+//! socket: STUN, DTLS, RTP, and all other RTCP, a report with something behind it among it, which
+//! may ask for something.
 //!
 //! The kernel tells one from the other by a program of ours (SO_ATTACH_REUSEPORT_CBPF,
 //! Linux 4.6). It sees the header of the first RTCP packet, which SRTCP leaves in the clear
 //! (RFC 3711 §3.4), of the first of the datagrams that the kernel has put together (UDP_GRO).
-//! So now and then something else waits with feedback: either socket may get anything.
+//! So now and then something else waits with transport-wide feedback, and reports do not wait that
+//! were put together: either socket may get anything.
 
 use std::io;
 use std::net::UdpSocket;
@@ -30,7 +32,7 @@ const RECEIVER_REPORT: u32 = 201;
 const VERSION: u32 = 0xc0;
 const VERSION_2: u32 = 0x80;
 /// Octets behind the last packet of a datagram: index and tag of SRTCP, by what protects it
-/// (RFC 7714 §9.1; RFC 3711 §3.4 with 80 bits).
+/// (RFC 7714 §9.2; RFC 3711 §3.4 with 80 bits).
 const TRAILERS: [u32; 2] = [4 + 16, 4 + 10];
 // Which of the two sockets, in the order in which they were bound.
 const FIRST: u32 = 0;
@@ -156,12 +158,20 @@ mod tests {
             // With something behind them; without protection; cut off; of another version.
             let mut other_version = report(1, 20);
             other_version[0] = 0x41;
+            let mut endless = report(1, 20);
+            endless[2..4].fill(0xff);
+            let mut sender = report(1, 20);
+            sender[1] = 200;
             let not_alone = [
                 report(1, 20 + 12),
                 report(1, 14 + 16),
                 report(1, 0),
                 report(1, 19),
                 report(1, 20)[..20].to_vec(),
+                report(1, 14 + 12),
+                endless,
+                sender,
+                vec![0x80, 201, 0],
                 other_version,
             ];
             let mut feedback: Vec<&[u8]> = vec![
@@ -172,7 +182,7 @@ mod tests {
             ];
             feedback.extend(alone.iter().map(Vec::as_slice));
             let mut others: Vec<&[u8]> = vec![
-                // NACK and TMMBR; reports; PLI and REMB.
+                // NACK and TMMBR; reports that are cut off; PLI and REMB.
                 &[0x81, 205, 0, 3],
                 &[0x83, 205, 0, 3],
                 &[0x80, 200, 0, 6],
@@ -219,7 +229,7 @@ mod tests {
             let client = UdpSocket::bind((ip, 0)).unwrap();
             client.connect((ip, sockets.port())).unwrap();
             client.send(&[0x8f, 205]).unwrap();
-            client.send(&[0x80, 201]).unwrap();
+            client.send(&[0x81, 206]).unwrap();
             let seen = collect(&mut sockets, 1, |sockets, sink| {
                 sockets.receive_feedback(|from, datagram, _| {
                     assert_eq!(from.remote, client.local_addr().unwrap());
@@ -230,7 +240,7 @@ mod tests {
             let seen = collect(&mut sockets, 1, |sockets, sink| {
                 sockets.receive(|_, datagram, _| sink(datagram));
             });
-            assert_eq!(seen, [[0x80, 201]]);
+            assert_eq!(seen, [[0x81, 206]]);
         }
     }
 

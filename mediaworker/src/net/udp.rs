@@ -249,7 +249,8 @@ impl MediaSockets {
         shared.chain([self.own.as_fd()])
     }
 
-    /// What to wait on for feedback of receivers: how RTP packets arrive. It may wait.
+    /// What to wait on for feedback of receivers: how RTP packets arrive, and what was lost. It
+    /// may wait.
     pub fn feedback_fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         self.feedback.iter().map(|s| s.socket.as_fd())
     }

@@ -499,3 +499,17 @@ fn verify(expected: Option<&Fingerprint>, verified: &mut bool) -> bool {
         (Some(_), None) => false,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::mem::offset_of;
+
+    use super::*;
+
+    /// Lines of the caches have 64 octets, and the two fields of a meter 24.
+    #[test]
+    fn what_each_packet_needs_is_in_few_lines() {
+        assert!(offset_of!(WebRtcTransport, traffic) + 24 <= 64);
+        assert_eq!(offset_of!(WebRtcTransport, sending) % 64, 0);
+    }
+}

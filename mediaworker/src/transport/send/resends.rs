@@ -34,9 +34,9 @@ pub struct Sent {
 #[derive(Debug, Default)]
 pub struct Resends {
     packets: VecDeque<Sent>,
-    /// The highest sequence number of them: the last packet itself was sent too long ago for the
-    /// caches.
-    newest: Option<u64>,
+    /// The highest sequence number that was kept: the last packet itself was sent too long ago for
+    /// the caches.
+    highest: Option<u64>,
     /// When some are forgotten next.
     forget_at: Option<Instant>,
 }
@@ -55,8 +55,8 @@ impl Resends {
         if self.packets.len() >= KEPT {
             self.packets.pop_front();
         }
-        if self.newest.is_none_or(|newest| newest < packet.sequence) {
-            self.newest = Some(packet.sequence);
+        if self.highest.is_none_or(|highest| highest < packet.sequence) {
+            self.highest = Some(packet.sequence);
             self.packets.push_back(packet);
             return;
         }
@@ -85,7 +85,7 @@ impl Resends {
     /// Forgets all of them.
     pub fn clear(&mut self) {
         self.packets.clear();
-        self.newest = None;
+        self.highest = None;
     }
 
     fn place(&self, sequence: u64) -> usize {
@@ -160,5 +160,13 @@ mod tests {
         assert_eq!(resends.packets.len(), KEPT);
         resends.clear();
         assert!(resends.packet(71_999).is_none());
+        // What was forgotten is still the highest.
+        resends.keep(packet(80_000, now));
+        let later = now + 2 * KEPT_FOR;
+        for sequence in [79_000, 79_001, 79_003, 79_002, 80_001] {
+            resends.keep(packet(sequence, later));
+        }
+        let kept: Vec<u64> = resends.packets.iter().map(|it| it.sequence).collect();
+        assert_eq!(kept, [79_000, 79_001, 79_002, 79_003, 80_001]);
     }
 }
