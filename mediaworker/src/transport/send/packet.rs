@@ -29,17 +29,21 @@ pub struct Source {
 impl Source {
     /// Octets of payload that are sent.
     pub fn len(&self) -> usize {
+        self.shared().len()
+    }
+
+    /// What is sent of the producer's payload, as it is there.
+    fn shared(&self) -> &[u8] {
         match self.what {
-            Payload::Empty => 0,
-            Payload::Same | Payload::Patched(_) => self.packet.payload.len(),
+            Payload::Empty => &[],
+            Payload::Same | Payload::Patched(_) => &self.packet.payload,
         }
     }
 
     /// Its payload, which is written to `body` where it is not the producer's.
     fn payload<'a>(&'a self, body: &'a mut Vec<u8>) -> &'a [u8] {
-        match &self.what {
-            Payload::Empty => &[],
-            Payload::Same => &self.packet.payload,
+        match self.what {
+            Payload::Empty | Payload::Same => self.shared(),
             Payload::Patched(_) => {
                 self.write(body);
                 body
@@ -49,13 +53,9 @@ impl Source {
 
     fn write(&self, to: &mut Vec<u8>) {
         let start = to.len();
-        match &self.what {
-            Payload::Empty => {}
-            Payload::Same => to.extend_from_slice(&self.packet.payload),
-            Payload::Patched(patch) => {
-                to.extend_from_slice(&self.packet.payload);
-                patch.apply(to.get_mut(start..).unwrap_or_default());
-            }
+        to.extend_from_slice(self.shared());
+        if let Payload::Patched(patch) = &self.what {
+            patch.apply(to.get_mut(start..).unwrap_or_default());
         }
     }
 
@@ -108,7 +108,7 @@ impl<'a> Content<'a> {
     }
 }
 
-/// Parts for what is written of a packet; used again for the next.
+/// Room for what is written of a packet; used again for the next.
 #[derive(Debug, Default)]
 pub struct Parts {
     header: Vec<u8>,
