@@ -8,7 +8,7 @@ use rtp_types::RtpPacket;
 
 use crate::transport::extensions::{self as uris, Extension, Ids, Written, fields};
 use crate::transport::packet::{Extensions, MediaPacket};
-use crate::transport::send::packet::{self, Content, Header, Parts, write};
+use crate::transport::send::packet::{self, Content, Header, Mid, Parts, write};
 use crate::transport::srtp::{Opener, Sealer, Suite};
 
 /// Extensions that are written, in the order of their ids.
@@ -121,6 +121,7 @@ pub fn packet(input: &[u8]) {
         .iter()
         .map(|it| char::from(it & 0x7f))
         .collect();
+    let named = Mid::of(&mid);
     let [payload_type, head @ ..] = source.array::<8>();
     let header = Header {
         payload_type: payload_type & 0x7f,
@@ -128,7 +129,8 @@ pub fn packet(input: &[u8]) {
         sequence: u64::from_be_bytes([0, 0, 0, 0, head[0], head[1], head[2], head[3]]),
         timestamp: u32::from_be_bytes([head[0], head[1], head[2], head[3]]),
         ssrc: u32::from_be_bytes([head[3], head[4], head[5], head[6]]),
-        mid: (!mid.is_empty()).then_some(mid.as_str()),
+        mid: named.as_ref(),
+        mid_room: head[0] % 17,
         sent: (what & 1 != 0).then_some([head[0], head[1], head[2]]),
         transport_cc: (what & 2 != 0).then_some(u16::from_be_bytes([head[5], head[6]])),
     };
@@ -157,9 +159,22 @@ pub fn packet(input: &[u8]) {
         _ => Content::Media(&media),
     };
     let mut parts = Parts::default();
+    // There is as much room as for the MID that it could have, and nothing shows of what was
+    // written there before.
+    let room = named.map_or(0, |mid| mid.len()).max(header.mid_room);
+    let longest = Mid::of(&"x".repeat(room.into()));
+    let longest = Header {
+        mid: longest.as_ref().filter(|_| named.is_some()),
+        mid_room: 0,
+        ..header
+    };
+    let longest = write(&mut parts, &longest, &ids, written, content)
+        .header
+        .len();
     let clear = write(&mut parts, &header, &ids, written, content);
     let packet = [clear.header, clear.payload, clear.end].concat();
     let header_len = clear.header.len();
+    assert_eq!(header_len, longest);
     let read = RtpPacket::parse(&packet).unwrap();
     assert_eq!(read.payload_type(), header.payload_type);
     assert_eq!(read.marker_bit(), header.marker);
@@ -227,7 +242,7 @@ pub fn packet(input: &[u8]) {
     if id_of(uris::MID).is_some() {
         assert_eq!(
             value(uris::MID),
-            header.mid.map(|it| it.as_bytes().to_vec())
+            named.is_some().then(|| mid.clone().into_bytes())
         );
     }
 }

@@ -162,6 +162,7 @@ pub struct Ids {
     pub(super) abs_capture_time: u8,
     pub(super) playout_delay: u8,
     pub(super) dependency_descriptor: u8,
+    two_byte: bool,
 }
 
 impl Ids {
@@ -187,25 +188,14 @@ impl Ids {
                 _ => continue,
             };
             *place = u8::try_from(*id).unwrap_or(0);
+            ids.two_byte |= *place > *ONE_BYTE_IDS.end();
         }
         ids
     }
 
-    /// The greatest of them.
-    pub fn highest(&self) -> u8 {
-        [
-            self.mid,
-            self.abs_send_time,
-            self.transport_cc,
-            self.audio_level,
-            self.video_orientation,
-            self.transmission_offset,
-            self.abs_capture_time,
-            self.playout_delay,
-            self.dependency_descriptor,
-        ]
-        .into_iter()
-        .fold(0, u8::max)
+    /// Whether one of them is beyond what the one-byte form has (RFC 8285 §4.2).
+    pub fn are_two_byte(&self) -> bool {
+        self.two_byte
     }
 }
 

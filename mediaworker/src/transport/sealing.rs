@@ -79,7 +79,8 @@ pub struct Sealer {
 enum Cipher {
     Gcm {
         key: LessSafeKey,
-        salt: [u8; GCM_SALT],
+        /// In the low octets.
+        salt: u128,
     },
     /// In a box, for it is large and rare.
     Counter(Box<Counter>),
@@ -129,7 +130,7 @@ impl Sealer {
     pub fn seal_rtp(&self, packet: &mut Vec<u8>, clear: &Clear<'_>, ssrc: u32, index: u64) -> bool {
         match &self.rtp {
             Cipher::Gcm { key, salt } => {
-                seal_gcm(key, gcm_nonce(salt, ssrc, index), packet, clear).is_some()
+                seal_gcm(key, gcm_nonce(*salt, ssrc, index), packet, clear).is_some()
             }
             Cipher::Counter(counter) => {
                 packet.clear();
@@ -160,7 +161,7 @@ impl Sealer {
         let mark = (ENCRYPTED | index).to_be_bytes();
         match &self.rtcp {
             Cipher::Gcm { key, salt } => {
-                let nonce = gcm_nonce(salt, ssrc, index.into());
+                let nonce = gcm_nonce(*salt, ssrc, index.into());
                 let sealed = seal_rtcp_gcm(key, nonce, packet, mark);
                 packet.extend_from_slice(&mark);
                 sealed
@@ -182,7 +183,9 @@ impl Cipher {
         let mut salt = [0; COUNTER_SALT];
         let salt = salt.get_mut(..master_salt.len())?;
         derive(master, master_salt, labels + LABEL_SALT, salt)?;
-        if let Ok(salt) = <[u8; GCM_SALT]>::try_from(&*salt) {
+        if salt.len() == GCM_SALT {
+            let number = |number, octet: &u8| (number << 8) | u128::from(*octet);
+            let salt = salt.iter().fold(0, number);
             let algorithm = match master.len() {
                 16 => &AES_128_GCM,
                 _ => &AES_256_GCM,
@@ -221,14 +224,10 @@ fn derive(master: &[u8], salt: &[u8], label: u8, out: &mut [u8]) -> Option<()> {
 
 /// RFC 7714 §8.1 and §9.1: two zero octets, SSRC, six octets of the packet's index,
 /// combined with the salt.
-fn gcm_nonce(salt: &[u8; GCM_SALT], ssrc: u32, index: u64) -> Nonce {
+fn gcm_nonce(salt: u128, ssrc: u32, index: u64) -> Nonce {
     let number = (u128::from(ssrc) << 48) | u128::from(index & INDEX_BITS);
-    let [_, _, _, _, nonce @ ..] = number.to_be_bytes();
-    let mut bytes: [u8; GCM_SALT] = nonce;
-    for (byte, salt) in bytes.iter_mut().zip(salt) {
-        *byte ^= salt;
-    }
-    Nonce::assume_unique_for_key(bytes)
+    let [_, _, _, _, nonce @ ..] = (number ^ salt).to_be_bytes();
+    Nonce::assume_unique_for_key(nonce)
 }
 
 /// Encrypts what follows the header while it is copied: what all receivers share stays as it is.

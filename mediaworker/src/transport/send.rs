@@ -26,7 +26,7 @@ use departing::Waiting;
 pub use departing::{Asked, Departure};
 use history::History;
 use outbound::Outbound;
-use packet::Source;
+use packet::{MAX_MID, Mid, Source};
 pub use plain::PlainReport;
 use resends::Resends;
 
@@ -74,12 +74,12 @@ struct SendStream {
     written: Written,
     /// SSRC and payload type of retransmissions.
     rtx: Option<(u32, u8)>,
-    mid: String,
+    mid: Option<Mid>,
     /// RTP timestamp of the picture that was written last, and octets of payload in the longest
     /// of its packets so far. Those that are an octet shorter, as packetizers make some, are
     /// padded: packets of one size leave together.
     longest: (u32, usize),
-    /// RTP timestamp of the last packet, and when that was captured.
+    /// RTP timestamp of the last packet that was queued, and when that was captured.
     last: Option<(u32, Instant)>,
     /// With RTX: what may be asked for again.
     resends: Resends,
@@ -99,6 +99,9 @@ pub struct Sending {
     /// Packets for the next flush.
     waiting: VecDeque<Waiting>,
     media: Rc<RouterMedia>,
+    /// Octets of the longest MID so far. Packets have room for it, so that those of one size
+    /// without their MIDs, as sound often is, have one size with them and leave together.
+    mid_room: u8,
     /// Time of the next sender reports, while there is something to report.
     next_report: Option<Instant>,
     /// What protects packets, once the keys are there.
@@ -128,6 +131,7 @@ impl Sending {
         let name: [u8; CNAME_LEN / 2] = rand::random();
         Self {
             media,
+            mid_room: 0,
             slots: Vec::new(),
             by_ssrc: FastMap::default(),
             owed: 0,
@@ -190,7 +194,8 @@ impl Sending {
                 "more than {MAX_CONSUMERS} consumers on one transport"
             )));
         }
-        if !is_token(&spec.mid, 16) || self.streams().any(|s| s.mid == spec.mid) {
+        let mid = Mid::of(&spec.mid).filter(|_| is_token(&spec.mid, MAX_MID));
+        if mid.is_none_or(|mid| self.streams().any(|s| s.mid == Some(mid))) {
             return invalid(format!(
                 "mid: {:?} is malformed or already in use",
                 spec.mid
@@ -229,7 +234,7 @@ impl Sending {
         let rtx_pt = codec.and_then(|codec| codec.rtx);
         let stream = SendStream {
             consumer,
-            mid: spec.mid.clone(),
+            mid: Mid::of(&spec.mid),
             pt: spec.pt,
             ssrc: spec.ssrc,
             rtx: spec.rtx_ssrc.zip(rtx_pt),
@@ -243,6 +248,8 @@ impl Sending {
             resends: Resends::default(),
             history: History::default(),
         };
+        let mid_len = stream.mid.map_or(0, |mid| mid.len());
+        self.mid_room = self.mid_room.max(mid_len);
         let free = self.slots.iter().position(Option::is_none);
         let slot = free.unwrap_or(self.slots.len());
         let rtx = stream.rtx.map(|(ssrc, _)| ssrc);
@@ -352,7 +359,7 @@ impl Sending {
     }
 
     /// Queues a packet for its consumer; it leaves with the next flush. `at`: when it was
-    /// captured, on the local clock.
+    /// captured, on the local clock, and no later than now.
     pub fn write(&mut self, forward: &Forward, packet: &Rc<MediaPacket>, at: Instant) -> bool {
         let slot = usize::try_from(forward.sink.slot).unwrap_or(usize::MAX);
         let Some(stream) = self.slots.get_mut(slot).and_then(Option::as_mut) else {
@@ -365,7 +372,6 @@ impl Sending {
             sequence: forward.sequence,
             timestamp: forward.timestamp,
             marker: forward.marker,
-            captured: at,
             source: Source {
                 packet: Rc::clone(packet),
                 what: forward.payload,
@@ -379,6 +385,10 @@ impl Sending {
             (timestamp, longest) if timestamp == forward.timestamp => (timestamp, longest.max(len)),
             _ => (forward.timestamp, len),
         };
+        if stream.last.replace((forward.timestamp, at)).is_none() {
+            // The client cannot tell when a stream was captured before it has one.
+            self.next_report = Some(at);
+        }
         self.queue(waiting)
     }
 }

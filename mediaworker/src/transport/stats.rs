@@ -29,6 +29,7 @@ pub struct Meter {
 
 impl Meter {
     /// Counts a packet.
+    #[inline]
     pub fn add(&mut self, now: Instant, len: usize) {
         if self.until.is_none_or(|until| until <= now) {
             self.open(now);
@@ -37,6 +38,8 @@ impl Meter {
     }
 
     /// Makes the slot of this time the newest.
+    #[cold]
+    #[inline(never)]
     fn open(&mut self, now: Instant) {
         let start = *self.start.get_or_insert(now);
         let slot = slot(start, now);

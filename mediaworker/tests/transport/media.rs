@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::time::{Duration, Instant, SystemTime};
 
 use test_peer::str0m::media::MediaKind;
-use test_peer::str0m::rtp::Extension;
+use test_peer::str0m::rtp::{Extension, RtpHeader};
 use test_peer::{PeerConfig, ReceivedRtp};
 
 use crate::network::{Conditions, Network};
@@ -159,6 +159,34 @@ fn packets_of_a_picture_are_made_equally_long() {
     let after = padded(&network);
     assert!(after.0 > before.0 + 80);
     assert_eq!(after.1, before.1, "two octets shorter");
+}
+
+/// Packets have room for the longest MID of their transport, so that sound of all producers,
+/// where it has one size, can leave together.
+#[test]
+fn a_longer_mid_makes_no_longer_packets_than_another() {
+    let (mut network, mut audio, _) = call(33);
+    run(&mut network, &mut [&mut audio], SECOND);
+    network.run_for(Duration::from_millis(100));
+    let seen = network.clients[1].peer.raw_headers.len();
+    consume(&mut network, 1, "recv", "bb", "mic", MediaKind::Audio, 7000);
+    network.engine.resume_consumer(network.now, "bb").unwrap();
+    run(&mut network, &mut [&mut audio], SECOND);
+    let (before, after) = network.clients[1].peer.raw_headers.split_at(seen);
+    let lengths = |headers: &[RtpHeader], ssrc: u32| {
+        let own = headers.iter().filter(|header| *header.ssrc == ssrc);
+        let lengths: Vec<_> = own.map(|header| header.header_len).collect();
+        assert!(lengths.len() > 40, "{ssrc}");
+        lengths.into_iter().collect::<HashSet<_>>()
+    };
+    // Twelve octets, four in front of the extensions: one or two and a head of MID, four of
+    // abs-send-time, two of the level, in words.
+    assert_eq!(lengths(before, 5000), [24].into());
+    assert_eq!(lengths(after, 7000), [28].into());
+    assert_eq!(lengths(after, 5000), [28].into());
+    let mids = after.iter().map(|header| header.ext_vals.mid.as_deref());
+    let mids: HashSet<_> = mids.flatten().map(str::to_owned).collect();
+    assert_eq!(mids, ["a".to_owned(), "bb".to_owned()].into());
 }
 
 #[test]

@@ -44,7 +44,6 @@ pub(super) struct Waiting {
     pub sequence: u64,
     pub timestamp: u32,
     pub marker: bool,
-    pub captured: Instant,
     pub source: Source,
     /// It is a retransmission.
     pub again: bool,
@@ -143,7 +142,6 @@ impl Sending {
             sequence,
             timestamp,
             marker,
-            captured,
             source,
             again,
             probe,
@@ -175,7 +173,7 @@ impl Sending {
             sequence: index,
             timestamp,
             ssrc,
-            ..stream.header(sent, number)
+            ..stream.header(sent, number, self.mid_room)
         };
         let mut packet = supplies.take();
         let ids = &self.media.ids;
@@ -189,10 +187,6 @@ impl Sending {
         stream.outbound.sent(now, packet.len(), source.len(), again);
         if again {
             return Some(departed(packet, Departure::Resend));
-        }
-        if stream.last.replace((timestamp, captured)).is_none() {
-            // The client cannot tell when a stream was captured before it has one.
-            self.next_report = Some(now);
         }
         if stream.rtx.is_some() {
             stream.resends.keep(Sent {
@@ -233,7 +227,7 @@ impl Sending {
                     payload_type,
                     ssrc,
                     timestamp: stream.last.map_or(0, |(timestamp, _)| timestamp),
-                    ..stream.header(sent, number)
+                    ..stream.header(sent, number, self.mid_room)
                 };
                 (header, index)
             }
@@ -245,7 +239,7 @@ impl Sending {
                 let header = Header {
                     payload_type: stream.pt,
                     ssrc: PROBE_SSRC,
-                    ..stream.header(sent, number)
+                    ..stream.header(sent, number, self.mid_room)
                 };
                 (header, index)
             }
@@ -376,7 +370,7 @@ pub(super) enum Count {
 
 impl SendStream {
     /// What the headers of its packets have in common.
-    fn header(&self, sent: [u8; 3], number: u16) -> Header<'_> {
+    fn header(&self, sent: [u8; 3], number: u16, mid_room: u8) -> Header<'_> {
         let wanted = self.written.automatic;
         Header {
             payload_type: self.pt,
@@ -384,7 +378,8 @@ impl SendStream {
             sequence: 0,
             timestamp: 0,
             ssrc: self.ssrc,
-            mid: wanted.mid.then_some(self.mid.as_str()),
+            mid: self.mid.as_ref().filter(|_| wanted.mid),
+            mid_room,
             sent: wanted.abs_send_time.then_some(sent),
             transport_cc: wanted.transport_cc.then_some(number),
         }
@@ -420,7 +415,6 @@ fn again(slot: usize, stream: &SendStream, sent: &Sent) -> Option<Waiting> {
         sequence: sent.sequence,
         timestamp: sent.timestamp,
         marker: sent.marker,
-        captured: sent.at,
         source: sent.source.clone(),
         again: true,
         probe: false,

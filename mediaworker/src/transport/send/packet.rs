@@ -9,9 +9,11 @@ use crate::transport::extensions::{Ids, Written};
 use crate::transport::packet::{Extensions, MediaPacket};
 use crate::transport::sealing::Clear;
 
-/// Highest id, and most octets, of an extension in the one-byte form.
-const MAX_ONE_BYTE_ID: u8 = 14;
+/// Most octets of an extension in the one-byte form.
 const MAX_ONE_BYTE_LEN: usize = 16;
+/// What says which form extensions have (RFC 8285 §4.2, §4.3).
+const ONE_BYTE: u16 = 0xbede;
+const TWO_BYTE: u16 = 0x1000;
 /// What padding of one octet is.
 const ONE: &[u8] = &[1];
 
@@ -65,6 +67,33 @@ impl Source {
     }
 }
 
+/// Most octets of a MID that is sent.
+pub const MAX_MID: usize = 16;
+
+/// A MID (RFC 9143 §15), where its packets are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mid {
+    len: u8,
+    octets: [u8; MAX_MID],
+}
+
+impl Mid {
+    /// `None` for one that is empty or longer than [`MAX_MID`] octets.
+    pub fn of(text: &str) -> Option<Self> {
+        let mut octets = [0; MAX_MID];
+        octets
+            .get_mut(..text.len())?
+            .copy_from_slice(text.as_bytes());
+        let len = u8::try_from(text.len()).ok().filter(|len| *len > 0)?;
+        Some(Self { len, octets })
+    }
+
+    /// Octets.
+    pub fn len(&self) -> u8 {
+        self.len
+    }
+}
+
 /// The header of a packet, without what is copied into it.
 #[derive(Debug, Clone, Copy)]
 pub struct Header<'a> {
@@ -79,7 +108,9 @@ pub struct Header<'a> {
     /// Synchronization source.
     pub ssrc: u32,
     /// MID, where the client wants it.
-    pub mid: Option<&'a str>,
+    pub mid: Option<&'a Mid>,
+    /// Octets that there is room for in place of the MID, if it is shorter.
+    pub mid_room: u8,
     /// When it is sent (abs-send-time), where the client wants to know.
     pub sent: Option<[u8; 3]>,
     /// Number of the packet among all of the transport, where the client counts them.
@@ -108,11 +139,26 @@ impl<'a> Content<'a> {
     }
 }
 
+/// Octets of a header without extensions, and of what they begin with.
+const FIXED: usize = 12;
+const PROFILE: usize = 4;
+/// Room for the longest header: all extensions with all that they can have are some 320 octets.
+const ROOM: usize = 384;
+
 /// Room for what is written of a packet; used again for the next.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Parts {
-    header: Vec<u8>,
+    header: [u8; ROOM],
     body: Vec<u8>,
+}
+
+impl Default for Parts {
+    fn default() -> Self {
+        Self {
+            header: [0; ROOM],
+            body: Vec::new(),
+        }
+    }
 }
 
 /// Writes a packet. `written`: which extensions it has of its source.
@@ -124,16 +170,21 @@ pub fn write<'a>(
     content: Content<'a>,
 ) -> Clear<'a> {
     let Parts { header: to, body } = parts;
-    to.clear();
     body.clear();
+    let (profile, words) = write_extensions(to, header, ids, written, content.source());
     let padding = matches!(content, Content::Longer(_) | Content::Padding(_));
+    let first = 0x80 | (u8::from(padding) << 5) | (u8::from(words > 0) << 4);
     let mark = (u8::from(header.marker) << 7) | (header.payload_type & 0x7f);
     let [s0, s1] = low(header.sequence).to_be_bytes();
     let [t0, t1, t2, t3] = header.timestamp.to_be_bytes();
     let [i0, i1, i2, i3] = header.ssrc.to_be_bytes();
-    let first = 0x80 | (u8::from(padding) << 5);
-    to.extend_from_slice(&[first, mark, s0, s1, t0, t1, t2, t3, i0, i1, i2, i3]);
-    write_extensions(to, header, ids, written, content.source());
+    let [p0, p1] = profile.to_be_bytes();
+    let [w0, w1] = words.to_be_bytes();
+    if let Some(place) = to.first_chunk_mut() {
+        *place = [
+            first, mark, s0, s1, t0, t1, t2, t3, i0, i1, i2, i3, p0, p1, w0, w1,
+        ];
+    }
     let (payload, end): (&[u8], _) = match content {
         Content::Media(source) => (source.payload(body), &[][..]),
         Content::Longer(source) => (source.payload(body), ONE),
@@ -150,8 +201,12 @@ pub fn write<'a>(
             (body, &[])
         }
     };
+    let len = match words {
+        0 => FIXED,
+        _ => FIXED + PROFILE + usize::from(words) * 4,
+    };
     Clear {
-        header: to,
+        header: to.get(..len).unwrap_or_default(),
         payload,
         end,
     }
@@ -162,26 +217,26 @@ fn low(sequence: u64) -> u16 {
     u16::try_from(sequence & 0xffff).unwrap_or(0)
 }
 
+/// Writes the extensions behind what they begin with, and answers with which profile, and how
+/// many words they are.
 fn write_extensions(
-    to: &mut Vec<u8>,
+    to: &mut [u8; ROOM],
     header: &Header<'_>,
     ids: &Ids,
     written: Written,
     source: Option<&Source>,
-) {
-    let start = to.len();
+) -> (u16, u16) {
     let descriptor = source.and_then(|source| source.descriptor(written));
-    let two_byte =
-        ids.highest() > MAX_ONE_BYTE_ID || descriptor.is_some_and(|it| it.len() > MAX_ONE_BYTE_LEN);
-    to.extend_from_slice(if two_byte {
-        &[0x10, 0, 0, 0]
-    } else {
-        &[0xbe, 0xde, 0, 0]
-    });
-    let first = to.len();
-    let mut block = Block { to, two_byte };
-    if let Some(mid) = header.mid {
-        block.put_slice(ids.mid, mid.as_bytes());
+    let two_byte = ids.are_two_byte() || descriptor.is_some_and(|it| it.len() > MAX_ONE_BYTE_LEN);
+    let mut block = Block {
+        to,
+        at: FIXED + PROFILE,
+        two_byte,
+    };
+    let mut room = 0;
+    if let Some(mid) = header.mid.filter(|_| ids.mid != 0) {
+        block.put_mid(ids.mid, mid);
+        room = header.mid_room.saturating_sub(mid.len()).into();
     }
     if let Some(sent) = header.sent {
         block.put(ids.abs_send_time, sent);
@@ -193,44 +248,35 @@ fn write_extensions(
         block.copy(&source.packet.extensions, ids, written);
     }
     if let Some(descriptor) = descriptor {
-        block.put_slice(ids.dependency_descriptor, descriptor);
+        let frame_number = source.and_then(|source| source.frame_number);
+        block.put_descriptor(ids.dependency_descriptor, descriptor, frame_number);
     }
-    let len = to.len() - first;
-    if len == 0 {
-        to.truncate(start);
-        return;
-    }
-    let frame_number = source.and_then(|source| source.frame_number);
-    if let (Some(descriptor), Some(number)) = (descriptor, frame_number) {
-        // It is the last one, if it was put; its number is behind the first octet.
-        let place = to.len().checked_sub(descriptor.len());
-        let place = place.filter(|_| ids.dependency_descriptor != 0);
-        if let Some(place) = place.and_then(|place| to.get_mut(place + 1..place + 3)) {
-            place.copy_from_slice(&number.to_be_bytes());
-        }
-    }
-    to.resize(first + len.next_multiple_of(4), 0);
-    let words = u16::try_from(len.div_ceil(4)).unwrap_or(u16::MAX);
-    if let Some(place) = to.get_mut(first - 2..first) {
-        place.copy_from_slice(&words.to_be_bytes());
-    }
-    if let Some(place) = to.get_mut(start - 12) {
-        *place |= 0x10;
-    }
+    let words = block.end(room);
+    (if two_byte { TWO_BYTE } else { ONE_BYTE }, words)
 }
 
 /// Where header extensions are put.
 struct Block<'a> {
-    to: &'a mut Vec<u8>,
+    to: &'a mut [u8; ROOM],
+    /// Where the next one begins.
+    at: usize,
     two_byte: bool,
 }
 
 impl Block<'_> {
+    fn write<const N: usize>(&mut self, octets: [u8; N]) {
+        let place = self.to.get_mut(self.at..);
+        if let Some(place) = place.and_then(|place| place.first_chunk_mut()) {
+            *place = octets;
+        }
+        self.at += N;
+    }
+
     fn head(&mut self, id: u8, len: u8) {
         if self.two_byte {
-            self.to.extend_from_slice(&[id, len]);
+            self.write([id, len]);
         } else {
-            self.to.push((id << 4) | (len.wrapping_sub(1) & 0x0f));
+            self.write([(id << 4) | (len.wrapping_sub(1) & 0x0f)]);
         }
     }
 
@@ -238,16 +284,47 @@ impl Block<'_> {
     fn put<const N: usize>(&mut self, id: u8, value: [u8; N]) {
         if id != 0 {
             self.head(id, u8::try_from(N).unwrap_or(0));
-            self.to.extend_from_slice(&value);
+            self.write(value);
         }
     }
 
-    fn put_slice(&mut self, id: u8, value: &[u8]) {
-        let len = u8::try_from(value.len()).unwrap_or(0);
-        if id != 0 && len != 0 {
-            self.head(id, len);
-            self.to.extend_from_slice(value);
+    fn put_mid(&mut self, id: u8, mid: &Mid) {
+        self.head(id, mid.len);
+        // What is behind its end is written over.
+        self.write(mid.octets);
+        self.at -= MAX_MID - usize::from(mid.len);
+    }
+
+    /// Puts a dependency descriptor, with another frame number if need be, which is behind its
+    /// first octet.
+    fn put_descriptor(&mut self, id: u8, value: &[u8], frame_number: Option<u16>) {
+        let Ok(len @ 1..) = u8::try_from(value.len()) else {
+            return;
+        };
+        if id == 0 {
+            return;
         }
+        self.head(id, len);
+        let end = self.at + value.len();
+        let Some(place) = self.to.get_mut(self.at..end) else {
+            return;
+        };
+        place.copy_from_slice(value);
+        if let (Some(place), Some(number)) = (place.get_mut(1..3), frame_number) {
+            place.copy_from_slice(&number.to_be_bytes());
+        }
+        self.at = end;
+    }
+
+    /// Fills the last word, after so many octets of padding; how many words there are.
+    fn end(self, room: usize) -> u16 {
+        let len = self.at - FIXED - PROFILE;
+        let words = (len + room).div_ceil(4);
+        let padding = words * 4 - len;
+        if let Some(place) = self.to.get_mut(self.at..self.at + padding) {
+            place.fill(0);
+        }
+        u16::try_from(words).unwrap_or(0)
     }
 
     /// Puts those that are as the producer's packet has them; the descriptor, which may
@@ -271,7 +348,9 @@ impl Block<'_> {
             match values.clock_offset {
                 None => self.put(ids.abs_capture_time, captured),
                 Some(offset) => {
-                    self.put_slice(ids.abs_capture_time, [captured, offset].as_flattened());
+                    let both = u128::from(u64::from_be_bytes(captured)) << 64
+                        | u128::from(u64::from_be_bytes(offset));
+                    self.put(ids.abs_capture_time, both.to_be_bytes());
                 }
             }
         }
@@ -304,14 +383,19 @@ mod tests {
         Ids::of(&list)
     }
 
-    fn header<'a>() -> Header<'a> {
+    fn mid() -> Mid {
+        Mid::of("video").unwrap()
+    }
+
+    fn header(mid: &Mid) -> Header<'_> {
         Header {
             payload_type: 101,
             marker: true,
             sequence: 0x1_2345,
             timestamp: 0x0a0b_0c0d,
             ssrc: 7,
-            mid: Some("video"),
+            mid: Some(mid),
+            mid_room: 0,
             sent: Some(SENT),
             transport_cc: Some(0xfffe),
         }
@@ -350,7 +434,11 @@ mod tests {
         written: Written,
         content: Content<'_>,
     ) -> (Vec<u8>, usize) {
-        let mut parts = Parts::default();
+        // What was there before must not show.
+        let mut parts = Parts {
+            header: [0xFF; ROOM],
+            body: vec![0xFF; 2_000],
+        };
         let clear = write(&mut parts, header, ids, written, content);
         let packet = [clear.header, clear.payload, clear.end].concat();
         (packet, clear.header.len())
@@ -377,7 +465,7 @@ mod tests {
             for frame_number in [None, Some(0x1234)] {
                 let source = source(b"payload", Payload::Same, frame_number);
                 let content = Content::Media(&source);
-                let (packet, len) = written(&header(), &ids, all(), content);
+                let (packet, len) = written(&header(&mid()), &ids, all(), content);
                 assert_eq!(packet[0], 0x90);
                 assert_eq!(len % 4, 0);
                 assert_eq!(&packet[len..], b"payload");
@@ -409,11 +497,12 @@ mod tests {
     fn nothing_is_copied_that_was_not_negotiated() {
         let ids = ids(0);
         let none = Written::negotiated(std::iter::empty());
+        let mid = mid();
         let bare = Header {
             mid: None,
             sent: None,
             transport_cc: None,
-            ..header()
+            ..header(&mid)
         };
         let source = source(&[], Payload::Same, Some(5));
         let (packet, len) = written(&bare, &ids, none, Content::Media(&source));
@@ -430,12 +519,88 @@ mod tests {
     fn retransmissions_begin_with_the_number_that_they_had() {
         let source = source(&[9, 9, 9], Payload::Empty, None);
         let (packet, len) = written(
-            &header(),
+            &header(&mid()),
             &Ids::default(),
             all(),
             Content::Again(0x5_6789, &source),
         );
         assert_eq!((packet[0], len), (0x80, 12), "ids are not known");
         assert_eq!(packet[12..], [0x67, 0x89]);
+    }
+
+    #[test]
+    fn a_short_mid_takes_as_much_as_a_longer_one_where_there_is_room() {
+        let source = source(b"payload", Payload::Same, None);
+        for shift in [0, 8] {
+            let ids = ids(shift);
+            let written = |text: &str, mid_room| {
+                let mid = Mid::of(text).unwrap();
+                let header = Header {
+                    mid_room,
+                    ..header(&mid)
+                };
+                let (packet, len) = written(&header, &ids, all(), Content::Media(&source));
+                let mut fields = uris::fields(&packet).map(|(id, value)| (id, value.to_vec()));
+                let mid = fields.next();
+                assert_eq!(mid.unwrap().1, text.as_bytes());
+                assert_eq!(&packet[len..], b"payload");
+                (len, fields.collect::<Vec<_>>())
+            };
+            let longest = written("sixteen-letters-", 0);
+            assert_eq!(written("sixteen-letters-", 16), longest);
+            assert_ne!(written("0", 0).0, longest.0);
+            for text in ["0", "10", "audio", "fifteen-letters"] {
+                assert_eq!(written(text, 16), longest, "{text}");
+            }
+        }
+        assert_eq!(Mid::of("seventeen-letters"), None);
+        assert_eq!(Mid::of(""), None);
+    }
+
+    #[test]
+    fn there_is_room_for_all_extensions_at_their_longest() {
+        let all = Written::negotiated(
+            [
+                uris::MID,
+                uris::AUDIO_LEVEL,
+                uris::VIDEO_ORIENTATION,
+                uris::TRANSMISSION_OFFSET,
+                uris::ABS_CAPTURE_TIME,
+                uris::PLAYOUT_DELAY,
+                uris::DEPENDENCY_DESCRIPTOR,
+            ]
+            .into_iter(),
+        );
+        let mid = Mid::of("sixteen-letters-").unwrap();
+        let descriptor: Box<[u8]> = [0xd5; 255].into();
+        for (dependency_descriptor, count, last) in [(Some(descriptor), 9, 255), (None, 8, 16)] {
+            let packet = MediaPacket {
+                ssrc: 1,
+                sequence: 2,
+                timestamp: 3,
+                marker: false,
+                extensions: Extensions {
+                    capture_time: Some([0xc1; 8]),
+                    clock_offset: Some([0xc2; 8]),
+                    playout_delay: Some([0xc3; 3]),
+                    dependency_descriptor,
+                    ..values()
+                },
+                payload: b"payload"[..].into(),
+                arrived: Instant::now(),
+            };
+            let source = Source {
+                packet: Rc::new(packet),
+                what: Payload::Same,
+                frame_number: None,
+            };
+            let content = Content::Media(&source);
+            let (written, len) = written(&header(&mid), &ids(0), all, content);
+            let fields: Vec<_> = uris::fields(&written).collect();
+            assert_eq!(fields.len(), count);
+            assert_eq!(fields[0].1, b"sixteen-letters-");
+            assert_eq!(fields[count - 1].1.len(), last);
+            assert!(len <= ROOM && written[len..] == *b"payload");
+        }
     }
 }
