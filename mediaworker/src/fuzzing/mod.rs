@@ -9,7 +9,7 @@
 )]
 
 mod rtcp;
-mod rtp;
+pub(crate) mod rtp;
 mod whole;
 
 pub use crate::transport::dtls::hello::fuzzing::hello;

@@ -12,7 +12,7 @@ use crate::transport::send::packet::{self, Content, Header, Mid, Parts, write};
 use crate::transport::srtp::{Opener, Sealer, Suite};
 
 /// Extensions that are written, in the order of their ids.
-pub(super) const WRITTEN: [&str; 9] = [
+pub(crate) const WRITTEN: [&str; 9] = [
     uris::MID,
     uris::ABS_SEND_TIME,
     uris::TRANSPORT_CC,
@@ -240,10 +240,7 @@ pub fn packet(input: &[u8]) {
         has(uris::DEPENDENCY_DESCRIPTOR, descriptor)
     );
     if id_of(uris::MID).is_some() {
-        assert_eq!(
-            value(uris::MID),
-            named.is_some().then(|| mid.clone().into_bytes())
-        );
+        assert_eq!(value(uris::MID), named.map(|_| mid.into_bytes()));
     }
 }
 

@@ -3,6 +3,9 @@
 
 /// `urn:ietf:params:rtp-hdrext:sdes:mid` (RFC 9143 §15).
 pub const MID: &str = "urn:ietf:params:rtp-hdrext:sdes:mid";
+/// Longest MID, octets, that is taken from clients and sent to them: what an extension of the
+/// one-byte form can have (RFC 8285 §4.2).
+pub const MAX_MID: usize = 16;
 /// `abs-capture-time`, which old mediasoup clients list with ids that belong to
 /// others.
 pub const ABS_CAPTURE_TIME: &str = "http://www.webrtc.org/experiments/rtp-hdrext/abs-capture-time";

@@ -20,7 +20,7 @@ use router::{Codec, ProducerKey, StreamLayers};
 use str0m::media::MediaKind;
 
 use super::clock::SenderClock;
-use super::extensions::{self, Extension};
+use super::extensions::{self, Extension, MAX_MID};
 use super::media::PayloadType;
 use super::packet::MediaPacket;
 use super::rtcp::asking::Request;
@@ -44,8 +44,7 @@ const MAX_CODECS: usize = 16;
 const MAX_REPLACED: u32 = 1000;
 /// Time for which packets of a removed producer may be under way.
 const GONE_FOR: Duration = Duration::from_secs(2);
-/// Longest MID and RID.
-const MAX_MID: usize = 16;
+/// Longest RID.
 const MAX_RID: usize = 8;
 
 /// A codec of a producer, with the client's payload types.

@@ -79,7 +79,7 @@ pub struct Sealer {
 enum Cipher {
     Gcm {
         key: LessSafeKey,
-        /// In the low octets.
+        /// By [`gcm_salt`].
         salt: u128,
     },
     /// In a box, for it is large and rare.
@@ -180,18 +180,19 @@ impl Cipher {
     fn new(master: &[u8], master_salt: &[u8], labels: u8) -> Option<Self> {
         let mut key = vec![0; master.len()];
         derive(master, master_salt, labels + LABEL_KEY, &mut key)?;
-        let mut salt = [0; COUNTER_SALT];
-        let salt = salt.get_mut(..master_salt.len())?;
-        derive(master, master_salt, labels + LABEL_SALT, salt)?;
-        if salt.len() == GCM_SALT {
-            let number = |number, octet: &u8| (number << 8) | u128::from(*octet);
-            let salt = salt.iter().fold(0, number);
+        let mut salt = [0; 16];
+        let wanted = salt.get_mut(..master_salt.len())?;
+        derive(master, master_salt, labels + LABEL_SALT, wanted)?;
+        if master_salt.len() == GCM_SALT {
             let algorithm = match master.len() {
                 16 => &AES_128_GCM,
                 _ => &AES_256_GCM,
             };
             let key = LessSafeKey::new(UnboundKey::new(algorithm, &key).ok()?);
-            return Some(Self::Gcm { key, salt });
+            return Some(Self::Gcm {
+                key,
+                salt: gcm_salt(salt),
+            });
         }
         let mut authentication = [0; 20];
         let label = labels + LABEL_AUTHENTICATION;
@@ -199,7 +200,7 @@ impl Cipher {
         let algorithm = hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY;
         Some(Self::Counter(Box::new(Counter {
             key: EncryptingKey::ctr(UnboundCipherKey::new(&AES_128, &key).ok()?).ok()?,
-            salt: (&*salt).try_into().ok()?,
+            salt: *salt.first_chunk()?,
             authentication: hmac::Key::new(algorithm, &authentication),
         })))
     }
@@ -222,9 +223,14 @@ fn derive(master: &[u8], salt: &[u8], label: u8, out: &mut [u8]) -> Option<()> {
     Some(())
 }
 
+/// The first twelve octets, which are the salt, as [`gcm_nonce`] takes them.
+pub(super) fn gcm_salt(octets: [u8; 16]) -> u128 {
+    u128::from_be_bytes(octets) >> 32
+}
+
 /// RFC 7714 §8.1 and §9.1: two zero octets, SSRC, six octets of the packet's index,
 /// combined with the salt.
-fn gcm_nonce(salt: u128, ssrc: u32, index: u64) -> Nonce {
+pub(super) fn gcm_nonce(salt: u128, ssrc: u32, index: u64) -> Nonce {
     let number = (u128::from(ssrc) << 48) | u128::from(index & INDEX_BITS);
     let [_, _, _, _, nonce @ ..] = (number ^ salt).to_be_bytes();
     Nonce::assume_unique_for_key(nonce)

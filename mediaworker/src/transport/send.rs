@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use router::{ConsumerKey, Forward};
 use str0m::media::MediaKind;
 
-use super::extensions::Written;
+use super::extensions::{MAX_MID, Written};
 use super::media::RouterMedia;
 use super::packet::MediaPacket;
 use super::receive::is_token;
@@ -26,7 +26,7 @@ use departing::Waiting;
 pub use departing::{Asked, Departure};
 use history::History;
 use outbound::Outbound;
-use packet::{MAX_MID, Mid, Source};
+use packet::{Mid, Source};
 pub use plain::PlainReport;
 use resends::Resends;
 
@@ -194,8 +194,8 @@ impl Sending {
                 "more than {MAX_CONSUMERS} consumers on one transport"
             )));
         }
-        let mid = Mid::of(&spec.mid).filter(|_| is_token(&spec.mid, MAX_MID));
-        if mid.is_none_or(|mid| self.streams().any(|s| s.mid == Some(mid))) {
+        let mid = Mid::of(&spec.mid);
+        if !is_token(&spec.mid, MAX_MID) || self.streams().any(|s| s.mid == mid) {
             return invalid(format!(
                 "mid: {:?} is malformed or already in use",
                 spec.mid

@@ -4,7 +4,7 @@
 
 mod replay;
 
-use aws_lc_rs::aead::{AES_128_GCM, AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
+use aws_lc_rs::aead::{AES_128_GCM, AES_256_GCM, Aad, LessSafeKey, UnboundKey};
 use aws_lc_rs::cipher::{AES_128, AES_256, EncryptingKey, EncryptionContext, UnboundCipherKey};
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::hmac;
@@ -12,7 +12,7 @@ use aws_lc_rs::iv::FixedLength;
 use proto::SrtpCryptoSuite;
 use str0m::crypto::dtls::SrtpProfile;
 
-use super::sealing::KeyMaterial;
+use super::sealing::{KeyMaterial, gcm_nonce, gcm_salt};
 use super::{FastMap, TransportError, guard};
 use replay::Window;
 
@@ -99,7 +99,8 @@ impl Suite {
 enum Cipher {
     Gcm {
         key: Box<LessSafeKey>,
-        salt: [u8; GCM_SALT],
+        /// By [`gcm_salt`].
+        salt: u128,
     },
     CounterMode {
         key: Box<EncryptingKey>,
@@ -128,7 +129,7 @@ impl Cipher {
                 };
                 Self::Gcm {
                     key: Box::new(LessSafeKey::new(UnboundKey::new(algorithm, &key).ok()?)),
-                    salt: *session_salt.first_chunk()?,
+                    salt: gcm_salt(session_salt),
                 }
             }
             Suite::CounterMode { tag } => {
@@ -157,7 +158,7 @@ impl Cipher {
         let (head, body) = packet.split_at_mut_checked(clear)?;
         match self {
             Self::Gcm { key, salt } => {
-                let nonce = at.nonce(salt);
+                let nonce = gcm_nonce(*salt, at.ssrc, at.index);
                 let tag = match authenticated {
                     [] => key.seal_in_place_separate_tag(nonce, Aad::from(&*head), body),
                     more => {
@@ -193,7 +194,7 @@ impl Cipher {
         let len = match self {
             Self::Gcm { key, salt } => {
                 let (head, body) = packet.split_at_mut_checked(clear)?;
-                let nonce = at.nonce(salt);
+                let nonce = gcm_nonce(*salt, at.ssrc, at.index);
                 let opened = match authenticated {
                     [] => key.open_in_place(nonce, Aad::from(&*head), body),
                     more => {
@@ -232,19 +233,6 @@ struct Place {
 }
 
 impl Place {
-    /// RFC 7714 §8.1 and §9.1: two zero octets, SSRC, six octets of index, combined
-    /// with the salt.
-    fn nonce(self, salt: &[u8; GCM_SALT]) -> Nonce {
-        let number = u128::from(self.ssrc) << 48 | u128::from(self.index & 0xFFFF_FFFF_FFFF);
-        let mut bytes = [0; GCM_SALT];
-        let wide = number.to_be_bytes();
-        let low = wide.iter().skip(16 - GCM_SALT);
-        for ((to, from), salt) in bytes.iter_mut().zip(low).zip(salt) {
-            *to = from ^ salt;
-        }
-        Nonce::assume_unique_for_key(bytes)
-    }
-
     /// RFC 3711 §4.1.1; the low 16 bits count blocks.
     fn counter(self, salt: u128) -> u128 {
         salt ^ (u128::from(self.ssrc) << 64) ^ (u128::from(self.index & 0xFFFF_FFFF_FFFF) << 16)

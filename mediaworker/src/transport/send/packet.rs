@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use router::Payload;
 
-use crate::transport::extensions::{Ids, Written};
+use crate::transport::extensions::{Ids, MAX_MID, Written};
 use crate::transport::packet::{Extensions, MediaPacket};
 use crate::transport::sealing::Clear;
 
@@ -66,9 +66,6 @@ impl Source {
         descriptor.filter(|_| written.dependency_descriptor)
     }
 }
-
-/// Most octets of a MID that is sent.
-pub const MAX_MID: usize = 16;
 
 /// A MID (RFC 9143 §15), where its packets are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -347,11 +344,12 @@ impl Block<'_> {
         if let Some(captured) = values.capture_time.filter(|_| written.abs_capture_time) {
             match values.clock_offset {
                 None => self.put(ids.abs_capture_time, captured),
-                Some(offset) => {
-                    let both = u128::from(u64::from_be_bytes(captured)) << 64
-                        | u128::from(u64::from_be_bytes(offset));
-                    self.put(ids.abs_capture_time, both.to_be_bytes());
+                Some(offset) if ids.abs_capture_time != 0 => {
+                    self.head(ids.abs_capture_time, 16);
+                    self.write(captured);
+                    self.write(offset);
                 }
+                Some(_) => {}
             }
         }
     }
@@ -362,24 +360,14 @@ mod tests {
     use std::time::Instant;
 
     use super::*;
+    use crate::fuzzing::rtp::WRITTEN;
     use crate::transport::extensions as uris;
     use crate::transport::guard;
 
     const SENT: [u8; 3] = [0xab, 0xcd, 0xef];
 
     fn ids(shift: u32) -> Ids {
-        let all = [
-            uris::MID,
-            uris::ABS_SEND_TIME,
-            uris::TRANSPORT_CC,
-            uris::AUDIO_LEVEL,
-            uris::VIDEO_ORIENTATION,
-            uris::ABS_CAPTURE_TIME,
-            uris::PLAYOUT_DELAY,
-            uris::TRANSMISSION_OFFSET,
-            uris::DEPENDENCY_DESCRIPTOR,
-        ];
-        let list: Vec<_> = (1 + shift..).zip(all.map(str::to_owned)).collect();
+        let list: Vec<_> = (1 + shift..).zip(WRITTEN.map(str::to_owned)).collect();
         Ids::of(&list)
     }
 
@@ -412,12 +400,21 @@ mod tests {
     }
 
     fn source(payload: &[u8], what: Payload, frame_number: Option<u16>) -> Source {
+        source_with(values(), payload, what, frame_number)
+    }
+
+    fn source_with(
+        extensions: Extensions,
+        payload: &[u8],
+        what: Payload,
+        frame_number: Option<u16>,
+    ) -> Source {
         let packet = MediaPacket {
             ssrc: 1,
             sequence: 2,
             timestamp: 3,
             marker: false,
-            extensions: values(),
+            extensions,
             payload: payload.into(),
             arrived: Instant::now(),
         };
@@ -445,16 +442,7 @@ mod tests {
     }
 
     fn all() -> Written {
-        Written::negotiated(
-            [
-                uris::MID,
-                uris::AUDIO_LEVEL,
-                uris::VIDEO_ORIENTATION,
-                uris::TRANSMISSION_OFFSET,
-                uris::DEPENDENCY_DESCRIPTOR,
-            ]
-            .into_iter(),
-        )
+        Written::negotiated(WRITTEN.into_iter())
     }
 
     #[test]
@@ -559,43 +547,19 @@ mod tests {
 
     #[test]
     fn there_is_room_for_all_extensions_at_their_longest() {
-        let all = Written::negotiated(
-            [
-                uris::MID,
-                uris::AUDIO_LEVEL,
-                uris::VIDEO_ORIENTATION,
-                uris::TRANSMISSION_OFFSET,
-                uris::ABS_CAPTURE_TIME,
-                uris::PLAYOUT_DELAY,
-                uris::DEPENDENCY_DESCRIPTOR,
-            ]
-            .into_iter(),
-        );
         let mid = Mid::of("sixteen-letters-").unwrap();
         let descriptor: Box<[u8]> = [0xd5; 255].into();
         for (dependency_descriptor, count, last) in [(Some(descriptor), 9, 255), (None, 8, 16)] {
-            let packet = MediaPacket {
-                ssrc: 1,
-                sequence: 2,
-                timestamp: 3,
-                marker: false,
-                extensions: Extensions {
-                    capture_time: Some([0xc1; 8]),
-                    clock_offset: Some([0xc2; 8]),
-                    playout_delay: Some([0xc3; 3]),
-                    dependency_descriptor,
-                    ..values()
-                },
-                payload: b"payload"[..].into(),
-                arrived: Instant::now(),
+            let values = Extensions {
+                capture_time: Some([0xc1; 8]),
+                clock_offset: Some([0xc2; 8]),
+                playout_delay: Some([0xc3; 3]),
+                dependency_descriptor,
+                ..values()
             };
-            let source = Source {
-                packet: Rc::new(packet),
-                what: Payload::Same,
-                frame_number: None,
-            };
+            let source = source_with(values, b"payload", Payload::Same, None);
             let content = Content::Media(&source);
-            let (written, len) = written(&header(&mid), &ids(0), all, content);
+            let (written, len) = written(&header(&mid), &ids(0), all(), content);
             let fields: Vec<_> = uris::fields(&written).collect();
             assert_eq!(fields.len(), count);
             assert_eq!(fields[0].1, b"sixteen-letters-");

@@ -19,7 +19,7 @@ fn gcm(key: &[u8]) -> Cipher {
     };
     Cipher::Gcm {
         key: Box::new(LessSafeKey::new(UnboundKey::new(algorithm, key).unwrap())),
-        salt: *b"Quid pro quo",
+        salt: gcm_salt(*b"Quid pro quo\0\0\0\0"),
     }
 }
 
